@@ -1,0 +1,72 @@
+"""The core: paths -> predictions -> denoisers. Everything else in the library is written in these words."""
+
+from lecture_lib.core.conditions import Cond, drop_condition
+from lecture_lib.core.couplings import independent, minibatch_ot
+from lecture_lib.core.denoiser import Denoiser, Given, quarter_log_noise, thousand, unit_input
+from lecture_lib.core.likelihood import exact_divergence, hutchinson, log_likelihood
+from lecture_lib.core.losses import min_snr, plain
+from lecture_lib.core.parameterization import EPS, SCORE, V, VELOCITY, X0, Parameterization, edm
+from lecture_lib.core.paths import EDM, Coeffs, Discrete, Path, RectifiedFlow, Trigonometric, VPCosine, VPLinear
+from lecture_lib.core.prediction import Denoise, Prediction
+from lecture_lib.core.rebase import rebase
+from lecture_lib.core.tables import ddpm_linear, stable_diffusion, zero_terminal_snr
+from lecture_lib.core.times import (
+    LogitNormalTimes,
+    LogNormalNoise,
+    Times,
+    UniformTimes,
+    check_grid,
+    karras_grid,
+    logsnr_grid,
+    quadratic_grid,
+    timestep_grid,
+    uniform_grid,
+)
+
+__all__ = [
+    "EDM",
+    "EPS",
+    "SCORE",
+    "V",
+    "VELOCITY",
+    "X0",
+    "Coeffs",
+    "Cond",
+    "Denoise",
+    "Denoiser",
+    "Discrete",
+    "Given",
+    "LogNormalNoise",
+    "LogitNormalTimes",
+    "Parameterization",
+    "Path",
+    "Prediction",
+    "RectifiedFlow",
+    "Times",
+    "Trigonometric",
+    "UniformTimes",
+    "VPCosine",
+    "VPLinear",
+    "check_grid",
+    "ddpm_linear",
+    "drop_condition",
+    "edm",
+    "exact_divergence",
+    "hutchinson",
+    "independent",
+    "karras_grid",
+    "log_likelihood",
+    "logsnr_grid",
+    "min_snr",
+    "minibatch_ot",
+    "plain",
+    "quadratic_grid",
+    "quarter_log_noise",
+    "rebase",
+    "stable_diffusion",
+    "thousand",
+    "timestep_grid",
+    "uniform_grid",
+    "unit_input",
+    "zero_terminal_snr",
+]

@@ -1,0 +1,78 @@
+"""Exact log-likelihood by the probability-flow ODE: follow a data point to noise and add up the divergence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lecture_lib.core.paths import Path
+from lecture_lib.core.prediction import Denoise
+from lecture_lib.core.times import check_grid
+from lecture_lib.errors import SingularError
+from lecture_lib.tensors import check_batch
+
+Divergence = Callable[[Callable[[Tensor], Tensor], Tensor], tuple[Tensor, Tensor]]
+"""``(field, x) -> (field(x) (b, ...), divergence (b,))``."""
+
+
+def exact_divergence(field: Callable[[Tensor], Tensor], x: Float[Tensor, "b *d"]) -> tuple[Tensor, Tensor]:
+    """The trace of the Jacobian, one gradient per dimension: for small d."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        u = field(x)
+        flat = u.flatten(1)
+        rows = [torch.autograd.grad(flat[:, i].sum(), x, retain_graph=True)[0].flatten(1)[:, i] for i in range(flat.shape[1])]
+    return u.detach(), torch.stack(rows, 1).sum(1).detach()
+
+
+def hutchinson(probe: Float[Tensor, "b *d"]) -> Divergence:
+    """``z^T J z`` with a fixed probe z of independent signs: unbiased at any d for one gradient (Grathwohl et al. 2019)."""
+
+    def divergence(field, x):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            u = field(x)
+            (vjp,) = torch.autograd.grad((u * probe).sum(), x)
+        return u.detach(), (vjp * probe).flatten(1).sum(1).detach()
+
+    return divergence
+
+
+def log_likelihood(
+    denoise: Denoise,
+    path: Path,
+    x: Float[Tensor, "b *d"],
+    grid: Float[Tensor, " n+1"],
+    *,
+    divergence: Divergence = exact_divergence,
+) -> Float[Tensor, " b"]:
+    """``log p`` of ``x`` at time ``grid[-1]``, in nats (Song et al. 2021, Eq. 39).
+
+    ``log p_s(x_s) = log p_T(x_T) + int_s^T div u dt``, integrated with RK4 upwards along ``grid`` (given, as always,
+    falling), with ``p_T = N(0, sigma_T^2 I)``: exact up to the steps and up to the data's remainder alpha_T x0 at the start.
+    """
+    grid = check_grid(grid).flip(0)
+    if path.sigma(grid[:1]) == 0 and not torch.isfinite(path.coeffs(grid[:1]).dsigma).all():
+        raise SingularError("grid: this path's velocity is infinite at t = 0; end the grid at a small t > 0")
+    b = check_batch("x", x).shape[0]
+
+    def slope(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return divergence(lambda y: denoise(y, t.expand(b)).velocity, x)
+
+    total = torch.zeros(b, dtype=torch.float64, device=x.device)
+    for t, s in zip(grid[:-1], grid[1:], strict=True):
+        h = float(s - t)
+        k1, d1 = slope(x, t)
+        k2, d2 = slope(x + h / 2 * k1, (t + s) / 2)
+        k3, d3 = slope(x + h / 2 * k2, (t + s) / 2)
+        k4, d4 = slope(x + h * k3, s)
+        x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        total = total + h / 6 * (d1 + 2 * d2 + 2 * d3 + d4)
+    z = x.flatten(1).double() / path.sigma(grid[-1:])
+    d = z.shape[1]
+    prior = -0.5 * (z**2).sum(1) - d / 2 * math.log(2 * math.pi) - d * path.sigma(grid[-1:]).log()
+    return prior + total

@@ -1,0 +1,224 @@
+"""Paths: how data turns into noise.
+
+A path is two functions of time, ``x_t = alpha(t) x0 + sigma(t) eps``; everything else here is derived from them.
+``t = 0`` is data, ``t = t_max`` is noise. Times and schedules are float64 (a float32 ``1 - alpha_bar`` loses the
+last steps of a sampler); images keep their own dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lecture_lib.errors import RangeError
+from lecture_lib.tensors import check_finite, check_number, per_sample
+
+
+class Coeffs(NamedTuple):
+    """alpha, sigma and their time derivatives, each ``(b,)`` in float64."""
+
+    alpha: Tensor
+    sigma: Tensor
+    dalpha: Tensor
+    dsigma: Tensor
+
+
+class Path(ABC):
+    """``x_t = alpha(t) x0 + sigma(t) eps``: implement alpha and sigma, get the rest.
+
+    Both functions take float64 times ``(b,)`` in ``[0, t_max]`` and return ``(b,)``.
+    """
+
+    t_max: float = 1.0
+    formula: ClassVar[str]
+    source: ClassVar[str]
+
+    @abstractmethod
+    def alpha(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """The signal's coefficient; 1 (or its maximum) at t = 0."""
+
+    @abstractmethod
+    def sigma(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """The noise's coefficient; 0 at t = 0, rising."""
+
+    def coeffs(self, t: Float[Tensor, " b"]) -> Coeffs:
+        """alpha, sigma, d alpha/dt and d sigma/dt, the derivatives by forward-mode autodiff (exact, no formula to mistype)."""
+        # Forward-mode AD refuses tensors born in inference mode, so the few numbers of the schedule are made outside.
+        with torch.inference_mode(False):
+            t = (t.clone() if t.is_inference() else t).double()
+            values, slopes = torch.func.jvp(lambda t: (self.alpha(t), self.sigma(t)), (t,), (torch.ones_like(t),))
+        return Coeffs(*values, *slopes)
+
+    def mix(self, x0: Float[Tensor, "b *d"], eps: Float[Tensor, "b *d"], t: Float[Tensor, " b"]) -> Float[Tensor, "b *d"]:
+        """``x_t = alpha x0 + sigma eps``: the forward process, and also the DDIM step (with predicted x0 and eps)."""
+        t = t.double()
+        return per_sample(self.alpha(t), x0) * x0 + per_sample(self.sigma(t), x0) * eps
+
+    def lam(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Half log-SNR ``log(alpha / sigma)``: +inf at the clean end, falling; -inf where alpha = 0."""
+        t = t.double()
+        return self.alpha(t).log() - self.sigma(t).log()
+
+    def time_of(self, lam: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """The time at which the half log-SNR equals ``lam``, by bisection to the last bit; clamped to ``[0, t_max]``."""
+        lam = lam.double()
+        low, high = torch.zeros_like(lam), torch.full_like(lam, self.t_max)
+        for _ in range(80):
+            middle = (low + high) / 2
+            too_clean = self.lam(middle) > lam
+            low, high = torch.where(too_clean, middle, low), torch.where(too_clean, high, middle)
+        return (low + high) / 2
+
+    def drift_diffusion(self, t: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
+        """``f`` and ``g^2`` of the forward SDE ``dx = f x dt + g dW`` with the same marginals (Kingma et al. 2021, Eq. 7).
+
+        ``f = alpha'/alpha`` and ``g^2 = 2 sigma (sigma' - f sigma)``; both ``(b,)``. Infinite where alpha = 0.
+        """
+        alpha, sigma, dalpha, dsigma = self.coeffs(t)
+        f = dalpha / alpha
+        return f, 2 * sigma * (dsigma - f * sigma)
+
+    def _repr_markdown_(self) -> str:
+        return f"**{type(self).__name__}**: ${self.formula}$, $t\\in[0, {self.t_max:g}]$. *{self.source}*"
+
+
+@dataclass(frozen=True)
+class RectifiedFlow(Path):
+    """The straight line ``x_t = (1 - t) x0 + t eps``."""
+
+    formula: ClassVar[str] = r"\alpha=1-t,\;\sigma=t"
+    source: ClassVar[str] = "Liu et al. 2022 (2209.03003); Lipman et al. 2022 (2210.02747)"
+
+    def alpha(self, t):
+        return 1 - t
+
+    def sigma(self, t):
+        return t * 1.0
+
+    def time_of(self, lam):
+        return torch.sigmoid(-lam.double())
+
+
+@dataclass(frozen=True)
+class Trigonometric(Path):
+    """The quarter circle ``x_t = cos(t) x0 + sin(t) eps``; its clock is the angle, ``t_max = pi/2``."""
+
+    t_max: float = math.pi / 2
+    formula: ClassVar[str] = r"\alpha=\cos t,\;\sigma=\sin t"
+    source: ClassVar[str] = "TrigFlow, Lu & Song 2024 (2410.11081)"
+
+    def alpha(self, t):
+        return torch.cos(t).clamp(min=0)  # a float32 pi/2 is past the quarter turn
+
+    def sigma(self, t):
+        return torch.sin(t)
+
+    def time_of(self, lam):
+        return torch.atan(torch.exp(-lam.double()))
+
+
+@dataclass(frozen=True)
+class VPLinear(Path):
+    """Variance preserving with ``beta(t)`` linear in t: DDPM's schedule in continuous time."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    formula: ClassVar[str] = r"\alpha=e^{-\frac14t^2(\beta_1-\beta_0)-\frac12t\beta_0},\;\sigma=\sqrt{1-\alpha^2}"
+    source: ClassVar[str] = "Song et al. 2021 (2011.13456), Eq. 32"
+
+    def _log_alpha(self, t):
+        return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
+
+    def alpha(self, t):
+        return torch.exp(self._log_alpha(t))
+
+    def sigma(self, t):
+        return torch.sqrt(-torch.expm1(2 * self._log_alpha(t)))  # 1 - exp(.) would lose all digits near t = 0
+
+    def time_of(self, lam):
+        a, b = (self.beta_max - self.beta_min) / 4, self.beta_min / 2
+        c = torch.nn.functional.softplus(-2 * lam.double()) / 2  # = -log alpha, from alpha^2 = sigmoid(2 lam)
+        return (2 * c / (b + torch.sqrt(b**2 + 4 * a * c))).clamp(0, self.t_max)
+
+
+@dataclass(frozen=True)
+class VPCosine(Path):
+    """Variance preserving, ``alpha`` a quarter cosine that starts ``s`` late, so that the first steps are not wasted."""
+
+    s: float = 0.008
+    formula: ClassVar[str] = r"\alpha=\cos\!\big(\tfrac\pi2\tfrac{t+s}{1+s}\big)/\cos\!\big(\tfrac\pi2\tfrac{s}{1+s}\big)"
+    source: ClassVar[str] = "Nichol & Dhariwal 2021 (2102.09672), Eq. 17"
+
+    def _angle(self, t):
+        return 0.5 * math.pi * t / (1 + self.s)
+
+    def alpha(self, t):
+        # cos(a) written as sin(pi/2 - a), so that alpha(1) is exactly 0 and not 6e-17.
+        return torch.sin(self._angle(1 - t)) / math.cos(0.5 * math.pi * self.s / (1 + self.s))
+
+    def sigma(self, t):
+        # 1 - cos^2(a)/cos^2(a0) = sin(a - a0) sin(a + a0) / cos^2(a0): no cancellation near t = 0.
+        a0 = 0.5 * math.pi * self.s / (1 + self.s)
+        return torch.sqrt(torch.sin(self._angle(t)) * torch.sin(self._angle(t) + 2 * a0)) / math.cos(a0)
+
+
+@dataclass(frozen=True)
+class EDM(Path):
+    """Variance exploding, ``x_t = x0 + t eps``: the clock *is* the noise level, up to ``t_max`` (80 in the paper)."""
+
+    t_max: float = 80.0
+    formula: ClassVar[str] = r"\alpha=1,\;\sigma=t"
+    source: ClassVar[str] = "Karras et al. 2022 (2206.00364), Table 1"
+
+    def __post_init__(self):
+        check_number("t_max", self.t_max, low=1e-6)
+
+    def alpha(self, t):
+        return torch.ones_like(t)
+
+    def sigma(self, t):
+        return t * 1.0
+
+    def time_of(self, lam):
+        return torch.exp(-lam.double()).clamp(max=self.t_max)
+
+
+class Discrete(Path):
+    """A table of ``alpha_bar`` (DDPM, Stable Diffusion) made continuous.
+
+    Entry ``i`` of the table (0-based) sits at ``t = (i + 1)/T``; ``t = 0`` is clean data. Between entries the *angle*
+    ``atan2(sigma, alpha)`` is linear, so alpha^2 + sigma^2 = 1 holds everywhere and both ends stay finite, a table
+    with zero terminal SNR included.
+
+    Args:
+        alphas_cumprod: ``(T,)``, strictly falling, in [0, 1).
+    """
+
+    formula = r"\alpha_i=\sqrt{\bar\alpha_i},\;t_i=\tfrac{i+1}{T}"
+    source = "Ho et al. 2020 (2006.11239), Eq. 4"
+
+    def __init__(self, alphas_cumprod: Float[Tensor, " T"]):
+        table = check_finite("alphas_cumprod", torch.as_tensor(alphas_cumprod, dtype=torch.float64))
+        if table.ndim != 1 or len(table) < 2 or not ((table >= 0) & (table < 1)).all() or not (table.diff() < 0).all():
+            raise RangeError("alphas_cumprod: expected a strictly falling 1-D table of at least two values in [0, 1)")
+        angle = torch.atan2((1 - table).sqrt(), table.sqrt())
+        self.angles = torch.cat([angle.new_zeros(1), angle])
+
+    def _angle(self, t):
+        angles = self.angles.to(t.device)
+        position = t * (len(angles) - 1)
+        # A time written as (i + 1)/T comes back as i + 1 +- 1e-13; the floor of that must not jump a cell.
+        low = position.detach().floor().long().clamp(0, len(angles) - 2)
+        return torch.lerp(angles[low], angles[low + 1], position - low)
+
+    def alpha(self, t):
+        return torch.cos(self._angle(t))
+
+    def sigma(self, t):
+        return torch.sin(self._angle(t))
