@@ -1,0 +1,73 @@
+"""Figures of the course. Functions return matplotlib figures or Pillow images; `show` displays one with its alt text.
+
+Importing this room loads matplotlib (but never pyplot), so nothing else in the library imports it.
+"""
+
+from lecture_lib.viz.curves import Line, Tradeoff, bars, heat_map, sweep, tradeoff
+from lecture_lib.viz.densities import (
+    Curve,
+    Histogram,
+    density_contours,
+    density_curves,
+    lattice,
+    scatter,
+    square,
+)
+from lecture_lib.viz.display import bundle, show
+from lecture_lib.viz.fields import parallelogram, trajectories, vector_field
+from lecture_lib.viz.images import as_picture, image_grid, png_bytes, stack, text_card, to_pixels
+from lecture_lib.viz.style import (
+    COND,
+    DATA,
+    EXACT,
+    GUIDED,
+    NOISE,
+    OTHERS,
+    STUDENT,
+    UNCOND,
+    legend,
+    other,
+    panels,
+    style,
+    styled,
+)
+
+__all__ = [
+    "COND",
+    "DATA",
+    "EXACT",
+    "GUIDED",
+    "NOISE",
+    "OTHERS",
+    "STUDENT",
+    "UNCOND",
+    "Curve",
+    "Histogram",
+    "Line",
+    "Tradeoff",
+    "as_picture",
+    "bars",
+    "bundle",
+    "density_contours",
+    "density_curves",
+    "heat_map",
+    "image_grid",
+    "lattice",
+    "legend",
+    "other",
+    "panels",
+    "parallelogram",
+    "png_bytes",
+    "scatter",
+    "show",
+    "square",
+    "stack",
+    "style",
+    "styled",
+    "sweep",
+    "text_card",
+    "to_pixels",
+    "tradeoff",
+    "trajectories",
+    "vector_field",
+]

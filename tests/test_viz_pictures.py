@@ -1,0 +1,178 @@
+"""Pictures: exact pixels, one colour per meaning, no trace left in matplotlib's global state."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from lecture_lib import viz
+from lecture_lib.errors import NonFiniteError, RangeError, ShapeError
+from lecture_lib.viz.style import DATA_UNIT
+
+
+def ramp(b=4, c=1, h=2, w=3):
+    return torch.linspace(-1, 1, b * c * h * w).reshape(b, c, h, w)
+
+
+def test_enlarging_repeats_every_pixel_exactly():
+    x = ramp()
+    small, large = viz.to_pixels(x), viz.to_pixels(x, scale=5)
+    assert large.shape == (4, 10, 15, 3)
+    assert (large[:, ::5, ::5] == small).all() and (large[:, 4::5, 4::5] == small).all()
+    assert small[0, 0, 0, 0] == 0 and small[-1, -1, -1, 0] == 255
+
+
+def test_values_outside_the_range_are_clipped_not_wrapped():
+    x = torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0]).reshape(1, 1, 1, 5)
+    assert viz.to_pixels(x)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255]
+
+
+def test_colour_channels_keep_their_places():
+    x = torch.tensor([1.0, -1.0, -1.0]).reshape(1, 3, 1, 1).expand(1, 3, 2, 2)
+    assert (viz.to_pixels(x)[0] == np.array([255, 0, 0])).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "scale", "error"),
+    [
+        (torch.zeros(8, 8), 1, ShapeError),
+        (torch.zeros(1, 2, 8, 8), 1, ShapeError),
+        (torch.full((1, 1, 8, 8), float("nan")), 1, NonFiniteError),
+        (torch.zeros(1, 1, 8, 8), 0, RangeError),
+        (torch.zeros(1, 1, 8, 8), 2.5, RangeError),
+    ],
+)
+def test_bad_images_are_refused_by_name(x, scale, error):
+    with pytest.raises(error, match=r"^(x|scale)"):
+        viz.to_pixels(x, scale)
+
+
+def test_grid_places_images_row_by_row():
+    x = ramp(6, 1, 4, 4)
+    grid = np.asarray(viz.image_grid(x, columns=3, scale=2, gap=4))
+    cells = viz.to_pixels(x, 2)
+    for k in range(6):
+        top, left = 8 + (k // 3) * 12, 8 + (k % 3) * 12
+        assert (grid[top : top + 8, left : left + 8] == cells[k]).all(), k
+
+
+def test_labels_must_match_the_grid():
+    with pytest.raises(ShapeError, match="row_labels"):
+        viz.image_grid(ramp(6), columns=3, row_labels=["only one"])
+    with pytest.raises(ShapeError, match="column_labels"):
+        viz.image_grid(ramp(6), columns=3, column_labels=["a", "b"])
+
+
+def test_png_is_lossless_and_small():
+    picture = viz.image_grid(ramp(16, 1, 8, 8), columns=8, row_labels=["w = 0", "w = 4"])
+    png = viz.png_bytes(picture)
+    assert (np.asarray(viz.as_picture(png).convert("RGB")) == np.asarray(picture)).all()
+    assert len(png) < 10_000
+    coloured = Image.new("RGB", (3, 3), viz.GUIDED)
+    assert viz.as_picture(viz.png_bytes(coloured)).convert("RGB").getpixel((1, 1)) == (0xD5, 0x5E, 0x00)
+
+
+def test_one_colour_per_meaning():
+    meanings = [viz.DATA, viz.NOISE, viz.UNCOND, viz.COND, viz.GUIDED, viz.EXACT, viz.STUDENT]
+    assert meanings == ["#0072B2", "#999999", "#E69F00", "#009E73", "#D55E00", "#222222", "#CC79A7"]
+    free = [colour for colour, _, _ in viz.OTHERS]
+    assert len({*meanings, *free}) == len(meanings) + len(free)
+    assert len({marker for _, marker, _ in viz.OTHERS}) == len(free)
+
+
+X = np.linspace(-1, 1, 5)
+FIGURES = {
+    "density_curves": lambda: viz.density_curves(
+        X, [viz.Curve(X**2, "p", viz.COND)], histograms=[viz.Histogram(X, "h", viz.GUIDED)]
+    ),
+    "density_contours": lambda: viz.density_contours(lambda p: -(p**2).sum(1), (-2, 2, -2, 2), points=20),
+    "vector_field": lambda: viz.vector_field(np.eye(2), np.eye(2)),
+    "trajectories": lambda: viz.trajectories(np.zeros((3, 4, 2))),
+    "parallelogram": lambda: viz.parallelogram((0, 0), (1, 0), (0, 1), 3.0),
+    "sweep": lambda: viz.sweep(
+        [0, 1, 2], [viz.Line("a", [1, 2, 3], [0, 1, 2], [2, 3, 4])], ylabel="accuracy (fraction)"
+    ),
+    "tradeoff": lambda: viz.tradeoff([viz.Tradeoff("a", [0.9, 0.5], [0.1, 0.8], [0, 4])]),
+    "heat_map": lambda: viz.heat_map(
+        np.arange(6.0).reshape(2, 3), [0, 1, 2], [0.5, 1.0], xlabel="a (1)", ylabel="b (1)", value_label="c (1)"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_draws_and_labels_both_axes_with_units(name):
+    before = dict(matplotlib.rcParams)
+    figure = FIGURES[name]()
+    assert viz.png_bytes(figure).startswith(b"\x89PNG")
+    ax = figure.axes[0]
+    assert "(" in ax.get_xlabel() and "(" in ax.get_ylabel()
+    assert dict(matplotlib.rcParams) == before
+    assert to_hex(figure.get_facecolor()) == "#ffffff"  # opaque: legible on dark pages too
+
+
+def test_bars_write_their_numbers():
+    figure = viz.bars(["two passes", "one"], [20, 10], xlabel="evaluations per sample (count)")
+    assert [t.get_text() for t in figure.axes[0].texts] == ["20", "10"]
+
+
+def test_parallelogram_tip_is_reference_plus_w_times_the_difference():
+    figure = viz.parallelogram((1.0, 2.0), (1.0, 0.5), (-0.5, 1.0), 3.0, length=0.5)
+    lever = figure.axes[0].lines[0].get_xydata()
+    expected = np.array([1.0, 2.0]) + 0.5 * (np.array([1.0, 0.5]) + 3.0 * np.array([-1.5, 0.5]))
+    assert np.allclose(lever[-1], expected)
+
+
+def test_histogram_outside_the_window_is_not_rescaled_to_one():
+    samples = np.array([0.0, 0.5, 5.0, 6.0])  # half of them lie outside [-1, 1]
+    figure = viz.density_curves(X, [], histograms=[viz.Histogram(samples, "h", viz.GUIDED)], bins=10)
+    values, edges, _ = figure.axes[0].patches[0].get_data()
+    assert np.isclose((values * np.diff(edges)).sum(), 0.5)
+
+
+def test_bad_numbers_are_refused_by_name():
+    with pytest.raises(NonFiniteError, match="'p'"):
+        viz.density_curves(X, [viz.Curve(X * np.nan, "p", viz.COND)])
+    with pytest.raises(ShapeError, match="'p'"):
+        viz.density_curves(X, [viz.Curve(X[:2], "p", viz.COND)])
+    with pytest.raises(ShapeError, match="vectors"):
+        viz.vector_field(np.eye(2), np.ones((3, 2)))
+    with pytest.raises(ShapeError, match="paths"):
+        viz.trajectories(np.zeros((3, 2)))
+    with pytest.raises(NonFiniteError, match="a"):
+        viz.sweep([0, 1], [viz.Line("a", [1, np.inf])], ylabel="y (1)")
+
+
+def test_lines_without_a_meaning_look_different():
+    looks = [tuple(map(str, viz.other(k).values())) for k in range(len(viz.OTHERS))]
+    assert len(set(looks)) == len(looks)
+
+
+def test_show_sends_png_with_words_then_the_caption(monkeypatch):
+    sent = []
+    monkeypatch.setattr("IPython.display.display", lambda *a, **k: sent.append((a, k)))
+    viz.show(viz.image_grid(ramp()), caption="Look at row two.", alt="Four grey ramps.")
+    (data,), options = sent[0]
+    assert options["raw"] and data["text/plain"] == "Four grey ramps." == options["metadata"]["image/png"]["alt"]
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert "Look at row two." in sent[1][0][0].data
+
+
+def test_pictures_never_load_pyplot_and_the_library_never_loads_pictures():
+    code = (
+        "import sys, lecture_lib; assert 'matplotlib' not in sys.modules and 'ipywidgets' not in sys.modules;"
+        "from lecture_lib import viz; viz.png_bytes(viz.bars(['a'], [1.0], xlabel='x (1)'));"
+        "assert 'matplotlib.pyplot' not in sys.modules and 'ipywidgets' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_axes_are_in_data_units():
+    assert DATA_UNIT in FIGURES["vector_field"]().axes[0].get_xlabel()
