@@ -51,7 +51,7 @@ class Path(ABC):
         """alpha, sigma, d alpha/dt and d sigma/dt, the derivatives by forward-mode autodiff (exact, no formula to mistype)."""
         # Forward-mode AD refuses tensors born in inference mode, so the few numbers of the schedule are made outside.
         with torch.inference_mode(False):
-            t = (t.clone() if t.is_inference() else t).double()
+            t = (t.clone() if t.is_inference() else t).double().contiguous()  # nor does it take expanded views
             values, slopes = torch.func.jvp(lambda t: (self.alpha(t), self.sigma(t)), (t,), (torch.ones_like(t),))
         return Coeffs(*values, *slopes)
 
@@ -167,6 +167,11 @@ class VPCosine(Path):
         a0 = 0.5 * math.pi * self.s / (1 + self.s)
         return torch.sqrt(torch.sin(self._angle(t)) * torch.sin(self._angle(t) + 2 * a0)) / math.cos(a0)
 
+    def time_of(self, lam):
+        alpha = torch.sigmoid(2 * lam.double()).sqrt()
+        late = torch.asin(alpha * math.cos(0.5 * math.pi * self.s / (1 + self.s)))  # the angle of 1 - t
+        return (1 - late * 2 * (1 + self.s) / math.pi).clamp(0, self.t_max)
+
 
 @dataclass(frozen=True)
 class EDM(Path):
@@ -222,3 +227,9 @@ class Discrete(Path):
 
     def sigma(self, t):
         return torch.sin(self._angle(t))
+
+    def time_of(self, lam):
+        angles = self.angles.to(lam.device)
+        angle = torch.atan(torch.exp(-lam.double())).clamp(max=angles[-1])
+        low = (torch.searchsorted(angles, angle) - 1).clamp(0, len(angles) - 2)
+        return (low + (angle - angles[low]) / (angles[low + 1] - angles[low])) / (len(angles) - 1)

@@ -1,0 +1,45 @@
+"""``verify``: a claim, its two sides, and how far apart they are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lecture_lib.errors import CourseError, ShapeError
+
+
+class ClaimFailed(CourseError, AssertionError):
+    """A claim of a notebook did not hold."""
+
+
+def verify(claim: str, left, right, *, tol: float = 1e-6) -> None:
+    """States ``claim`` and shows that ``left`` and ``right`` agree to ``tol`` (largest absolute difference).
+
+    Prints one line with the *measured* difference; raises ClaimFailed, with both sides, if it is larger, if shapes
+    differ, or if anything is not finite. Numbers, lists, arrays and tensors are all welcome; a bool pair states a fact.
+    """
+    a, b = _numbers(left), _numbers(right)
+    if a.shape != b.shape and 1 not in (a.numel(), b.numel()):
+        raise ShapeError(f"verify({claim!r}): left has shape {tuple(a.shape)}, right {tuple(b.shape)}")
+    error = (a - b).abs().max().item()
+    if not error <= tol:  # a NaN fails as well
+        where = int((a - b).abs().nan_to_num(torch.inf).argmax())
+        wide = torch.broadcast_tensors(a, b)
+        raise ClaimFailed(
+            f"NOT so: {claim}\n  largest difference {error:.3g} > tolerance {tol:.1g}\n"
+            f"  there: left {wide[0].flatten()[where]:.8g}, right {wide[1].flatten()[where]:.8g}"
+        )
+    print(f"\N{CHECK MARK} {claim}   [off by {error:.1e}, allowed {tol:.0e}]")
+
+
+def verify_less(claim: str, small, large) -> None:
+    """States that ``small < large``, entry by entry, and prints the closest call; raises ClaimFailed otherwise."""
+    a, b = _numbers(small), _numbers(large)
+    gap = (b - a).min().item()
+    if not gap > 0:
+        raise ClaimFailed(f"NOT so: {claim}\n  left {a.flatten()[:4].tolist()} is not below right {b.flatten()[:4].tolist()}")
+    print(f"\N{CHECK MARK} {claim}   [{a.max().item():.4g} < {b.min().item():.4g}]")
+
+
+def _numbers(x) -> Tensor:
+    return torch.as_tensor(x, dtype=torch.float64).detach().cpu()
