@@ -37,7 +37,9 @@ def verify_less(claim: str, small, large) -> None:
     a, b = _numbers(small), _numbers(large)
     gap = (b - a).min().item()
     if not gap > 0:
-        raise ClaimFailed(f"NOT so: {claim}\n  left {a.flatten()[:4].tolist()} is not below right {b.flatten()[:4].tolist()}")
+        raise ClaimFailed(
+            f"NOT so: {claim}\n  left {a.flatten()[:4].tolist()} is not below right {b.flatten()[:4].tolist()}"
+        )
     print(f"\N{CHECK MARK} {claim}   [{a.max().item():.4g} < {b.min().item():.4g}]")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from lecture_lib.errors import NonFiniteError, RangeError, ShapeError
 
 
-def per_sample(c: Float[Tensor, " b"], like: Float[Tensor, "b *d"]) -> Float[Tensor, "b *ones"]:
+def per_sample(c: Float[Tensor, " b"], like: Float[Tensor, " b *d"]) -> Float[Tensor, " b *ones"]:
     """One number per sample, shaped ``(b, 1, 1, ...)`` to multiply ``like`` and cast to its dtype.
 
     This is the only place of the library where times meet images (trap 5 of the design: a ``(b,)`` that
@@ -20,7 +20,7 @@ def per_sample(c: Float[Tensor, " b"], like: Float[Tensor, "b *d"]) -> Float[Ten
     return c.to(like.dtype).reshape(c.shape[0], *(1,) * (like.ndim - 1))
 
 
-def randn_like(x: Float[Tensor, "b *d"], generator: torch.Generator | None = None) -> Float[Tensor, "b *d"]:
+def randn_like(x: Float[Tensor, " b *d"], generator: torch.Generator | None = None) -> Float[Tensor, " b *d"]:
     """Standard normal noise of the shape, dtype and device of ``x``, drawn from ``generator``.
 
     A CPU generator also serves a GPU tensor (drawn on the CPU, then moved), so that the same seed gives the same
@@ -36,7 +36,9 @@ def check_batch(name: str, x: Tensor) -> Tensor:
         got = f"{x.dtype} tensor" if isinstance(x, Tensor) else type(x).__name__
         raise ShapeError(f"{name}: got {got}, expected a floating-point tensor of shape (b, ...)")
     if x.ndim < 2 or x.shape[0] < 1:
-        raise ShapeError(f"{name}: got shape {tuple(x.shape)}, expected (b, ...) with b >= 1 and at least one more axis")
+        raise ShapeError(
+            f"{name}: got shape {tuple(x.shape)}, expected (b, ...) with b >= 1 and at least one more axis"
+        )
     return check_finite(name, x)
 
 

@@ -5,7 +5,7 @@ from lecture_lib.core.couplings import independent, minibatch_ot
 from lecture_lib.core.denoiser import Denoiser, Given, quarter_log_noise, thousand, unit_input
 from lecture_lib.core.likelihood import exact_divergence, hutchinson, log_likelihood
 from lecture_lib.core.losses import min_snr, plain
-from lecture_lib.core.parameterization import EPS, SCORE, V, VELOCITY, X0, Parameterization, edm
+from lecture_lib.core.parameterization import EPS, SCORE, VELOCITY, X0, Parameterization, V, edm
 from lecture_lib.core.paths import EDM, Coeffs, Discrete, Path, RectifiedFlow, Trigonometric, VPCosine, VPLinear
 from lecture_lib.core.prediction import Denoise, Prediction
 from lecture_lib.core.rebase import rebase
@@ -27,7 +27,6 @@ __all__ = [
     "EDM",
     "EPS",
     "SCORE",
-    "V",
     "VELOCITY",
     "X0",
     "Coeffs",
@@ -45,6 +44,7 @@ __all__ = [
     "Times",
     "Trigonometric",
     "UniformTimes",
+    "V",
     "VPCosine",
     "VPLinear",
     "check_grid",

@@ -1,4 +1,4 @@
-"""Conditions: a tensor with one row per sample (labels), or a dict of such tensors (label and guidance scale, text ...)."""
+"""Conditions: a tensor with one row per sample (labels), or a dict of such tensors (label and guidance scale)."""
 
 from __future__ import annotations
 

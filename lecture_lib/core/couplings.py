@@ -14,12 +14,12 @@ Coupling = Callable[[Tensor, torch.Generator | None], Tensor]
 """``(x0 (b, ...), generator) -> eps (b, ...)``."""
 
 
-def independent(x0: Float[Tensor, "b *d"], generator: torch.Generator | None = None) -> Float[Tensor, "b *d"]:
+def independent(x0: Float[Tensor, " b *d"], generator: torch.Generator | None = None) -> Float[Tensor, " b *d"]:
     """Fresh noise for every data point: plain diffusion and flow matching."""
     return randn_like(x0, generator)
 
 
-def minibatch_ot(x0: Float[Tensor, "b *d"], generator: torch.Generator | None = None) -> Float[Tensor, "b *d"]:
+def minibatch_ot(x0: Float[Tensor, " b *d"], generator: torch.Generator | None = None) -> Float[Tensor, " b *d"]:
     """Fresh noise, permuted to minimise ``sum |x0 - eps|^2`` within the batch (Tong et al. 2023, OT-CFM).
 
     Exact for the batch, biased for the distribution: the optimal pairing of a small batch is not the optimal plan.

@@ -20,7 +20,7 @@ from lecture_lib.tensors import check_batch, check_times, per_sample
 
 
 def thousand(path: Path, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """Network time ``1000 t / t_max``. Sinusoidal embeddings are built for 0..1000: fed with [0, 1] they barely move."""
+    """Network time ``1000 t / t_max``. Sinusoidal embeddings expect 0..1000: fed with [0, 1] they barely move."""
     return 1000 * t / path.t_max
 
 
@@ -39,8 +39,8 @@ class Denoiser(nn.Module):
 
     Args:
         network: ``(x (b, ...), network time (b,), cond) -> like x``; knows nothing of diffusion.
-        null: what stands for "no condition", *one sample's worth* (a scalar label such as ``torch.tensor(10)``, or a dict
-            of tensors); None for a network without conditions.
+        null: what stands for "no condition", *one sample's worth* (a scalar label such as ``torch.tensor(10)``,
+            or a dict of tensors); None for a network without conditions.
         network_time: ``(path, t) -> (b,)``; the denoiser owns the conversion, callers always pass path time.
         input_scale: ``coeffs -> (b,)``, multiplies the network's input; None leaves it alone.
     """
@@ -59,12 +59,14 @@ class Denoiser(nn.Module):
         self.network, self.path, self.parameterization = network, path, parameterization
         self.null, self.network_time, self.input_scale = null, network_time, input_scale
 
-    def raw(self, x_t: Float[Tensor, "b *d"], t: Float[Tensor, " b"], cond: Cond | None, c: Coeffs) -> Float[Tensor, "b *d"]:
+    def raw(
+        self, x_t: Float[Tensor, " b *d"], t: Float[Tensor, " b"], cond: Cond | None, c: Coeffs
+    ) -> Float[Tensor, " b *d"]:
         """The network's own output y for a condition of batch size b."""
         x_in = x_t if self.input_scale is None else per_sample(self.input_scale(c), x_t) * x_t
         return self.network(x_in, self.network_time(self.path, t).to(x_t.dtype), cond)
 
-    def forward(self, x_t: Float[Tensor, "b *d"], t: Float[Tensor, " b"], cond: Cond | None = None) -> Prediction:
+    def forward(self, x_t: Float[Tensor, " b *d"], t: Float[Tensor, " b"], cond: Cond | None = None) -> Prediction:
         """What the network says about ``x_t`` at path time ``t``; ``cond=None`` is unconditional.
 
         Raises:
@@ -79,7 +81,7 @@ class Denoiser(nn.Module):
         return Prediction(self.path, t, x_t, x0, eps)
 
     def given(self, cond: Cond | int | None) -> Denoise:
-        """The denoiser with its condition bound: a class number, a ``(b,)`` tensor or a dict of tensors; None is unconditional.
+        """The denoiser with its condition bound: a class number, a ``(b,)`` tensor, a dict; None is unconditional.
 
         Raises:
             RangeError: a label outside the classes that the network knows.
@@ -88,7 +90,7 @@ class Denoiser(nn.Module):
 
     def loss(
         self,
-        x0: Float[Tensor, "b *d"],
+        x0: Float[Tensor, " b *d"],
         cond: Cond | None = None,
         *,
         times: Times,
@@ -122,5 +124,5 @@ class Given:
     denoiser: Denoiser
     cond: Cond | None
 
-    def __call__(self, x_t: Float[Tensor, "b *d"], t: Float[Tensor, " b"]) -> Prediction:
+    def __call__(self, x_t: Float[Tensor, " b *d"], t: Float[Tensor, " b"]) -> Prediction:
         return self.denoiser(x_t, t, self.cond)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -19,18 +20,21 @@ Divergence = Callable[[Callable[[Tensor], Tensor], Tensor], tuple[Tensor, Tensor
 """``(field, x) -> (field(x) (b, ...), divergence (b,))``."""
 
 
-def exact_divergence(field: Callable[[Tensor], Tensor], x: Float[Tensor, "b *d"]) -> tuple[Tensor, Tensor]:
+def exact_divergence(field: Callable[[Tensor], Tensor], x: Float[Tensor, " b *d"]) -> tuple[Tensor, Tensor]:
     """The trace of the Jacobian, one gradient per dimension: for small d."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         u = field(x)
         flat = u.flatten(1)
-        rows = [torch.autograd.grad(flat[:, i].sum(), x, retain_graph=True)[0].flatten(1)[:, i] for i in range(flat.shape[1])]
+        rows = [
+            torch.autograd.grad(flat[:, i].sum(), x, retain_graph=True)[0].flatten(1)[:, i]
+            for i in range(flat.shape[1])
+        ]
     return u.detach(), torch.stack(rows, 1).sum(1).detach()
 
 
-def hutchinson(probe: Float[Tensor, "b *d"]) -> Divergence:
-    """``z^T J z`` with a fixed probe z of independent signs: unbiased at any d for one gradient (Grathwohl et al. 2019)."""
+def hutchinson(probe: Float[Tensor, " b *d"]) -> Divergence:
+    """``z^T J z`` with a fixed probe z of independent signs: unbiased, one gradient at any d (Grathwohl et al. 2019)."""
 
     def divergence(field, x):
         with torch.enable_grad():
@@ -45,7 +49,7 @@ def hutchinson(probe: Float[Tensor, "b *d"]) -> Divergence:
 def log_likelihood(
     denoise: Denoise,
     path: Path,
-    x: Float[Tensor, "b *d"],
+    x: Float[Tensor, " b *d"],
     grid: Float[Tensor, " n+1"],
     *,
     divergence: Divergence = exact_divergence,
@@ -53,7 +57,7 @@ def log_likelihood(
     """``log p`` of ``x`` at time ``grid[-1]``, in nats (Song et al. 2021, Eq. 39).
 
     ``log p_s(x_s) = log p_T(x_T) + int_s^T div u dt``, integrated with RK4 upwards along ``grid`` (given, as always,
-    falling), with ``p_T = N(0, sigma_T^2 I)``: exact up to the steps and up to the data's remainder alpha_T x0 at the start.
+    falling), with ``p_T = N(0, sigma_T^2 I)``: exact up to the steps and to the remainder alpha_T x0 of the data.
     """
     grid = check_grid(grid).flip(0)
     if path.sigma(grid[:1]) == 0 and not torch.isfinite(path.coeffs(grid[:1]).dsigma).all():
@@ -64,7 +68,7 @@ def log_likelihood(
         return divergence(lambda y: denoise(y, t.expand(b)).velocity, x)
 
     total = torch.zeros(b, dtype=torch.float64, device=x.device)
-    for t, s in zip(grid[:-1], grid[1:], strict=True):
+    for t, s in pairwise(grid):
         h = float(s - t)
         k1, d1 = slope(x, t)
         k2, d2 = slope(x + h / 2 * k1, (t + s) / 2)

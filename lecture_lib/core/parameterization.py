@@ -36,12 +36,12 @@ class Parameterization:
         a, b = self.row(c)
         return c.alpha * b - a * c.sigma
 
-    def encode(self, x0: Float[Tensor, "b *d"], eps: Float[Tensor, "b *d"], c: Coeffs) -> Float[Tensor, "b *d"]:
+    def encode(self, x0: Float[Tensor, " b *d"], eps: Float[Tensor, " b *d"], c: Coeffs) -> Float[Tensor, " b *d"]:
         """The training target ``y = a x0 + b eps``."""
         a, b = self.row(c)
         return per_sample(a, x0) * x0 + per_sample(b, x0) * eps
 
-    def decode(self, y: Float[Tensor, "b *d"], x_t: Float[Tensor, "b *d"], c: Coeffs) -> tuple[Tensor, Tensor]:
+    def decode(self, y: Float[Tensor, " b *d"], x_t: Float[Tensor, " b *d"], c: Coeffs) -> tuple[Tensor, Tensor]:
         """``(x0, eps)`` from the network's output, by Cramer's rule.
 
         Both rows are computed from y and x_t directly: getting eps through x0 near t = 0 costs three digits in float32.

@@ -48,14 +48,16 @@ class Path(ABC):
         """The noise's coefficient; 0 at t = 0, rising."""
 
     def coeffs(self, t: Float[Tensor, " b"]) -> Coeffs:
-        """alpha, sigma, d alpha/dt and d sigma/dt, the derivatives by forward-mode autodiff (exact, no formula to mistype)."""
+        """alpha, sigma and their time derivatives, these by forward-mode autodiff: exact, no formula to mistype."""
         # Forward-mode AD refuses tensors born in inference mode, so the few numbers of the schedule are made outside.
         with torch.inference_mode(False):
             t = (t.clone() if t.is_inference() else t).double().contiguous()  # nor does it take expanded views
             values, slopes = torch.func.jvp(lambda t: (self.alpha(t), self.sigma(t)), (t,), (torch.ones_like(t),))
         return Coeffs(*values, *slopes)
 
-    def mix(self, x0: Float[Tensor, "b *d"], eps: Float[Tensor, "b *d"], t: Float[Tensor, " b"]) -> Float[Tensor, "b *d"]:
+    def mix(
+        self, x0: Float[Tensor, " b *d"], eps: Float[Tensor, " b *d"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b *d"]:
         """``x_t = alpha x0 + sigma eps``: the forward process, and also the DDIM step (with predicted x0 and eps)."""
         t = t.double()
         return per_sample(self.alpha(t), x0) * x0 + per_sample(self.sigma(t), x0) * eps
@@ -66,7 +68,7 @@ class Path(ABC):
         return self.alpha(t).log() - self.sigma(t).log()
 
     def time_of(self, lam: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """The time at which the half log-SNR equals ``lam``, by bisection to the last bit; clamped to ``[0, t_max]``."""
+        """The time at which the half log-SNR equals ``lam``, by bisection to the last bit, in ``[0, t_max]``."""
         lam = lam.double()
         low, high = torch.zeros_like(lam), torch.full_like(lam, self.t_max)
         for _ in range(80):
@@ -76,7 +78,7 @@ class Path(ABC):
         return (low + high) / 2
 
     def drift_diffusion(self, t: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
-        """``f`` and ``g^2`` of the forward SDE ``dx = f x dt + g dW`` with the same marginals (Kingma et al. 2021, Eq. 7).
+        """``f`` and ``g^2`` of the forward SDE ``dx = f x dt + g dW`` with these marginals (Kingma et al. 2021, Eq. 7).
 
         ``f = alpha'/alpha`` and ``g^2 = 2 sigma (sigma' - f sigma)``; both ``(b,)``. Infinite where alpha = 0.
         """
@@ -149,10 +151,12 @@ class VPLinear(Path):
 
 @dataclass(frozen=True)
 class VPCosine(Path):
-    """Variance preserving, ``alpha`` a quarter cosine that starts ``s`` late, so that the first steps are not wasted."""
+    """Variance preserving, ``alpha`` a quarter cosine that starts ``s`` late, so that no first steps are wasted."""
 
     s: float = 0.008
-    formula: ClassVar[str] = r"\alpha=\cos\!\big(\tfrac\pi2\tfrac{t+s}{1+s}\big)/\cos\!\big(\tfrac\pi2\tfrac{s}{1+s}\big)"
+    formula: ClassVar[str] = (
+        r"\alpha=\cos\!\big(\tfrac\pi2\tfrac{t+s}{1+s}\big)/\cos\!\big(\tfrac\pi2\tfrac{s}{1+s}\big)"
+    )
     source: ClassVar[str] = "Nichol & Dhariwal 2021 (2102.09672), Eq. 17"
 
     def _angle(self, t):

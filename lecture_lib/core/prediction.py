@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from jaxtyping import Float
 from torch import Tensor
 
-from lecture_lib.core.parameterization import V, VELOCITY
+from lecture_lib.core.parameterization import VELOCITY, V
 from lecture_lib.core.paths import Path
 from lecture_lib.errors import SingularError
 from lecture_lib.tensors import per_sample
@@ -26,39 +26,39 @@ class Prediction:
 
     path: Path
     t: Float[Tensor, " b"]
-    x_t: Float[Tensor, "b *d"]
-    x0: Float[Tensor, "b *d"]
-    eps: Float[Tensor, "b *d"]
+    x_t: Float[Tensor, " b *d"]
+    x0: Float[Tensor, " b *d"]
+    eps: Float[Tensor, " b *d"]
     nfe: int = 1
 
     @property
-    def v(self) -> Float[Tensor, "b *d"]:
+    def v(self) -> Float[Tensor, " b *d"]:
         """``v = alpha eps - sigma x0`` (Salimans & Ho 2022)."""
         return V.encode(self.x0, self.eps, self.path.coeffs(self.t))
 
     @property
-    def velocity(self) -> Float[Tensor, "b *d"]:
+    def velocity(self) -> Float[Tensor, " b *d"]:
         """``dx_t/dt = alpha' x0 + sigma' eps``: the right-hand side of the probability-flow ODE."""
         return VELOCITY.encode(self.x0, self.eps, self.path.coeffs(self.t))
 
     @property
-    def score(self) -> Float[Tensor, "b *d"]:
+    def score(self) -> Float[Tensor, " b *d"]:
         """``grad log p_t(x_t) = -eps/sigma``; a SingularError at sigma = 0."""
         return -self.eps / self._sigma()
 
-    def with_x0(self, x0: Float[Tensor, "b *d"]) -> Prediction:
+    def with_x0(self, x0: Float[Tensor, " b *d"]) -> Prediction:
         """The prediction with another x0 (clipped, rescaled, inpainted) and the eps that this implies."""
         alpha = per_sample(self.path.alpha(self.t.double()), x0)
         return replace(self, x0=x0, eps=(self.x_t - alpha * x0) / self._sigma())
 
-    def with_score_shift(self, g: Float[Tensor, "b *d"]) -> Prediction:
-        """The prediction whose score is larger by ``g``: ``eps - sigma g`` and, by Tweedie, ``x0 + (sigma^2/alpha) g``."""
+    def with_score_shift(self, g: Float[Tensor, " b *d"]) -> Prediction:
+        """The prediction whose score is larger by ``g``: ``eps - sigma g``, and by Tweedie ``x0 + sigma^2/alpha g``."""
         alpha, sigma = self.path.alpha(self.t.double()), self.path.sigma(self.t.double())
         if not (alpha > 0).all():
-            raise SingularError("a score shift moves x0 by sigma^2/alpha, infinite at alpha = 0: start the grid earlier")
-        return replace(
-            self, eps=self.eps - per_sample(sigma, g) * g, x0=self.x0 + per_sample(sigma**2 / alpha, g) * g
-        )
+            raise SingularError(
+                "a score shift moves x0 by sigma^2/alpha, infinite at alpha = 0: start the grid earlier"
+            )
+        return replace(self, eps=self.eps - per_sample(sigma, g) * g, x0=self.x0 + per_sample(sigma**2 / alpha, g) * g)
 
     def _sigma(self) -> Tensor:
         sigma = self.path.sigma(self.t.double())

@@ -22,11 +22,13 @@ def stable_diffusion(T: int = 1000) -> Float[Tensor, " T"]:
 
 
 def zero_terminal_snr(alphas_cumprod: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
-    """Shift and stretch ``sqrt(alpha_bar)`` so that the last entry is 0 and the first one stays (Lin et al. 2023, Alg. 1).
+    """``sqrt(alpha_bar)`` shifted and stretched: the last entry is 0, the first one stays (Lin et al. 2023, Alg. 1).
 
     It acts on the *root*: rescaling alpha_bar itself, as often printed, gives a different schedule.
     """
     root = alphas_cumprod.double().sqrt()
     if not root[0] > root[-1]:
-        raise RangeError(f"alphas_cumprod: got first {root[0]**2:g} and last {root[-1]**2:g}, expected a falling table")
+        raise RangeError(
+            f"alphas_cumprod: got first {root[0] ** 2:g} and last {root[-1] ** 2:g}, expected a falling table"
+        )
     return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2

@@ -43,7 +43,7 @@ class UniformTimes:
 
 @dataclass(frozen=True)
 class LogitNormalTimes:
-    """``t = sigmoid(mean + std u)``, ``u ~ N(0, 1)``: most training where the task is hard (Esser et al. 2024, Sec. 3.1)."""
+    """``t = sigmoid(mean + std u)``, ``u ~ N(0, 1)``: mostly the hard middle (Esser et al. 2024, Sec. 3.1)."""
 
     mean: float = 0.0
     std: float = 1.0
@@ -71,7 +71,9 @@ def check_grid(grid: Tensor) -> Float[Tensor, " n+1"]:
     """``grid`` in float64, if it is 1-D, finite, >= 0 and strictly falling; otherwise a named error."""
     if not isinstance(grid, Tensor) or grid.ndim != 1 or len(grid) < 2 or not grid.is_floating_point():
         got = tuple(grid.shape) if isinstance(grid, Tensor) else type(grid).__name__
-        raise ShapeError(f"grid: got {got}, expected a floating 1-D tensor of at least 2 times (n steps are n + 1 times)")
+        raise ShapeError(
+            f"grid: got {got}, expected a floating 1-D tensor of at least 2 times (n steps are n + 1 times)"
+        )
     grid = grid.double()
     if not torch.isfinite(grid).all() or not (grid >= 0).all() or not (grid.diff() < 0).all():
         raise RangeError(
@@ -104,7 +106,9 @@ def logsnr_grid(path: Path, steps: int, *, start: float, end: float) -> Float[Te
     """Equal steps in half log-SNR (Lu et al. 2022); both ends need alpha > 0 and sigma > 0."""
     ends = path.lam(torch.tensor(_ends(path, start, end), dtype=torch.float64))
     if not torch.isfinite(ends).all():
-        raise RangeError(f"start, end: got {start}, {end} with infinite log-SNR, expected 0 < end < start with alpha > 0")
+        raise RangeError(
+            f"start, end: got {start}, {end} with infinite log-SNR, expected 0 < end < start with alpha > 0"
+        )
     lam = torch.linspace(float(ends[0]), float(ends[1]), check_count("steps", steps) + 1, dtype=torch.float64)
     return check_grid(path.time_of(lam))
 
@@ -112,7 +116,7 @@ def logsnr_grid(path: Path, steps: int, *, start: float, end: float) -> Float[Te
 def karras_grid(
     path: Path, steps: int, *, sigma_max: float = 80.0, sigma_min: float = 0.002, rho: float = 7.0
 ) -> Float[Tensor, " n+1"]:
-    """``sigma/alpha`` with equal steps in its rho-th root, then exactly 0 (Karras et al. 2022, Eq. 5); one step goes straight to 0."""
+    """``sigma/alpha`` with equal steps in its rho-th root, then exactly 0 (Karras et al. 2022, Eq. 5)."""
     steps = check_count("steps", steps)
     check_number("sigma_min", sigma_min, 1e-12, sigma_max)
     ramp = torch.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps, dtype=torch.float64)
@@ -120,9 +124,11 @@ def karras_grid(
 
 
 def timestep_grid(path: Discrete, timesteps: Iterable[int]) -> Float[Tensor, " n+1"]:
-    """Falling integer timesteps of a table (999, 979, ...) as times, ending at clean data: ``t = (i + 1)/T``, then 0."""
+    """Falling integer timesteps of a table (999, 979, ...) as times ``t = (i + 1)/T``, then 0, clean data."""
     if not isinstance(path, Discrete):
-        raise ShapeError(f"path: got {type(path).__name__}, expected a Discrete path, the only one with integer timesteps")
+        raise ShapeError(
+            f"path: got {type(path).__name__}, expected a Discrete path, the only one with integer timesteps"
+        )
     T = len(path.angles) - 1
     steps = [int(i) for i in timesteps]
     if not steps or not all(0 <= i < T for i in steps):

@@ -16,7 +16,7 @@ LogProb = Callable[[Tensor, Tensor], Tensor]
 """``(x_t (b, ...), t (b,)) -> log p(c | x_t) (b,)``: one classifier that has seen every noise level."""
 
 
-def log_prob_gradient(log_prob: LogProb, x_t: Float[Tensor, "b *d"], t: Float[Tensor, " b"]) -> Float[Tensor, "b *d"]:
+def log_prob_gradient(log_prob: LogProb, x_t: Float[Tensor, " b *d"], t: Float[Tensor, " b"]) -> Float[Tensor, " b *d"]:
     """``grad_x log p(c | x_t)``."""
     with torch.enable_grad():
         x = x_t.detach().requires_grad_()

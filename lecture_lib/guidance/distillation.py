@@ -16,7 +16,7 @@ from lecture_lib.tensors import check_batch, randn_like
 def guidance_distillation_loss(
     student: Denoiser,
     teacher: Denoiser,
-    x0: Float[Tensor, "b *d"],
+    x0: Float[Tensor, " b *d"],
     label: Int[Tensor, " b"],
     w: Float[Tensor, " b"],
     *,

@@ -46,10 +46,10 @@ def projected_momentum(
 
 
 def cached(reference: Denoise, main: Denoise, w: Scale, every: int = 2) -> Remembering:
-    """Linear guidance whose reference runs only at every ``every``-th evaluation; in between the last difference is reused.
+    """Linear guidance whose reference runs only at every ``every``-th call; in between the last difference serves.
 
-    Costs ``1 + 1/every`` evaluations instead of 2, and is exact for ``every = 1``. The bet: ``x0_main - x0_reference`` and
-    ``eps_main - eps_reference`` change slowly along a trajectory.
+    Costs ``1 + 1/every`` evaluations instead of 2, and is exact for ``every = 1``. The bet: the difference of the
+    predictions changes slowly along a trajectory.
     """
     w, every = check_scale(w), check_count("every", every)
 

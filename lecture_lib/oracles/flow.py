@@ -17,16 +17,16 @@ from lecture_lib.tensors import check_batch, check_times, per_sample
 def flow_map(
     denoise: Denoise,
     path: Path,
-    x: Float[Tensor, "b *d"],
+    x: Float[Tensor, " b *d"],
     t: Float[Tensor, " b"],
     s: Float[Tensor, " b"],
     *,
     tolerance: float = 1e-11,
-) -> Float[Tensor, "b *d"]:
+) -> Float[Tensor, " b *d"]:
     """``x_s`` on the ODE trajectory through ``x_t``; s may lie on either side of t, clean data and pure noise included.
 
-    Solved by scipy's DOP853 in float64 *on the quarter circle*, whatever the path: there velocity and time stay finite at
-    both ends, and all paths share one trajectory up to scaling. Per-sample times run on one clock u from 0 to 1.
+    Solved by scipy's DOP853 in float64 *on the quarter circle*, whatever the path: there velocity and time stay finite
+    at both ends, and all paths share one trajectory up to scaling. Per-sample times run on one clock u from 0 to 1.
     """
     from scipy.integrate import solve_ivp
 

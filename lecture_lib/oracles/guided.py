@@ -49,14 +49,16 @@ def tilted_gaussian(p: Gaussian, p_c: Gaussian, w: float) -> Gaussian:
     w = check_number("w", w)
     precision = (1 - w) / p.var + w / p_c.var
     if precision <= 0:
-        raise RangeError(f"w: p^(1-w) p_c^w has precision {precision:g} at w = {w:g}: not normalisable, no such density")
+        raise RangeError(
+            f"w: p^(1-w) p_c^w has precision {precision:g} at w = {w:g}: not normalisable, no such density"
+        )
     return Gaussian(((1 - w) * p.mean / p.var + w * p_c.mean / p_c.var) / precision, 1 / precision)
 
 
 def guided_ode_variance(p: Gaussian, p_c: Gaussian, w: float) -> float:
     """Variance of the guided probability-flow ODE's samples: ``vc^w v0^(1-w)``, a *geometric* mean.
 
-    Follow x in VE coordinates: d log var / d sigma^2 = w/(vc + sigma^2) + (1-w)/(v0 + sigma^2), integrated from infinity.
+    Follow x in VE coordinates: d log var / d sigma^2 = w/(vc + sigma^2) + (1-w)/(v0 + sigma^2), from infinity.
     """
     w = check_number("w", w)
     return p_c.var**w * p.var ** (1 - w)
@@ -143,7 +145,7 @@ class Tilted:
         mean = self.mean()
         return self.moment(lambda x: (x - mean) ** 2)
 
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "n 1"]:
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, " n 1"]:
         """``n`` draws by inverting the tabulated distribution function."""
         x, density = self.grid, self.density(self.grid)
         cdf = torch.cat([density.new_zeros(1), torch.cumulative_trapezoid(density, x)])

@@ -33,8 +33,8 @@ class GaussianMixture:
     def __init__(
         self,
         weights: Float[Tensor, " k"] | Sequence[float],
-        means: Float[Tensor, "k *event"] | Sequence,
-        covs: Float[Tensor, "k *dd"] | Sequence,
+        means: Float[Tensor, " k *event"] | Sequence,
+        covs: Float[Tensor, " k *dd"] | Sequence,
         labels: Int[Tensor, " k"] | Sequence[int] | None = None,
     ):
         means = torch.as_tensor(means, dtype=None if isinstance(means, Tensor) else torch.float64)
@@ -88,24 +88,24 @@ class GaussianMixture:
 
     # What follows happens at a point x_t of a path; without path and t, on clean data (alpha = 1, sigma = 0).
 
-    def log_prob(self, x: Float[Tensor, "b *d"], path: Path | None = None, t: Float[Tensor, " b"] | None = None):
+    def log_prob(self, x: Float[Tensor, " b *d"], path: Path | None = None, t: Float[Tensor, " b"] | None = None):
         """``log p_t(x)``, ``(b,)``, normalised; ``log p(x)`` of the data if no path is given."""
         return self._whiten(x, *self._scales(x, path, t))[0].logsumexp(1)
 
-    def log_prob_label(self, label: int, x: Float[Tensor, "b *d"], path: Path | None = None, t=None):
+    def log_prob_label(self, label: int, x: Float[Tensor, " b *d"], path: Path | None = None, t=None):
         """The exact noise-aware classifier ``log p(label | x_t)``, ``(b,)``."""
         joint = self._whiten(x, *self._scales(x, path, t))[0]
         self.given(label)  # raises for an unknown label
         return joint[:, self.labels == label].logsumexp(1) - joint.logsumexp(1)
 
-    def score(self, x: Float[Tensor, "b *d"], path: Path | None = None, t=None) -> Float[Tensor, "b *d"]:
+    def score(self, x: Float[Tensor, " b *d"], path: Path | None = None, t=None) -> Float[Tensor, " b *d"]:
         """``grad log p_t(x)``, exact."""
         alpha, sigma = self._scales(x, path, t)
         joint, pulled = self._whiten(x, alpha, sigma)
         return -torch.einsum("bk,bkd->bd", joint.softmax(1), pulled).reshape(x.shape)
 
     def denoise(self, path: Path) -> Denoise:
-        """The ideal denoiser on ``path``: ``x0 = E[x0 | x_t]`` and ``eps = E[eps | x_t]``, each from its own formula."""
+        """The ideal denoiser on ``path``: ``x0 = E[x0 | x_t]`` and ``eps = E[eps | x_t]``, each on its own."""
 
         def denoise(x_t: Tensor, t: Tensor) -> Prediction:
             alpha, sigma = self._scales(x_t, path, t)
@@ -128,7 +128,7 @@ class GaussianMixture:
         return path.alpha(t).to(self.means), path.sigma(t).to(self.means)
 
     def _whiten(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """``log(weight_k N_k(x))`` as ``(b, k)`` and ``(alpha^2 C_k + sigma^2 I)^-1 (x - alpha m_k)`` as ``(b, k, d)``."""
+        """``log(weight_k N_k(x))``, ``(b, k)``, and ``(alpha^2 C_k + sigma^2 I)^-1 (x - alpha m_k)``, ``(b, k, d)``."""
         delta = x.flatten(1).to(self.means)[:, None] - alpha[:, None, None] * self.means
         variance = alpha[:, None, None] ** 2 * self.variances + sigma[:, None, None] ** 2
         local = torch.einsum("kde,bkd->bke", self.axes, delta)

@@ -20,7 +20,7 @@ from lecture_lib.tensors import check_batch, check_finite, randn_like
 
 
 class Sampler(ABC):
-    """One step from time t down to s. State is a value that goes in and comes out; nothing is remembered on ``self``."""
+    """One step from time t down to s. State is a value, in and out; nothing is remembered on ``self``."""
 
     order: ClassVar[int]
     evaluations: ClassVar[str]
@@ -32,12 +32,12 @@ class Sampler(ABC):
         self,
         denoise: Denoise,
         path: Path,
-        x: Float[Tensor, "b *d"],
+        x: Float[Tensor, " b *d"],
         t: Float[Tensor, " b"],
         s: Float[Tensor, " b"],
         state: Any,
         noise: Callable[[], Tensor],
-    ) -> tuple[Float[Tensor, "b *d"], Any]:
+    ) -> tuple[Float[Tensor, " b *d"], Any]:
         """``(x_s, state)`` from ``x_t``; ``state`` is None at the first step; ``noise()`` draws one N(0, I) like x."""
 
     def __repr__(self) -> str:
@@ -67,8 +67,8 @@ class Frame:
 
     step: int
     t: float
-    x: Float[Tensor, "b *d"]
-    x0: Float[Tensor, "b *d"] | None
+    x: Float[Tensor, " b *d"]
+    x0: Float[Tensor, " b *d"] | None
     nfe: int
 
 
@@ -77,7 +77,7 @@ def sample(
     path: Path,
     sampler: Sampler,
     grid: Float[Tensor, " n+1"],
-    x_T: Float[Tensor, "b *d"],
+    x_T: Float[Tensor, " b *d"],
     *,
     generator: torch.Generator | None = None,
 ) -> Iterator[Frame]:
@@ -131,6 +131,6 @@ class _Meter:
         return p
 
 
-def last(frames: Iterator[Frame]) -> Float[Tensor, "b *d"]:
+def last(frames: Iterator[Frame]) -> Float[Tensor, " b *d"]:
     """The result: x of the final frame. Only one frame is alive at a time."""
     return deque(frames, maxlen=1)[0].x

@@ -49,8 +49,8 @@ class DPMSolverPP2M(Sampler):
     order: ClassVar[int] = 2
     evaluations: ClassVar[str] = "1 NFE per step"
     formula: ClassVar[str] = (
-        r"x_s=\tfrac{\sigma_s}{\sigma_t}x_t-\alpha_s(e^{-h}-1)\big[(1+\tfrac1{2r})\hat x_0-\tfrac1{2r}\hat x_0^{prev}\big],"
-        r"\;h=\lambda_s-\lambda_t,\;r=h_{prev}/h"
+        r"x_s=\tfrac{\sigma_s}{\sigma_t}x_t-\alpha_s(e^{-h}-1)"
+        r"\big[(1+\tfrac1{2r})\hat x_0-\tfrac1{2r}\hat x_0^{prev}\big],\;h=\lambda_s-\lambda_t,\;r=h_{prev}/h"
     )
     source: ClassVar[str] = "Lu et al. 2022 (2211.01095), Alg. 2"
 

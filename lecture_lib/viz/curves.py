@@ -136,7 +136,7 @@ def _write_knob(ax: Axes, line: Tradeoff, name: str, colour: str) -> None:
         if not np.isfinite(point).all() or (np.abs(place - last) < (58, 16)).all():
             continue
         last = place
-        ax.annotate(f"{name} = {value:g}", point, xytext=(-9, -4), textcoords="offset points", ha="right", fontsize=10,
+        ax.annotate(f"{name} = {value:g}", point, xytext=(-7, -5), textcoords="offset points", ha="right", va="top", fontsize=10,
                     color=colour, path_effects=[withStroke(linewidth=3, foreground=PAPER)], zorder=6)  # fmt: skip
 
 
