@@ -34,7 +34,7 @@ def exact_divergence(field: Callable[[Tensor], Tensor], x: Float[Tensor, " b *d"
 
 
 def hutchinson(probe: Float[Tensor, " b *d"]) -> Divergence:
-    """``z^T J z`` with a fixed probe z of independent signs: unbiased, one gradient at any d (Grathwohl et al. 2019)."""
+    """``z^T J z`` with a fixed probe z of independent signs: unbiased, one gradient (Grathwohl et al. 2019)."""
 
     def divergence(field, x):
         with torch.enable_grad():

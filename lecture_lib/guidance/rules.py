@@ -81,7 +81,7 @@ def rescaled(w: Scale, phi: float = 0.7, space: Parameterization = V) -> Rule:
 
 
 def project(delta: Tensor, onto: Tensor, eta: float, radius: float) -> Tensor:
-    """``delta`` shortened to at most ``radius``, its part along ``onto`` multiplied by ``eta``; per sample, in float64."""
+    """``delta`` shortened to at most ``radius``, its part along ``onto`` times ``eta``; per sample, in float64."""
     d, u = delta.flatten(1).double(), torch.nn.functional.normalize(onto.flatten(1).double(), dim=1)
     d = d * (radius / d.norm(dim=1, keepdim=True)).clamp(max=1)
     parallel = (d * u).sum(1, keepdim=True) * u

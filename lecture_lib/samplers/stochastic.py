@@ -64,8 +64,8 @@ class DDPM(Sampler):
     order: ClassVar[int] = 1
     evaluations: ClassVar[str] = "1 NFE per step"
     formula: ClassVar[str] = (
-        r"x_s=\tfrac{\alpha_{t|s}\sigma_s^2}{\sigma_t^2}x_t"
-        r"+\tfrac{\alpha_s\beta_{t|s}}{\sigma_t^2}\hat x_0+\varsigma z,\;\alpha_{t|s}=\tfrac{\alpha_t}{\alpha_s},\;\beta_{t|s}=\sigma_t^2-\alpha_{t|s}^2\sigma_s^2"
+        r"x_s=\tfrac{\alpha_{t|s}\sigma_s^2}{\sigma_t^2}x_t+\tfrac{\alpha_s\beta_{t|s}}{\sigma_t^2}\hat x_0"
+        r"+\varsigma z,\;\alpha_{t|s}=\tfrac{\alpha_t}{\alpha_s},\;\beta_{t|s}=\sigma_t^2-\alpha_{t|s}^2\sigma_s^2"
     )
     source: ClassVar[str] = "Ho et al. 2020 (2006.11239), Eq. 7 and Alg. 2"
 
