@@ -1,0 +1,1 @@
+"""The bars of the course, measured: each module has ``measure()``, and ``course bench NAME`` runs it."""

@@ -1,0 +1,176 @@
+"""The ``course`` command. Each subcommand is a few lines over :mod:`lecture_lib.tooling`; the make targets stand on it.
+
+Exit codes: 0 all is well, 1 something did not hold (a test, a notebook, a damaged file), 2 the command was wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lecture_lib.errors import CourseError
+
+app = typer.Typer(
+    help="The course on modern image generation: run it, test it, train its models.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(context_settings=PASS_ON)
+def lab(context: typer.Context) -> None:
+    """Open JupyterLab on the first notebook.
+
+    Further options are passed on to JupyterLab: --no-browser, --port 8889, --ip 0.0.0.0, ...
+    """
+    from lecture_lib.tooling import project, server
+
+    server.serve(project.root(), context.args)
+
+
+@app.command()
+def run(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NOTEBOOK]...", help="Only these; default: all.")
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Save outputs and measured time into notebooks/.")] = False,
+    html_only: Annotated[bool, typer.Option("--html-only", help="Run nothing; pages from the saved outputs.")] = False,
+    site: Annotated[Path | None, typer.Option(help="Where the pages go; default: site/ in the checkout.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that one cell may take.")] = 600,
+) -> None:
+    """Run notebooks in fresh kernels and write HTML pages.
+
+    The reading version in site/ is made of static pages with an index, which need neither network nor scripts.
+    """
+    from lecture_lib.tooling import project, running
+
+    folder = project.root()
+    books = project.select(names or [])
+    if html_only and write:
+        raise typer.BadParameter("--write saves what was run, and --html-only runs nothing")
+    failed = running.run_all(books, site or folder / "site", write=write, html_only=html_only, timeout=timeout)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command(context_settings=PASS_ON)
+def test(
+    context: typer.Context,
+    quick: Annotated[bool, typer.Option("--quick", help="Without the notebooks and the browser.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="With the tests marked slow.")] = False,
+) -> None:
+    """Run everything that must hold, and count.
+
+    The tests, then each notebook in a fresh kernel; the last line has the counts. Further options go to pytest over
+    tests/: -k NAME, -x, ...
+    """
+    from lecture_lib.tooling import project, testing
+
+    counts = testing.run(project.root(), quick=quick, everything=everything, extra=context.args)
+    print(counts, flush=True)
+    raise typer.Exit(1 if counts.failed or not counts.passed else 0)
+
+
+@app.command()
+def check(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NOTEBOOK]...", help="Only these; default: all.")
+    ] = None,
+) -> None:
+    """Check that notebooks agree with their sources.
+
+    Each .ipynb must be what its .py source makes; where it is not, the difference is shown.
+    """
+    from lecture_lib.tooling import pairing, project
+
+    drifted = {book.name: text for book in project.select(names or []) if (text := pairing.drift(book))}
+    for name, text in drifted.items():
+        print(f"{name}: the source and the notebook differ; rebuild with `course run --write {name}`\n{text}\n")
+    print(f"{len(drifted)} of {len(project.select(names or []))} notebooks differ from their source")
+    raise typer.Exit(1 if drifted else 0)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe; `course zoo` lists them.")],
+    directory: Annotated[Path | None, typer.Option(help="Checkpoints and result; default: runs/RECIPE.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint, bit for bit.")] = True,
+    install: Annotated[
+        bool, typer.Option("--install", help="Put the result into the zoo, replacing what is there.")
+    ] = False,
+) -> None:
+    """Train a model of the zoo from its recipe.
+
+    Stop it at any time; the same command goes on from the last checkpoint, and ends with the same weights.
+    """
+    from lecture_lib.tooling import models
+
+    models.train(recipe, directory or Path("runs") / recipe, resume=resume, install=install)
+
+
+@app.command()
+def zoo(
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure quality now (a few minutes).")] = False,
+) -> None:
+    """List the pretrained models, or measure them.
+
+    Exit code 1 when a file is missing or damaged, or when a bar is missed.
+    """
+    from lecture_lib.tooling import models
+
+    sound = models.show_status()
+    if evaluate:
+        sound = models.show_evaluation() and sound
+    raise typer.Exit(0 if sound else 1)
+
+
+@app.command()
+def info() -> None:
+    """Print what to paste into a bug report.
+
+    Versions, device, and the state of the zoo; it works also where packages are missing.
+    """
+    from lecture_lib.tooling import info as facts
+
+    for what, value in facts.report():
+        print(f"{what:<12} {value}", flush=True)
+
+
+@app.command()
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these; default: all.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when a bar is missed.")] = False,
+) -> None:
+    """Measure the bars of the course here.
+
+    One benchmark per module of lecture_lib.benchmarks: import time, slider latency and the like.
+    """
+    from lecture_lib.tooling import benching
+
+    missed = 0
+    for name in names or benching.names():
+        for measurement in benching.run(name):
+            print(measurement, flush=True)
+            missed += not measurement.within
+    raise typer.Exit(1 if strict and missed else 0)
+
+
+def main() -> None:
+    """Entry point: an error that the course raises on purpose becomes one line and exit code 2."""
+    try:
+        app(prog_name="course")
+    except CourseError as error:
+        print(f"course: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the ``course`` command does, one small file per task; the notebooks need none of it."""

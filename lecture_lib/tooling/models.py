@@ -1,0 +1,69 @@
+"""The zoo on the command line: list, evaluate, train."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from lecture_lib.errors import MissingPackageError
+
+
+def _zoo() -> ModuleType:
+    """The zoo, imported when asked for: it loads torch."""
+    try:
+        return import_module("lecture_lib.zoo")
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"The zoo needs {error.name}, which is not installed: run `make lab`.") from error
+
+
+def show_status() -> bool:
+    """Print each pretrained model with what is known about it; whether all of them are present and intact."""
+    rows = _zoo().status()
+    for row in rows:
+        print(f"{row.name:<22} {row.parameters:>10,} parameters {row.bytes / 1e6:6.2f} MB  {row.state}")
+        print(f"  {row.kind}: {row.about}")
+        if row.metrics:
+            print(f"  {', '.join(f'{key} {_short(value)}' for key, value in row.metrics.items())}")
+    print(f"{len(rows)} models, {sum(row.bytes for row in rows) / 1e6:.2f} MB")
+    return all(row.state.startswith("ready") for row in rows)
+
+
+def show_evaluation() -> bool:
+    """Measure the models now and print each figure as it is known; whether every bar holds."""
+    holds = True
+    print(f"\n{'model':<22} {'measure':<58} {'mean':>8} {'± spread':>9}  bar")
+    for row in _zoo().evaluate():
+        bar = "" if row.bar is None else f"{'≥' if row.at_least else '≤'} {row.bar:.4g}: {_verdict(row.passed)}"
+        print(f"{row.name:<22} {row.measure:<58} {row.mean:>8.4g} {row.spread:>9.2g}  {bar}", flush=True)
+        holds = holds and row.passed
+    return holds
+
+
+def train(name: str, directory: Path, *, resume: bool, install: bool) -> None:
+    """Train one recipe into ``directory``, with a progress bar; with ``install`` the result goes into the zoo."""
+    from tqdm.auto import tqdm
+
+    zoo = _zoo()
+    recipe = zoo.recipe(name)  # an unknown name is an error that lists the names, before anything is created
+    steps = zoo.train(recipe, directory, resume=resume)
+    checkpoint = directory / f"{name}.ckpt"
+    print(
+        f"training {name} for {recipe.steps} steps into {checkpoint}; after Ctrl-C the same command goes on from there"
+    )
+    with tqdm(total=recipe.steps, unit="step") as bar:
+        for step in steps:
+            bar.update(step.number - bar.n)
+            bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
+    if install:
+        print(f"installed in the zoo: {zoo.install(checkpoint)}")
+    else:
+        print(f"done: {checkpoint} (course train {name} --install puts it into the zoo)")
+
+
+def _verdict(passed: bool) -> str:
+    return "holds" if passed else "MISSED"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

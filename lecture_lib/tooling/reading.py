@@ -1,0 +1,169 @@
+"""The reading version: executed notebooks as self-contained HTML pages that need no network and no script."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING
+
+from lecture_lib.tooling import headers
+from lecture_lib.tooling.mathml import FormulaError, font_css, to_mathml
+from lecture_lib.tooling.outputs import WIDGET_VIEW
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+HEADING = re.compile(r"<h([1-3])>(.*?)</h\1>", re.DOTALL)
+TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
+
+
+@dataclass
+class Page:
+    """One page of the reading version; ``problems`` lists formulas that had to be shown as LaTeX."""
+
+    name: str
+    title: str
+    summary: str
+    time: str
+    html: str = field(repr=False)
+    problems: list[str] = field(default_factory=list)
+
+
+def render(nb: NotebookNode, name: str) -> Page:
+    """Turn an executed notebook into a page (the notebook itself is left as it is)."""
+    exporter = _exporter()
+    body, _ = exporter.from_notebook_node(_without_widgets(nb))
+    body, contents = _with_contents(body)
+    text = "\n\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    title = _plain(found[1]) if (found := TITLE.search(text)) else name
+    html = _template("page.html").substitute(
+        title=escape(title), style=_style() + font_css(body), contents=contents, body=body, name=escape(name)
+    )
+    time = match[0].replace("**Time** ", "") if (match := headers.LINE.search(text)) else ""
+    return Page(name, title, _summary(text), time, html, exporter.problems)
+
+
+def write(pages: list[Page], folder: Path, *, planned: tuple[str, ...] = ()) -> Path:
+    """Write the pages and an index that links them; returns the index's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for page in pages:
+        (folder / f"{page.name}.html").write_text(page.html, encoding="utf-8")
+    entries = "\n".join(map(_entry, pages))
+    coming = "\n".join(f"<li>{escape(line)}</li>" for line in planned)
+    index = folder / "index.html"
+    html = _template("index.html").substitute(style=_style(), entries=entries, planned=coming)
+    index.write_text(html, encoding="utf-8")
+    return index
+
+
+def _entry(page: Page) -> str:
+    return (
+        f'<a class="card" href="{escape(page.name)}.html"><h2>{escape(page.title)}</h2>'
+        f'<p>{escape(page.summary)}</p><p class="time">{escape(page.time)}</p></a>'
+    )
+
+
+def _exporter() -> object:
+    """nbconvert's exporter with MathML in the place of MathJax; made here so that importing this file is cheap."""
+    from nbconvert.exporters.html import HTMLExporter, contextfilter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Renderer(IPythonRenderer):
+        def __init__(self, problems: list[str], **options: object):
+            super().__init__(escape=False, exclude_anchor_links=True, **options)
+            self.problems = problems
+
+        def block_math(self, body: str) -> str:
+            return self._formula(body, display=True)
+
+        def inline_math(self, body: str) -> str:
+            return self._formula(body, display=False)
+
+        def latex_environment(self, name: str, body: str) -> str:
+            return self._formula(rf"\begin{{{name}}}{body}\end{{{name}}}", display=True)
+
+        def _formula(self, latex: str, *, display: bool) -> str:
+            try:
+                return to_mathml(latex, display=display)
+            except FormulaError as error:
+                self.problems.append(str(error))
+                return f"<code>{escape(latex.strip())}</code>"
+
+    class Exporter(HTMLExporter):
+        problems: list[str]
+
+        @contextfilter
+        def markdown2html(self, context: object, source: str) -> str:
+            attachments = context.get("cell", {}).get("attachments", {})
+            return MarkdownWithMath(renderer=Renderer(self.problems, attachments=attachments)).render(source)
+
+    exporter = Exporter(template_name="basic")
+    exporter.problems = []
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
+    return exporter
+
+
+def _without_widgets(nb: NotebookNode) -> NotebookNode:
+    """A copy in which each widget is the picture that was sent along, and LaTeX outputs are Markdown formulas."""
+    from copy import deepcopy
+
+    nb = deepcopy(nb)
+    outputs = [output for cell in nb.cells if cell.cell_type == "code" for output in cell.outputs]
+    for data in (output.data for output in outputs if "data" in output):
+        data.pop(WIDGET_VIEW, None)
+        if "text/latex" in data:
+            latex = data.pop("text/latex").strip().strip("$")
+            data.setdefault("text/markdown", f"$${latex}$$")
+    return nb
+
+
+def _with_contents(body: str) -> tuple[str, str]:
+    """The body with an id on each heading, and the list of second- and third-level headings that links to them."""
+    links: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        level, inner = match[1], match[2]
+        anchor = f"s{len(links)}"
+        links.append(f'<li class="level{level}"><a href="#{anchor}">{_without_tags(inner)}</a></li>')
+        return f'<h{level} id="{anchor}">{inner}</h{level}>'
+
+    body = HEADING.sub(number, body)
+    return body, "\n".join(link for link in links if "level1" not in link)
+
+
+def _without_tags(html: str) -> str:
+    """Heading text for the contents: formulas stay, links and emphasis go."""
+    return re.sub(r"</?(?:a|em|strong|code)\b[^>]*>", "", html)
+
+
+def _plain(markdown: str) -> str:
+    """One line of Markdown without its marks."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
+    return re.sub(r"[*`$]|<[^>]+>", "", text).strip()
+
+
+def _summary(text: str) -> str:
+    """The first sentence of prose after the title, leaving out the Time line, lists, quotes and tables."""
+    skip = ("#", "**Time**", "|", ">", "-", "<", "!", "[![")
+    for paragraph in text.split("\n\n"):
+        if paragraph.strip() and not paragraph.strip().startswith(skip):
+            return re.split(r"(?<=[.!?])\s", _plain(" ".join(paragraph.split())))[0]
+    return ""
+
+
+def _template(name: str) -> Template:
+    return Template(resources.files("lecture_lib.tooling").joinpath("pages", name).read_text(encoding="utf-8"))
+
+
+def _style() -> str:
+    """The style sheet, with colours for code in light and in dark."""
+    from pygments.formatters import HtmlFormatter
+
+    css = resources.files("lecture_lib.tooling").joinpath("pages", "style.css").read_text(encoding="utf-8")
+    light = HtmlFormatter(style="xcode").get_style_defs(".highlight")
+    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
+    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{css}"

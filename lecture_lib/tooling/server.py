@@ -1,0 +1,44 @@
+"""Starts JupyterLab on the first notebook of the course."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from lecture_lib.errors import MissingPackageError
+
+FIRST = "notebooks/00_start_here.ipynb"
+
+
+def has_display() -> bool:
+    """Whether a browser window can be expected to open here."""
+    if sys.platform != "linux":
+        return True
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME"))
+
+
+def command(folder: Path, arguments: list[str]) -> list[str]:
+    """The command line that serves ``folder``; ``arguments`` are passed on to JupyterLab and win over ours.
+
+    Raises:
+        MissingPackageError: JupyterLab is not installed.
+    """
+    if find_spec("jupyterlab") is None:
+        raise MissingPackageError('JupyterLab is not installed: run `make lab`, or pip install -e ".[lab]".')
+    line = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
+    line += [f"--LabApp.default_url=/lab/tree/{FIRST}", "--LabApp.news_url=None"]  # no popup asking about news
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        line.append("--allow-root")  # containers run as root, and Jupyter would only refuse
+    if not has_display() and "--no-browser" not in arguments:
+        line.append("--no-browser")
+    return line + arguments
+
+
+def serve(folder: Path, arguments: list[str]) -> None:
+    """Replace this process by JupyterLab, so that Ctrl-C and signals reach it directly."""
+    line = command(folder, arguments)
+    print(f"JupyterLab opens {FIRST}; its address with the access token follows. Stop it with Ctrl-C.", flush=True)
+    os.chdir(folder)
+    os.execv(line[0], line)
