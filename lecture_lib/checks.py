@@ -19,6 +19,8 @@ def verify(claim: str, left, right, *, tol: float = 1e-6) -> None:
     differ, or if anything is not finite. Numbers, lists, arrays and tensors are all welcome; a bool pair states a fact.
     """
     a, b = _numbers(left), _numbers(right)
+    if not a.numel() or not b.numel():
+        raise ShapeError(f"verify({claim!r}): nothing to compare, a side is empty")
     if a.shape != b.shape and 1 not in (a.numel(), b.numel()):
         raise ShapeError(f"verify({claim!r}): left has shape {tuple(a.shape)}, right {tuple(b.shape)}")
     error = (a - b).abs().max().item()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 import torch
 from jaxtyping import Float
@@ -50,16 +51,20 @@ def check_finite(name: str, x: Tensor) -> Tensor:
     return x
 
 
-def check_times(name: str, t: Tensor, b: int) -> Tensor:
-    """``t`` itself, if it is a floating tensor of shape ``(b,)``."""
+def check_times(name: str, t: Tensor, b: int, t_max: float = math.inf) -> Tensor:
+    """``t`` itself, if it is a floating tensor of shape ``(b,)`` with entries in ``[0, t_max]``."""
     if not isinstance(t, Tensor) or t.shape != (b,) or not t.is_floating_point():
         got = f"{t.dtype} {tuple(t.shape)}" if isinstance(t, Tensor) else type(t).__name__
         raise ShapeError(f"{name}: got {got}, expected a floating-point tensor of shape ({b},), one time per sample")
+    if not ((t >= 0) & (t <= t_max * (1 + 1e-6))).all():  # a float32 pi/2 lies a little past the end; NaN fails too
+        raise RangeError(f"{name}: got times in [{t.min():g}, {t.max():g}], expected path time in [0, {t_max:g}]")
     return t
 
 
 def check_number(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> float:
     """``value`` as a float, if it is finite and ``low <= value <= high``."""
+    if isinstance(value, str | bool):
+        raise RangeError(f"{name}: got {value!r}, expected a number")
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -70,7 +75,7 @@ def check_number(name: str, value: float, low: float = -math.inf, high: float = 
 
 
 def check_count(name: str, value: int, low: int = 1) -> int:
-    """``value`` itself, if it is a whole number (not a bool) of at least ``low``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+    """``value`` as an int, if it is a whole number (not a bool) of at least ``low``."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
         raise RangeError(f"{name}: got {value!r}, expected a whole number >= {low}")
-    return value
+    return int(value)

@@ -33,9 +33,12 @@ def expand_cond(cond: Cond | None, b: int, device=None) -> Cond | None:
 
 
 def check_cond(cond: Cond | int | None, null: Cond | None) -> Cond | None:
-    """``cond`` as tensors, if it fits ``null``: labels are whole numbers in ``[0, null]``."""
+    """``cond`` as tensors with one row per sample (or one row for all), if it fits ``null``, one sample's worth.
+
+    Labels are whole numbers in ``[0, null]``; ``cond = None`` is one row of ``null``.
+    """
     if cond is None:
-        return null
+        return None if null is None else map_cond(lambda n: n[None], null)
     if null is None:
         raise ShapeError(f"cond: got {cond!r}, but this network has no condition")
     if isinstance(null, dict):
@@ -43,16 +46,23 @@ def check_cond(cond: Cond | int | None, null: Cond | None) -> Cond | None:
             got = sorted(cond) if isinstance(cond, dict) else type(cond).__name__
             raise ShapeError(f"cond: got {got}, expected a dict with the keys {sorted(null)}")
         return {key: check_cond(cond[key], null[key]) for key in null}
-    return _check_labels(torch.as_tensor(cond), null)
+    try:
+        cond = torch.as_tensor(cond)
+    except (TypeError, ValueError):
+        raise ShapeError(f"cond: got {cond!r}, expected a class number or a tensor of them") from None
+    return _check_labels(cond, null)
 
 
 def _check_labels(cond: Tensor, null: Tensor) -> Tensor:
-    if null.is_floating_point() != cond.is_floating_point():
+    if null.is_floating_point() != cond.is_floating_point() or cond.dtype == torch.bool:
         raise ShapeError(f"cond: got {cond.dtype}, expected {null.dtype}")
+    cond = cond[None] if cond.ndim == null.ndim else cond
+    if cond.shape[1:] != null.shape:
+        raise ShapeError(f"cond: got shape {tuple(cond.shape)}, expected (b, *{tuple(null.shape)})")
     if cond.is_floating_point() or null.ndim > 0:
         return cond
     if ((cond < 0) | (cond > null)).any():
-        bad = cond[(cond < 0) | (cond > null)].flatten()[0] if cond.ndim else cond
+        bad = cond[(cond < 0) | (cond > null)][0]
         raise RangeError(f"cond: got class {int(bad)}, expected 0..{int(null) - 1}, or {int(null)} for 'no class'")
     return cond.long()
 

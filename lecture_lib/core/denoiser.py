@@ -16,6 +16,7 @@ from lecture_lib.core.parameterization import Parameterization
 from lecture_lib.core.paths import Coeffs, Path
 from lecture_lib.core.prediction import Denoise, Prediction
 from lecture_lib.core.times import Times
+from lecture_lib.errors import ShapeError
 from lecture_lib.tensors import check_batch, check_times, per_sample
 
 
@@ -64,19 +65,26 @@ class Denoiser(nn.Module):
     ) -> Float[Tensor, " b *d"]:
         """The network's own output y for a condition of batch size b."""
         x_in = x_t if self.input_scale is None else per_sample(self.input_scale(c), x_t) * x_t
-        return self.network(x_in, self.network_time(self.path, t).to(x_t.dtype), cond)
+        y = self.network(x_in, self.network_time(self.path, t).to(x_t.dtype), cond)
+        if y.shape != x_t.shape:  # broadcasting would make a wrong picture of it, silently
+            raise ShapeError(
+                f"network: returned {tuple(y.shape)} for an input {tuple(x_t.shape)}, expected the same shape"
+            )
+        return y
 
     def forward(self, x_t: Float[Tensor, " b *d"], t: Float[Tensor, " b"], cond: Cond | None = None) -> Prediction:
         """What the network says about ``x_t`` at path time ``t``; ``cond=None`` is unconditional.
 
         Raises:
-            ShapeError: t is not ``(b,)``.
+            ShapeError: x_t is not a floating batch, t is not ``(b,)``, or the network changes the shape.
+            RangeError: a time outside ``[0, path.t_max]``.
+            NonFiniteError: NaN or infinity in x_t.
             SingularError: the parameterization fails at this time.
         """
-        b = x_t.shape[0]
-        t = check_times("t", t, b).double()
+        b = check_batch("x_t", x_t).shape[0]
+        t = check_times("t", t, b, self.path.t_max).double()
         c = self.path.coeffs(t)
-        y = self.raw(x_t, t, expand_cond(self.null if cond is None else cond, b, x_t.device), c)
+        y = self.raw(x_t, t, expand_cond(check_cond(None, self.null) if cond is None else cond, b, x_t.device), c)
         x0, eps = self.parameterization.decode(y, x_t, c)
         return Prediction(self.path, t, x_t, x0, eps)
 
@@ -106,11 +114,13 @@ class Denoiser(nn.Module):
         """
         check_batch("x0", x0)
         b, device = x0.shape[0], x0.device
-        t = times.sample(b, generator=generator, device=device)
+        t = check_times("times", times.sample(b, generator=generator, device=device), b, self.path.t_max)
         c = self.path.coeffs(t)
         eps = coupling(x0, generator)
-        cond = expand_cond(self.null if cond is None else check_cond(cond, self.null), b, device)
+        cond = expand_cond(check_cond(cond, self.null), b, device)
         if p_uncond:
+            if cond is None:
+                raise ShapeError(f"p_uncond: got {p_uncond}, but this network has no condition to drop")
             cond = drop_condition(cond, self.null, p_uncond, generator)
         y = self.raw(self.path.mix(x0, eps, t), t, cond, c)
         target = self.parameterization.encode(x0, eps, c)

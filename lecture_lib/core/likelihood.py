@@ -14,7 +14,7 @@ from lecture_lib.core.paths import Path
 from lecture_lib.core.prediction import Denoise
 from lecture_lib.core.times import check_grid
 from lecture_lib.errors import SingularError
-from lecture_lib.tensors import check_batch
+from lecture_lib.tensors import check_batch, check_times
 
 Divergence = Callable[[Callable[[Tensor], Tensor], Tensor], tuple[Tensor, Tensor]]
 """``(field, x) -> (field(x) (b, ...), divergence (b,))``."""
@@ -59,13 +59,14 @@ def log_likelihood(
     ``log p_s(x_s) = log p_T(x_T) + int_s^T div u dt``, integrated with RK4 upwards along ``grid`` (given, as always,
     falling), with ``p_T = N(0, sigma_T^2 I)``: exact up to the steps and to the remainder alpha_T x0 of the data.
     """
-    grid = check_grid(grid).flip(0)
+    grid = check_grid(grid).flip(0).to(x.device)
+    check_times("grid", grid, len(grid), path.t_max)
     if path.sigma(grid[:1]) == 0 and not torch.isfinite(path.coeffs(grid[:1]).dsigma).all():
         raise SingularError("grid: this path's velocity is infinite at t = 0; end the grid at a small t > 0")
     b = check_batch("x", x).shape[0]
 
     def slope(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return divergence(lambda y: denoise(y, t.expand(b)).velocity, x)
+        return divergence(lambda y: denoise(y, t.expand(b)).on(path).velocity, x)
 
     total = torch.zeros(b, dtype=torch.float64, device=x.device)
     for t, s in pairwise(grid):

@@ -37,9 +37,24 @@ class Parameterization:
         return c.alpha * b - a * c.sigma
 
     def encode(self, x0: Float[Tensor, " b *d"], eps: Float[Tensor, " b *d"], c: Coeffs) -> Float[Tensor, " b *d"]:
-        """The training target ``y = a x0 + b eps``."""
-        a, b = self.row(c)
+        """The training target ``y = a x0 + b eps``.
+
+        Raises:
+            SingularError: where a or b is infinite, e.g. the score at sigma = 0, a VP path's velocity at t = 0.
+        """
+        a, b = self._finite_row(c)
         return per_sample(a, x0) * x0 + per_sample(b, x0) * eps
+
+    def _finite_row(self, c: Coeffs) -> tuple[Tensor, Tensor]:
+        a, b = self.row(c)
+        finite = torch.isfinite(a) & torch.isfinite(b)
+        if not finite.all():
+            at = int((~finite).nonzero()[0])
+            raise SingularError(
+                f"{self.name} is infinite where alpha = {c.alpha[at]:.3g}, sigma = {c.sigma[at]:.3g}; "
+                "expected a time inside the path: stop the time grid a little earlier"
+            )
+        return a, b
 
     def decode(self, y: Float[Tensor, " b *d"], x_t: Float[Tensor, " b *d"], c: Coeffs) -> tuple[Tensor, Tensor]:
         """``(x0, eps)`` from the network's output, by Cramer's rule.
@@ -47,11 +62,11 @@ class Parameterization:
         Both rows are computed from y and x_t directly: getting eps through x0 near t = 0 costs three digits in float32.
 
         Raises:
-            SingularError: where det = 0, e.g. eps-prediction at zero terminal SNR.
+            SingularError: where det = 0, e.g. eps-prediction at zero terminal SNR, and where a or b is infinite.
         """
-        a, b = self.row(c)
+        a, b = self._finite_row(c)
         det = c.alpha * b - a * c.sigma
-        if not (det.abs() > _TINY).all():  # also catches a NaN from 1/sigma at sigma = 0
+        if not (det.abs() > _TINY).all():
             at = int((~(det.abs() > _TINY)).nonzero()[0])
             raise SingularError(
                 f"{self.name}-prediction does not determine x0 and eps where alpha = {c.alpha[at]:.3g}, "

@@ -52,6 +52,7 @@ class Path(ABC):
         # Forward-mode AD refuses tensors born in inference mode, so the few numbers of the schedule are made outside.
         with torch.inference_mode(False):
             t = (t.clone() if t.is_inference() else t).double().contiguous()  # nor does it take expanded views
+            t = t.clamp(max=self.t_max)  # a float32 pi/2 lies past the end, where a clamped alpha has slope 0
             values, slopes = torch.func.jvp(lambda t: (self.alpha(t), self.sigma(t)), (t,), (torch.ones_like(t),))
         return Coeffs(*values, *slopes)
 
@@ -111,12 +112,13 @@ class RectifiedFlow(Path):
 class Trigonometric(Path):
     """The quarter circle ``x_t = cos(t) x0 + sin(t) eps``; its clock is the angle, ``t_max = pi/2``."""
 
-    t_max: float = math.pi / 2
+    t_max: ClassVar[float] = math.pi / 2
     formula: ClassVar[str] = r"\alpha=\cos t,\;\sigma=\sin t"
     source: ClassVar[str] = "TrigFlow, Lu & Song 2024 (2410.11081)"
 
     def alpha(self, t):
-        return torch.cos(t).clamp(min=0)  # a float32 pi/2 is past the quarter turn
+        # cos written as sin(pi/2 - t): exactly 0 at the end, not 6e-17. A float32 pi/2 is past the quarter turn.
+        return torch.sin(math.pi / 2 - t).clamp(min=0)
 
     def sigma(self, t):
         return torch.sin(t)
@@ -134,6 +136,10 @@ class VPLinear(Path):
     formula: ClassVar[str] = r"\alpha=e^{-\frac14t^2(\beta_1-\beta_0)-\frac12t\beta_0},\;\sigma=\sqrt{1-\alpha^2}"
     source: ClassVar[str] = "Song et al. 2021 (2011.13456), Eq. 32"
 
+    def __post_init__(self):
+        check_number("beta_min", self.beta_min, 1e-9)
+        check_number("beta_max", self.beta_max, self.beta_min)
+
     def _log_alpha(self, t):
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
 
@@ -145,7 +151,8 @@ class VPLinear(Path):
 
     def time_of(self, lam):
         a, b = (self.beta_max - self.beta_min) / 4, self.beta_min / 2
-        c = torch.nn.functional.softplus(-2 * lam.double()) / 2  # = -log alpha, from alpha^2 = sigmoid(2 lam)
+        # c = -log alpha, from alpha^2 = sigmoid(2 lam); finite also at lam = -inf, where the answer is t_max.
+        c = torch.nn.functional.softplus(-2 * lam.double()).clamp(max=1e100) / 2
         return (2 * c / (b + torch.sqrt(b**2 + 4 * a * c))).clamp(0, self.t_max)
 
 
@@ -158,6 +165,9 @@ class VPCosine(Path):
         r"\alpha=\cos\!\big(\tfrac\pi2\tfrac{t+s}{1+s}\big)/\cos\!\big(\tfrac\pi2\tfrac{s}{1+s}\big)"
     )
     source: ClassVar[str] = "Nichol & Dhariwal 2021 (2102.09672), Eq. 17"
+
+    def __post_init__(self):
+        check_number("s", self.s, 0, 1)
 
     def _angle(self, t):
         return 0.5 * math.pi * t / (1 + self.s)
@@ -226,8 +236,18 @@ class Discrete(Path):
         low = position.detach().floor().long().clamp(0, len(angles) - 2)
         return torch.lerp(angles[low], angles[low + 1], position - low)
 
+    def __eq__(self, other):
+        return isinstance(other, Discrete) and torch.equal(self.angles, other.angles)
+
+    def __hash__(self):
+        return hash(tuple(self.angles.tolist()))
+
+    def __repr__(self):
+        alpha = self.alpha(torch.ones(1, dtype=torch.float64)).item()
+        return f"Discrete({len(self.angles) - 1} steps, alpha_T={alpha:.4g})"
+
     def alpha(self, t):
-        return torch.cos(self._angle(t))
+        return torch.sin(math.pi / 2 - self._angle(t))  # the cosine, but exactly 0 at zero terminal SNR
 
     def sigma(self, t):
         return torch.sin(self._angle(t))

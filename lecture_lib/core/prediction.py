@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lecture_lib.core.parameterization import VELOCITY, V
 from lecture_lib.core.paths import Path
-from lecture_lib.errors import SingularError
+from lecture_lib.errors import ShapeError, SingularError
 from lecture_lib.tensors import per_sample
 
 
@@ -38,7 +38,11 @@ class Prediction:
 
     @property
     def velocity(self) -> Float[Tensor, " b *d"]:
-        """``dx_t/dt = alpha' x0 + sigma' eps``: the right-hand side of the probability-flow ODE."""
+        """``dx_t/dt = alpha' x0 + sigma' eps``: the right-hand side of the probability-flow ODE.
+
+        Raises:
+            SingularError: where it is infinite: at t = 0 of the VP paths.
+        """
         return VELOCITY.encode(self.x0, self.eps, self.path.coeffs(self.t))
 
     @property
@@ -47,9 +51,18 @@ class Prediction:
         return -self.eps / self._sigma()
 
     def with_x0(self, x0: Float[Tensor, " b *d"]) -> Prediction:
-        """The prediction with another x0 (clipped, rescaled, inpainted) and the eps that this implies."""
+        """The prediction with another x0 (clipped, rescaled, inpainted) and the eps that this implies at the same x_t.
+
+        Written as a *change* of eps, ``-(alpha/sigma)(x0_new - x0)``: an unchanged x0 leaves eps alone to the bit.
+        """
         alpha = per_sample(self.path.alpha(self.t.double()), x0)
-        return replace(self, x0=x0, eps=(self.x_t - alpha * x0) / self._sigma())
+        return replace(self, x0=x0, eps=self.eps - alpha / self._sigma() * (x0 - self.x0))
+
+    def on(self, path: Path) -> Prediction:
+        """The prediction itself, if it speaks about ``path``; a ShapeError if it was made for another one."""
+        if self.path != path:
+            raise ShapeError(f"path: the denoiser speaks {self.path!r}, expected {path!r}; use core.rebase")
+        return self
 
     def with_score_shift(self, g: Float[Tensor, " b *d"]) -> Prediction:
         """The prediction whose score is larger by ``g``: ``eps - sigma g``, and by Tweedie ``x0 + sigma^2/alpha g``."""

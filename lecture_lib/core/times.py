@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -34,8 +36,8 @@ class UniformTimes:
     high: float = 1.0
 
     def __post_init__(self):
-        if not 0 <= self.low < self.high:
-            raise RangeError(f"low, high: got {self.low}, {self.high}, expected 0 <= low < high")
+        if not 0 <= self.low < self.high < math.inf:
+            raise RangeError(f"low, high: got {self.low}, {self.high}, expected finite 0 <= low < high")
 
     def sample(self, n, *, generator=None, device=None):
         return self.low + (self.high - self.low) * _draw(torch.rand, n, generator, device)
@@ -48,6 +50,10 @@ class LogitNormalTimes:
     mean: float = 0.0
     std: float = 1.0
 
+    def __post_init__(self):
+        check_number("mean", self.mean)
+        check_number("std", self.std, 0)
+
     def sample(self, n, *, generator=None, device=None):
         return torch.sigmoid(self.mean + self.std * _draw(torch.randn, n, generator, device))
 
@@ -59,6 +65,10 @@ class LogNormalNoise:
     path: Path
     mean: float = -1.2
     std: float = 1.2
+
+    def __post_init__(self):
+        check_number("mean", self.mean)
+        check_number("std", self.std, 0)
 
     def sample(self, n, *, generator=None, device=None):
         return self.path.time_of(-(self.mean + self.std * _draw(torch.randn, n, generator, device)))
@@ -118,7 +128,11 @@ def karras_grid(
 ) -> Float[Tensor, " n+1"]:
     """``sigma/alpha`` with equal steps in its rho-th root, then exactly 0 (Karras et al. 2022, Eq. 5)."""
     steps = check_count("steps", steps)
+    highest = float(torch.exp(-path.lam(torch.tensor([path.t_max], dtype=torch.float64))))
+    if not check_number("sigma_max", sigma_max) <= highest * (1 + 1e-9):
+        raise RangeError(f"sigma_max: got {sigma_max:g}, but this path ends at sigma/alpha = {highest:g}")
     check_number("sigma_min", sigma_min, 1e-12, sigma_max)
+    check_number("rho", rho, 1e-3)
     ramp = torch.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps, dtype=torch.float64)
     return check_grid(torch.cat([path.time_of(-rho * ramp.log()), torch.zeros(1, dtype=torch.float64)]))
 
@@ -130,7 +144,10 @@ def timestep_grid(path: Discrete, timesteps: Iterable[int]) -> Float[Tensor, " n
             f"path: got {type(path).__name__}, expected a Discrete path, the only one with integer timesteps"
         )
     T = len(path.angles) - 1
-    steps = [int(i) for i in timesteps]
+    try:
+        steps = [operator.index(i) for i in timesteps]
+    except TypeError:
+        raise RangeError(f"timesteps: got {timesteps!r}, expected whole numbers") from None
     if not steps or not all(0 <= i < T for i in steps):
         raise RangeError(f"timesteps: got {steps[:5]}..., expected at least one integer in [0, {T - 1}]")
     return check_grid(torch.tensor([(i + 1) / T for i in steps] + [0.0], dtype=torch.float64))

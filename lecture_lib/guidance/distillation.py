@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lecture_lib.core.denoiser import Denoiser
 from lecture_lib.core.times import Times
+from lecture_lib.errors import ShapeError
 from lecture_lib.guidance.guide import fused
 from lecture_lib.guidance.rules import linear
 from lecture_lib.tensors import check_batch, randn_like
@@ -29,6 +30,8 @@ def guidance_distillation_loss(
     condition is ``{"label": (b,), "w": (b,)}``. It saves the second pass, not the steps.
     """
     check_batch("x0", x0)
+    if student.path != teacher.path:
+        raise ShapeError(f"student: speaks {student.path!r}, but its teacher {teacher.path!r}")
     t = times.sample(x0.shape[0], generator=generator, device=x0.device)
     c = student.path.coeffs(t)
     x_t = student.path.mix(x0, randn_like(x0, generator), t)

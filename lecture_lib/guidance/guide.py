@@ -12,14 +12,19 @@ from lecture_lib.core.conditions import Cond, check_cond, expand_cond, map_cond
 from lecture_lib.core.denoiser import Denoiser
 from lecture_lib.core.paths import Path
 from lecture_lib.core.prediction import Denoise, Prediction
-from lecture_lib.errors import RangeError
+from lecture_lib.errors import RangeError, ShapeError
 from lecture_lib.guidance.rules import Rule, Scale, linear
 from lecture_lib.tensors import check_number, per_sample
 
 
 def guide(reference: Denoise, main: Denoise, rule: Rule) -> Denoise:
-    """``rule`` applied to both predictions at every call: two passes."""
-    return lambda x_t, t: rule(reference(x_t, t), main(x_t, t))
+    """``rule`` applied to both predictions at every call: two passes. Both must speak about the same path."""
+
+    def denoise(x_t: Tensor, t: Tensor) -> Prediction:
+        m = main(x_t, t)
+        return rule(reference(x_t, t).on(m.path), m)
+
+    return denoise
 
 
 def extrapolate(reference: Denoise, main: Denoise, w: Scale) -> Denoise:
@@ -36,6 +41,8 @@ def fused(denoiser: Denoiser, reference: Cond | int | None, main: Cond | int | N
 
     Same arithmetic, same number of network evaluations per sample, fewer and fuller kernel launches.
     """
+    if denoiser.null is None:
+        raise ShapeError("denoiser: its network has no condition, so there are no two branches to fuse")
     reference, main = check_cond(reference, denoiser.null), check_cond(main, denoiser.null)
 
     def denoise(x_t: Tensor, t: Tensor) -> Prediction:
@@ -57,7 +64,7 @@ def compose(reference: Denoise, concepts: Sequence[tuple[Denoise, float]]) -> De
 
     def denoise(x_t: Tensor, t: Tensor) -> Prediction:
         base = reference(x_t, t)
-        parts = [concept(x_t, t) for concept, _ in concepts]
+        parts = [concept(x_t, t).on(base.path) for concept, _ in concepts]
         x0 = base.x0 + sum(w * (p.x0 - base.x0) for w, p in zip(weights, parts, strict=True))
         eps = base.eps + sum(w * (p.eps - base.eps) for w, p in zip(weights, parts, strict=True))
         return replace(base, x0=x0, eps=eps, nfe=base.nfe + sum(p.nfe for p in parts))
@@ -74,11 +81,11 @@ def interval(path: Path, guided: Denoise, plain: Denoise, low: float, high: floa
         raise RangeError(f"low, high: got {low}, {high}, expected noise levels with 0 <= low < high")
 
     def denoise(x_t: Tensor, t: Tensor) -> Prediction:
-        level = torch.exp(-path.lam(t))
+        level = path.sigma(t.double()) / path.alpha(t.double())  # exp(-lam) may round past an inclusive bound
         inside = (level > low) & (level <= high)
         if inside.all() or not inside.any():
-            return (guided if inside.all() else plain)(x_t, t)
-        a, b = guided(x_t, t), plain(x_t, t)
+            return (guided if inside.all() else plain)(x_t, t).on(path)
+        a, b = guided(x_t, t).on(path), plain(x_t, t).on(path)
         x0, eps = (torch.where(per_sample(inside, y) > 0, y, z) for y, z in ((a.x0, b.x0), (a.eps, b.eps)))
         return replace(a, x0=x0, eps=eps, nfe=a.nfe + b.nfe)
 

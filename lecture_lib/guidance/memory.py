@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lecture_lib.core.prediction import Denoise
-from lecture_lib.guidance.rules import Scale, check_scale, project, scale_at
+from lecture_lib.guidance.rules import Scale, check_radius, check_scale, project, scale_at
 from lecture_lib.tensors import check_count, check_number
 
 
@@ -28,14 +28,16 @@ def projected_momentum(
 
     The running update ``m <- (x0_main - x0_reference) + beta m`` subtracts what was pushed before.
     """
-    w, beta = check_scale(w), check_number("beta", beta, -1, 1)
+    w, beta, radius = check_scale(w), check_number("beta", beta, -1, 1), check_radius(radius)
+    eta = check_number("eta", eta)
 
     def fresh() -> Denoise:
         running = 0.0
 
         def denoise(x_t, t):
             nonlocal running
-            r, m = reference(x_t, t), main(x_t, t)
+            m = main(x_t, t)
+            r = reference(x_t, t).on(m.path)
             running = (m.x0 - r.x0) + beta * running
             push = project(running, m.x0, eta, radius)
             return replace(m.with_x0(m.x0 + (scale_at(w, m) - 1) * push), nfe=r.nfe + m.nfe)
@@ -61,7 +63,7 @@ def cached(reference: Denoise, main: Denoise, w: Scale, every: int = 2) -> Remem
             m = main(x_t, t)
             cost = m.nfe
             if calls % every == 0:
-                r = reference(x_t, t)
+                r = reference(x_t, t).on(m.path)
                 difference, cost = (m.x0 - r.x0, m.eps - r.eps), cost + r.nfe
             calls += 1
             gain = scale_at(w, m) - 1

@@ -16,7 +16,7 @@ from torch import Tensor
 from lecture_lib.core.parameterization import Parameterization, V
 from lecture_lib.core.paths import Path
 from lecture_lib.core.prediction import Prediction
-from lecture_lib.errors import ShapeError
+from lecture_lib.errors import RangeError, ShapeError
 from lecture_lib.tensors import check_finite, check_number, per_sample
 
 Rule = Callable[[Prediction, Prediction], Prediction]
@@ -38,11 +38,12 @@ def check_scale(w: Scale, name: str = "w") -> Scale:
 def scale_at(w: Scale, p: Prediction) -> Tensor:
     """The scale at this prediction, shaped to multiply images."""
     if callable(w):
-        w = check_finite("w(path, t)", w(p.path, p.t))
-    elif not isinstance(w, Tensor):
+        w = check_finite("w(path, t)", torch.as_tensor(w(p.path, p.t)))
+    if isinstance(w, Tensor):
+        if w.shape != (p.x_t.shape[0],):
+            raise ShapeError(f"w: got scales of shape {tuple(w.shape)}, expected ({p.x_t.shape[0]},), one per sample")
+    else:
         w = torch.full((1,), w, dtype=torch.float64, device=p.x_t.device)
-    elif w.shape[0] != p.x_t.shape[0]:
-        raise ShapeError(f"w: got {w.shape[0]} scales for a batch of {p.x_t.shape[0]}")
     return per_sample(w.to(p.x_t.device), p.x_t)
 
 
@@ -65,12 +66,14 @@ def linear(w: Scale) -> Rule:
 def rescaled(w: Scale, phi: float = 0.7, space: Parameterization = V) -> Rule:
     """Linear guidance whose standard deviation is pulled back to the main prediction's by a share ``phi``.
 
-    Per sample, over all its dimensions, in ``space`` (Lin et al. 2023, Eq. 15-16, use v).
+    Per sample, over all its dimensions (two at least), in ``space`` (Lin et al. 2023, Eq. 15-16, use v).
     """
     phi, guide = check_number("phi", phi, 0, 1), linear(w)
 
     def rule(reference: Prediction, main: Prediction) -> Prediction:
         guided, c = guide(reference, main), main.path.coeffs(main.t)
+        if main.x_t[0].numel() < 2:
+            raise ShapeError(f"x_t: got shape {tuple(main.x_t.shape)}, a single number has no standard deviation")
         y, y_main = space.encode(guided.x0, guided.eps, c), space.encode(main.x0, main.eps, c)
         ratio = y_main.flatten(1).std(1) / y.flatten(1).std(1)
         y = phi * per_sample(ratio, y) * y + (1 - phi) * y
@@ -78,6 +81,13 @@ def rescaled(w: Scale, phi: float = 0.7, space: Parameterization = V) -> Rule:
         return replace(guided, x0=x0, eps=eps)
 
     return rule
+
+
+def check_radius(radius: float) -> float:
+    """``radius`` itself, if it is positive; infinity means no limit."""
+    if not radius > 0:
+        raise RangeError(f"radius: got {radius!r}, expected a positive number, or infinity for no limit")
+    return radius
 
 
 def project(delta: Tensor, onto: Tensor, eta: float, radius: float) -> Tensor:
@@ -94,7 +104,7 @@ def projected(w: Scale, eta: float = 0.0, radius: float = float("inf")) -> Rule:
     The update ``x0_main - x0_reference`` loses all but a share ``eta`` of its part along x0_main, the part that
     saturates. ``eta = 1`` and infinite ``radius`` is linear guidance. With momentum: ``memory.projected_momentum``.
     """
-    w, eta = check_scale(w), check_number("eta", eta)
+    w, eta, radius = check_scale(w), check_number("eta", eta), check_radius(radius)
 
     def rule(reference: Prediction, main: Prediction) -> Prediction:
         push = project(main.x0 - reference.x0, main.x0, eta, radius)

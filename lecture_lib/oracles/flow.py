@@ -31,7 +31,7 @@ def flow_map(
     from scipy.integrate import solve_ivp
 
     b = check_batch("x", x).shape[0]
-    t, s = check_times("t", t, b).double(), check_times("s", s, b).double()
+    t, s = check_times("t", t, b, path.t_max).double(), check_times("s", s, b, path.t_max).double()
     circle = Trigonometric()
     on_circle = rebase(denoise, path, circle)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from lecture_lib.core.paths import Path
 from lecture_lib.core.prediction import Denoise, Prediction
 from lecture_lib.errors import RangeError, ShapeError, UnknownNameError
-from lecture_lib.tensors import check_count, check_finite
+from lecture_lib.tensors import check_count, check_finite, check_times
 
 
 class GaussianMixture:
@@ -38,6 +38,8 @@ class GaussianMixture:
         labels: Int[Tensor, " k"] | Sequence[int] | None = None,
     ):
         means = torch.as_tensor(means, dtype=None if isinstance(means, Tensor) else torch.float64)
+        if means.ndim < 2 or not means.is_floating_point():
+            raise ShapeError(f"means: got {means.dtype} {tuple(means.shape)}, expected floating numbers (k, *event)")
         k, self.event = means.shape[0], tuple(means.shape[1:])
         self.means = check_finite("means", means.reshape(k, -1))
         like = {"dtype": means.dtype, "device": means.device}
@@ -48,15 +50,20 @@ class GaussianMixture:
                 f"weights, covs: got {tuple(weights.shape)} and {tuple(covs.shape)} for means {tuple(means.shape)}, "
                 f"expected ({k},) and ({k},) or ({k}, {d}, {d})"
             )
-        if not (weights > 0).all():
+        check_finite("covs", covs)
+        if not (weights > 0).all() or not torch.isfinite(weights).all():
             raise RangeError(f"weights: got {weights.tolist()}, expected positive numbers")
         self.log_weights = (weights / weights.sum()).log()
         # C = U diag(S) U^T once; then alpha^2 C + sigma^2 I is diagonal in the same basis at every time.
         full = covs[:, None, None] * torch.eye(d, **like) if covs.ndim == 1 else covs
         self.variances, self.axes = torch.linalg.eigh(full)
+        if not torch.allclose(full, full.mT):
+            raise RangeError("covs: expected symmetric matrices")
         if not (self.variances > 0).all():
             raise RangeError(f"covs: smallest eigenvalue {float(self.variances.min()):g}, expected positive definite")
         self.labels = None if labels is None else torch.as_tensor(labels, device=means.device)
+        if self.labels is not None and self.labels.shape != (k,):
+            raise ShapeError(f"labels: got shape {tuple(self.labels.shape)}, expected ({k},), one per component")
 
     @property
     def weights(self) -> Float[Tensor, " k"]:
@@ -122,9 +129,11 @@ class GaussianMixture:
     def _scales(self, x: Tensor, path: Path | None, t: Tensor | None) -> tuple[Tensor, Tensor]:
         if tuple(x.shape[1:]) != self.event:
             raise ShapeError(f"x: got shape {tuple(x.shape)}, expected (b, {', '.join(map(str, self.event))})")
-        if path is None or t is None:
+        if path is None and t is None:
             return self.means.new_ones(len(x)), self.means.new_zeros(len(x))
-        t = t.double()
+        if path is None:
+            raise ShapeError("path: got None together with a time t, expected both or neither")
+        t = check_times("t", t, len(x), path.t_max).double()
         return path.alpha(t).to(self.means), path.sigma(t).to(self.means)
 
     def _whiten(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

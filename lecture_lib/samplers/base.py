@@ -123,9 +123,7 @@ class _Meter:
         self.denoise, self.path, self.nfe, self.first = denoise, path, 0, None
 
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
-        p = self.denoise(x, t)
-        if p.path != self.path:
-            raise ShapeError(f"path: the denoiser speaks {p.path!r}, the sampler {self.path!r}; use core.rebase")
+        p = self.denoise(x, t).on(self.path)
         self.nfe += p.nfe
         self.first = self.first or p
         return p

@@ -52,7 +52,7 @@ def posterior_variance(beta: Tensor, sigma_t: Tensor, sigma_s: Tensor) -> Tensor
 
 
 def forward_variance(beta: Tensor, sigma_t: Tensor, sigma_s: Tensor) -> Tensor:
-    """``beta``: the variance of the forward step, right for data that is N(0, I)."""
+    """``beta``: the variance of the forward step, right for data that is N(0, I) on a variance-preserving path."""
     return beta
 
 
