@@ -60,7 +60,7 @@ make_venv() {
     "On Debian and Ubuntu it is a package of its own: apt install python$(version_of "$python")-venv"
 }
 
-pip_install() { "$venv_python" -m pip install --quiet --disable-pip-version-check "$@"; }
+pip_install() { "$venv_python" -m pip install -qq --disable-pip-version-check "$@"; }
 
 # torch goes in first: left to the resolver, it may come as the newest build with gigabytes of CUDA libraries.
 install_torch() {
