@@ -1,0 +1,92 @@
+"""Multi-head self-attention whose kernel is an object.
+
+``fused_attention`` is the fast one; ``explicit_attention`` writes the softmax out, so that forward-mode
+differentiation (``torch.func.jvp``), which fused kernels refuse, goes through it. Both compute
+
+    Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V            Vaswani et al. 2017, eq. 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lecture_lib.errors import ShapeError
+
+AttentionKernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def fused_attention(
+    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h m d"], v: Float[Tensor, "b h m d"]
+) -> Float[Tensor, "b h n d"]:
+    """Attention by PyTorch's fused kernel: fast, but closed to forward-mode differentiation."""
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def explicit_attention(
+    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h m d"], v: Float[Tensor, "b h m d"]
+) -> Float[Tensor, "b h n d"]:
+    """Attention in three lines: equal to ``fused_attention`` up to rounding, and open to ``torch.func.jvp``."""
+    logits = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (b, h, n, m)
+    weights = torch.softmax(logits, dim=-1)
+    return weights @ v
+
+
+class QKNorm(nn.Module):
+    """Root-mean-square normalisation of queries and keys, each with a learned gain per head dimension.
+
+    The logits can then never exceed sqrt(d) max|g_q g_k|, however large the activations grow
+    (Esser et al. 2024, section 5.3.2; Zhang & Sennrich 2019 for RMSNorm).
+    """
+
+    def __init__(self, head_dim: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.q_gain = nn.Parameter(torch.ones(head_dim))
+        self.k_gain = nn.Parameter(torch.ones(head_dim))
+        self.eps = eps
+
+    def forward(
+        self, q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h m d"]
+    ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h m d"]]:
+        return self.unit(q) * self.q_gain, self.unit(k) * self.k_gain
+
+    def unit(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """x divided by its root mean square along the last axis."""
+        return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.eps)
+
+
+class MultiHeadAttention(nn.Module):
+    """Self-attention of tokens (b, n, d) with ``heads`` heads.
+
+    Args:
+        dim: width of the tokens, a multiple of ``heads``.
+        heads: number of heads.
+        kernel: ``fused_attention`` or ``explicit_attention`` (or any callable of q, k, v).
+        qk_norm: a module applied to queries and keys, for example ``QKNorm(dim // heads)``.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, *, kernel: AttentionKernel = fused_attention, qk_norm: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ShapeError(f"dim must be a multiple of heads, got dim={dim}, heads={heads}")
+        self.heads = heads
+        self.kernel = kernel
+        self.qk_norm = qk_norm
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        q, k, v = (self.split(part) for part in self.qkv(x).chunk(3, dim=-1))  # 3 x (b, h, n, d/h)
+        if self.qk_norm is not None:
+            q, k = self.qk_norm(q, k)
+        return self.out(self.kernel(q, k, v).transpose(1, 2).flatten(2))
+
+    def split(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n k"]:
+        """Cut the width into heads: (b, n, d) -> (b, h, n, d/h)."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -1,0 +1,147 @@
+"""A diffusion transformer with adaLN-Zero (Peebles & Xie 2023): the block fits on one screen."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lecture_lib.errors import ShapeError
+from lecture_lib.nets.attention import AttentionKernel, MultiHeadAttention, fused_attention
+from lecture_lib.nets.embeddings import TimestepEmbedding, positions_2d
+
+
+def patchify(x: Float[Tensor, "b c h w"], patch: int) -> Float[Tensor, "b n k"]:
+    """Cut images into patches: token n = (i, j) row by row, features in the order (row, column, channel)."""
+    return rearrange(x, "b c (i p) (j q) -> b (i j) (p q c)", p=patch, q=patch)
+
+
+def unpatchify(tokens: Float[Tensor, "b n k"], patch: int, height: int) -> Float[Tensor, "b c h w"]:
+    """Exact inverse of ``patchify`` for images of the given height."""
+    return rearrange(tokens, "b (i j) (p q c) -> b c (i p) (j q)", i=height // patch, p=patch, q=patch)
+
+
+def modulate(
+    x: Float[Tensor, "b n d"], shift: Float[Tensor, "b 1 d"], scale: Float[Tensor, "b 1 d"]
+) -> Float[Tensor, "b n d"]:
+    """x (1 + scale) + shift: the affine map of a normalisation, chosen by the condition."""
+    return torch.addcmul(shift, x, 1 + scale)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a tanh-GELU between them."""
+
+    def __init__(self, dim: int, ratio: float) -> None:
+        super().__init__()
+        self.inner = nn.Linear(dim, int(ratio * dim))
+        self.outer = nn.Linear(int(ratio * dim), dim)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        return self.outer(F.gelu(self.inner(x), approximate="tanh"))
+
+
+class DiTBlock(nn.Module):
+    """Transformer block with adaLN-Zero: all gates are zero at first, so the block starts as the identity.
+
+    Source: Peebles & Xie 2023, figure 3 and section 3.2; order (shift, scale, gate) twice.
+    """
+
+    def __init__(self, dim: int, heads: int, ratio: float = 4.0, *, kernel: AttentionKernel = fused_attention) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.attention = MultiHeadAttention(dim, heads, kernel=kernel)
+        self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.feed_forward = FeedForward(dim, ratio)
+        self.modulation = nn.Linear(dim, 6 * dim)
+
+    def forward(self, x: Float[Tensor, "b n d"], c: Float[Tensor, "b d"]) -> Float[Tensor, "b n d"]:
+        modulation = self.modulation(F.silu(c))[:, None]  # (b, 1, 6 d)
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
+        x = torch.addcmul(x, gate1, self.attention(modulate(self.norm1(x), shift1, scale1)))
+        return torch.addcmul(x, gate2, self.feed_forward(modulate(self.norm2(x), shift2, scale2)))
+
+
+class FinalLayer(nn.Module):
+    """Last norm, modulated, and a linear map from tokens to patches; zero at initialisation."""
+
+    def __init__(self, dim: int, features: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.modulation = nn.Linear(dim, 2 * dim)
+        self.linear = nn.Linear(dim, features)
+
+    def forward(self, x: Float[Tensor, "b n d"], c: Float[Tensor, "b d"]) -> Float[Tensor, "b n k"]:
+        shift, scale = self.modulation(F.silu(c))[:, None].chunk(2, dim=-1)
+        return self.linear(modulate(self.norm(x), shift, scale))
+
+
+class DiT(nn.Module):
+    """Diffusion transformer on square images.
+
+    Args:
+        size, channels: the images are (b, channels, size, size).
+        patch: side of a patch; size must be a multiple of it.
+        dim, depth, heads, ratio: width, number of blocks, heads, hidden width of the feed-forward over dim.
+        condition: module (cond, batch) -> (b, dim), such as ``LabelEmbedding(10, dim)`` or
+            ``LabelAndScale(10, dim)``; None for a network without conditions.
+        out_channels: channels of the output (2 * channels when the variance is learned too); default: channels.
+        kernel: the attention kernel; ``explicit_attention`` for forward-mode differentiation.
+
+    Raises:
+        ShapeError: size is not a multiple of patch, or an input has another shape.
+
+    Source: Peebles & Xie 2023; DiT-S/2 is ``DiT(32, 4, patch=2, dim=384, depth=12, heads=6, out_channels=8,
+    condition=LabelEmbedding(1000, 384))`` with 32,963,360 parameters.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        channels: int,
+        *,
+        patch: int = 2,
+        dim: int = 128,
+        depth: int = 4,
+        heads: int = 4,
+        ratio: float = 4.0,
+        condition: nn.Module | None = None,
+        out_channels: int | None = None,
+        kernel: AttentionKernel = fused_attention,
+    ) -> None:
+        super().__init__()
+        if size % patch:
+            raise ShapeError(f"size must be a multiple of patch, got size={size}, patch={patch}")
+        self.size, self.channels, self.patch = size, channels, patch
+        grid = size // patch
+        self.embed = nn.Linear(patch**2 * channels, dim)
+        self.positions = nn.Parameter(positions_2d(grid, grid, dim), requires_grad=False)  # (n, dim), frozen
+        self.time = TimestepEmbedding(dim)
+        self.condition = condition
+        self.blocks = nn.ModuleList(DiTBlock(dim, heads, ratio, kernel=kernel) for _ in range(depth))
+        self.final = FinalLayer(dim, patch**2 * (out_channels or channels))
+        self.reset()
+
+    def reset(self) -> None:
+        """Xavier for the linear layers, then zeros where adaLN-Zero wants them."""
+        for module in (self.embed, *(m for m in self.blocks.modules() if isinstance(m, nn.Linear))):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+        modulations = [block.modulation for block in self.blocks]
+        for module in (*modulations, self.final.modulation, self.final.linear):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: object | None = None
+    ) -> Float[Tensor, "b k h w"]:
+        if x.shape[1:] != (self.channels, self.size, self.size):
+            raise ShapeError(f"x must be (b, {self.channels}, {self.size}, {self.size}), got {tuple(x.shape)}")
+        c = self.time(t)  # (b, dim)
+        if self.condition is not None:
+            c = c + self.condition(cond, len(x))
+        tokens = self.embed(patchify(x, self.patch)) + self.positions
+        for block in self.blocks:
+            tokens = block(tokens, c)
+        return unpatchify(self.final(tokens, c), self.patch, self.size)

@@ -1,0 +1,137 @@
+"""Embeddings: the time, the place, the label and the guidance scale, each turned into a vector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lecture_lib.errors import RangeError, ShapeError
+
+
+def timestep_features(t: Float[Tensor, " b"], dim: int = 256, max_period: float = 10_000.0) -> Float[Tensor, "b d"]:
+    """Sinusoidal features [cos(t w_k) | sin(t w_k)] with w_k = max_period^(-k / (dim/2)).
+
+    Args:
+        t: network times, on a scale of about 0..1000 (times in 0..1 would all look alike).
+        dim: number of features, even.
+        max_period: sets the lowest frequency, just above 1 / max_period.
+
+    Raises:
+        ShapeError: t is not a vector, or dim is odd.
+
+    Source: Vaswani et al. 2017, section 3.5; cosine first as in DDPM and DiT (Peebles & Xie 2023).
+    """
+    if t.ndim != 1 or dim % 2:
+        raise ShapeError(f"t must have shape (b,) and dim be even, got t of shape {tuple(t.shape)}, dim={dim}")
+    half = dim // 2
+    # Phases up to 1000 rad lose their fraction in half precision, so they are formed in float32 at least.
+    t = t.to(torch.promote_types(t.dtype, torch.float32))
+    k = torch.arange(half, device=t.device, dtype=t.dtype)
+    phase = t[:, None] * torch.exp(-math.log(max_period) * k / half)  # (b, dim/2)
+    return torch.cat([phase.cos(), phase.sin()], dim=-1)
+
+
+def positions_2d(height: int, width: int, dim: int) -> Float[Tensor, "n d"]:
+    """Fixed sin-cos table for a grid of height x width tokens, row by row; half of the width for each axis.
+
+    PE(i, j) = [e(i) | e(j)],  e(p) = [sin p w | cos p w],  w_k = 10000^(-k / (dim/4)).
+
+    Raises:
+        ShapeError: dim is not a multiple of 4.
+
+    Source: Peebles & Xie 2023 (DiT), after He et al. 2022 (MAE).
+    """
+    if dim % 4:
+        raise ShapeError(f"dim must be a multiple of 4, got {dim}")
+    omega = 10_000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+
+    def axis(length: int) -> Tensor:
+        phase = torch.arange(length, dtype=torch.float64)[:, None] * omega
+        return torch.cat([phase.sin(), phase.cos()], dim=-1)  # (length, dim/2)
+
+    rows = axis(height)[:, None].expand(height, width, dim // 2)
+    columns = axis(width)[None].expand(height, width, dim // 2)
+    return torch.cat([rows, columns], dim=-1).reshape(height * width, dim).float()
+
+
+class TimestepEmbedding(nn.Module):
+    """A time (or any other scalar) as a vector: sinusoidal features, then a two-layer MLP.
+
+    Args:
+        dim: width of the vector.
+        features: number of sinusoidal features.
+        scale: factor from the scalar to the 0..1000 scale of the features (1 for network time).
+    """
+
+    def __init__(self, dim: int, *, features: int = 256, scale: float = 1.0) -> None:
+        super().__init__()
+        self.features, self.scale = features, scale
+        self.mlp = nn.Sequential(nn.Linear(features, dim), nn.SiLU(), nn.Linear(dim, dim))
+        for layer in (self.mlp[0], self.mlp[2]):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
+        features = timestep_features(self.scale * t, self.features)
+        return self.mlp(features.to(self.mlp[0].weight.dtype))
+
+
+class LabelEmbedding(nn.Module):
+    """Class labels 0..n_classes-1 as vectors; label ``n_classes`` is the null class, "no condition".
+
+    Label dropout is not done here: the loss decides which samples lose their label.
+    """
+
+    def __init__(self, n_classes: int, dim: int) -> None:
+        super().__init__()
+        self.null = n_classes
+        self.table = nn.Embedding(n_classes + 1, dim)
+        nn.init.normal_(self.table.weight, std=0.02)
+
+    def forward(self, labels: Int[Tensor, " b"] | None, batch: int) -> Float[Tensor, "b d"]:
+        """Vectors of the labels; ``None`` stands for the null class throughout the batch.
+
+        Raises:
+            ShapeError: labels are not ``batch`` whole numbers.
+            RangeError: a label lies outside 0..n_classes.
+        """
+        weight = self.table.weight
+        if labels is None:
+            return weight[self.null].expand(batch, -1)
+        self.check(labels, batch)
+        return self.table(labels.to(weight.device))
+
+    def check(self, labels: Int[Tensor, " b"], batch: int) -> None:
+        """Raise a named error unless ``labels`` are ``batch`` integers in 0..n_classes."""
+        if labels.shape != (batch,) or labels.is_floating_point():
+            raise ShapeError(f"cond must hold {batch} integer labels, got {tuple(labels.shape)} of {labels.dtype}")
+        lowest, highest = labels.aminmax()
+        if lowest < 0 or highest > self.null:
+            raise RangeError(
+                f"labels must lie in 0..{self.null} ({self.null} is the null class), got {int(lowest)}..{int(highest)}"
+            )
+
+
+class LabelAndScale(nn.Module):
+    """A label and a guidance scale together: what a guidance-distilled network is conditioned on.
+
+    ``cond`` is ``{"label": (b,) integers, "w": (b,) scales}``; either may be missing: no label is the null
+    class, no scale is w = 1. The two vectors are added (Meng et al. 2023, section 3.1; FLUX does the same).
+    """
+
+    def __init__(self, n_classes: int, dim: int) -> None:
+        super().__init__()
+        self.label = LabelEmbedding(n_classes, dim)
+        # 100: the scales 1 and 1.1 are as far apart as two network times that differ by 10.
+        self.scale = TimestepEmbedding(dim, scale=100.0)
+
+    def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Float[Tensor, "b d"]:
+        cond = {} if cond is None else cond
+        weight = self.label.table.weight
+        w = cond.get("w")
+        w = torch.ones(batch, device=weight.device) if w is None else w.to(weight.device)
+        return self.label(cond.get("label"), batch) + self.scale(w)

@@ -1,0 +1,59 @@
+"""The time-conditioned MLP of the two-dimensional worlds."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lecture_lib.nets.embeddings import LabelEmbedding, TimestepEmbedding
+
+
+class ResidualLayer(nn.Module):
+    """x + W2 SiLU(W1 LN(x) (1 + scale(c)) + shift(c)); the identity at initialisation."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.inner = nn.Linear(dim, dim)
+        self.modulation = nn.Linear(dim, 2 * dim)
+        self.outer = nn.Linear(dim, dim)
+        for layer in (self.modulation, self.outer):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Float[Tensor, "b d"], c: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        shift, scale = self.modulation(c).chunk(2, dim=-1)
+        hidden = self.inner(self.norm(x)) * (1 + scale) + shift
+        return x + self.outer(F.silu(hidden))
+
+
+class TimeMLP(nn.Module):
+    """A residual MLP on vectors, told the time and, if it has classes, the label.
+
+    Args:
+        features: length of x.
+        width, depth: width and number of residual layers.
+        n_classes: number of classes; 0 for an unconditional network.
+    """
+
+    def __init__(self, features: int = 2, *, width: int = 128, depth: int = 3, n_classes: int = 0) -> None:
+        super().__init__()
+        self.time = TimestepEmbedding(width)
+        self.label = LabelEmbedding(n_classes, width) if n_classes else None
+        self.enter = nn.Linear(features, width)
+        self.layers = nn.ModuleList(ResidualLayer(width) for _ in range(depth))
+        self.leave = nn.Linear(width, features)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(
+        self, x: Float[Tensor, "b f"], t: Float[Tensor, " b"], cond: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b f"]:
+        c = self.time(t)
+        if self.label is not None:
+            c = c + self.label(cond, len(x))
+        c, x = F.silu(c), self.enter(x)
+        for layer in self.layers:
+            x = layer(x, c)
+        return self.leave(F.silu(x))
