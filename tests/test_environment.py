@@ -6,11 +6,12 @@ import re
 import tomllib
 from pathlib import Path
 
-import lecture_lib
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
+
+import lecture_lib
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -72,7 +72,9 @@ def test_room_imports_only_to_its_left(room):
     assert room in ALLOWED, f"{room} is a new room: give it a place in this test, in ARCHITECTURE.md and in __init__.py"
     for path in files_of(room):
         wrong = rooms_imported(path) - ALLOWED[room] - {room}
-        assert not wrong, f"{path.relative_to(PACKAGE)} imports from {sorted(wrong)}; {room} may use {sorted(ALLOWED[room])}"
+        assert not wrong, (
+            f"{path.relative_to(PACKAGE)} imports from {sorted(wrong)}; {room} may use {sorted(ALLOWED[room])}"
+        )
 
 
 def test_the_plan_has_no_cycles():
@@ -93,7 +95,11 @@ def test_relative_imports_are_resolved(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
     (tmp_path / "core").mkdir()
     (tmp_path / "core" / "a.py").write_text("from ..zoo import names\nfrom . import b\nfrom .c import d\n")
-    assert imported(tmp_path / "core" / "a.py") == ["lecture_lib.zoo.names", "lecture_lib.core.b", "lecture_lib.core.c.d"]
+    assert imported(tmp_path / "core" / "a.py") == [
+        "lecture_lib.zoo.names",
+        "lecture_lib.core.b",
+        "lecture_lib.core.c.d",
+    ]
 
 
 def loaded_after(statement: str) -> set[str]:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from lecture_lib.tooling import headers, pairing, project
 
 ROOT = Path(__file__).parents[1]

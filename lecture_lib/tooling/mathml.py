@@ -7,6 +7,8 @@ import io
 import re
 from functools import lru_cache
 from html import escape, unescape
+from importlib.util import find_spec
+from pathlib import Path
 
 from lecture_lib.errors import CourseError
 
@@ -58,12 +60,11 @@ def font_css(html: str) -> str:
 @lru_cache(maxsize=8)
 def _subset_css(characters: str) -> str:
     """STIX Two Math (SIL Open Font License), cut down to ``characters`` and the larger forms of their glyphs."""
-    from importlib.resources import files
-
     from fontTools import subset
     from fontTools.ttLib import TTFont
 
-    font = TTFont(io.BytesIO(files("ziamath.fonts").joinpath("STIXTwoMath-Regular.ttf").read_bytes()))
+    package = find_spec("ziamath").submodule_search_locations[0]  # found, not imported: only its font is wanted
+    font = TTFont(Path(package) / "fonts" / "STIXTwoMath-Regular.ttf")
     options = subset.Options(
         layout_features=["ssty", "dtls", "flac"], hinting=False, drop_tables=["FFTM"], notdef_outline=True
     )

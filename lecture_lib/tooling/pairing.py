@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lecture_lib.tooling import headers
 from lecture_lib.tooling.project import Notebook
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 FORMAT = "py:percent"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-# Lines of the header that differ between versions of jupytext and say nothing about the notebook.
-VOLATILE = re.compile(r"^#\s+(jupytext_version|format_version): .*\n", re.MULTILINE)
+# The YAML on top of a source: it names versions of jupytext, and nothing in it is part of the text.
+HEADER = re.compile(r"\A# ---\n.*?\n# ---\n", re.DOTALL)
 
 
 def _config(path: Path) -> object:
@@ -35,35 +36,43 @@ def read_source(path: Path) -> NotebookNode:
 
     nb = jupytext.read(path, fmt=FORMAT, config=_config(path))
     nb.metadata["kernelspec"] = dict(KERNEL)
+    for version in ("format_version", "jupytext_version"):  # jupytext's own, and no business of the notebook
+        nb.metadata.get("jupytext", {}).get("text_representation", {}).pop(version, None)
     set_stable_ids(nb)
     return nb
 
 
 def set_stable_ids(nb: NotebookNode) -> None:
-    """Give each cell an id made from its text, so that rebuilding a notebook changes no ids (in place)."""
+    """Give each cell an id made from its text (measured time apart), so that a rebuild changes no ids (in place)."""
     seen: dict[str, int] = {}
     nb.nbformat, nb.nbformat_minor = 4, 5
     for cell in nb.cells:
-        text = f"{cell.cell_type}\n{cell.source}"
+        text = f"{cell.cell_type}\n{headers.LINE.sub('', cell.source)}"
         seen[text] = seen.get(text, 0) + 1
         cell["id"] = hashlib.sha1(f"{text}\n{seen[text]}".encode()).hexdigest()[:10]
 
 
-def as_source(path: Path) -> str:
-    """The ``.py`` text of an ``.ipynb`` file."""
+def as_source(nb: NotebookNode, path: Path) -> str:
+    """The ``.py`` text of a notebook that lies, or will lie, at ``path``."""
     import jupytext
 
-    config = _config(path)
-    return jupytext.writes(jupytext.read(path, config=config), fmt=FORMAT, config=config)
+    return jupytext.writes(nb, fmt=FORMAT, config=_config(path))
+
+
+def normalise(path: Path) -> None:
+    """Rewrite a source as jupytext would write it: blank lines between cells, header with the kernel."""
+    text = as_source(read_source(path), path)
+    if text != path.read_text(encoding="utf-8"):
+        path.write_text(text, encoding="utf-8")
 
 
 def drift(book: Notebook) -> str:
-    """A diff from the source to what the ``.ipynb`` says; empty when they agree."""
+    """A diff from the source to what the ``.ipynb`` says; empty when they agree. Headers are not compared."""
+    import jupytext
+
     if not book.paired.is_file():
         return f"{book.paired.name} is missing"
-    source = VOLATILE.sub("", book.source.read_text(encoding="utf-8"))
-    paired = VOLATILE.sub("", as_source(book.paired))
-    lines = difflib.unified_diff(
-        source.splitlines(), paired.splitlines(), book.source.name, book.paired.name, lineterm="", n=1
-    )
-    return "\n".join(lines)
+    paired = jupytext.read(book.paired, config=_config(book.paired))
+    texts = [as_source(nb, book.source) for nb in (read_source(book.source), paired)]
+    source, paired = [HEADER.sub("", text).splitlines() for text in texts]
+    return "\n".join(difflib.unified_diff(source, paired, book.source.name, book.paired.name, lineterm="", n=1))

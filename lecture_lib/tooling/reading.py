@@ -147,12 +147,14 @@ def _plain(markdown: str) -> str:
 
 
 def _summary(text: str) -> str:
-    """The first sentence of prose after the title, leaving out the Time line, lists, quotes and tables."""
-    skip = ("#", "**Time**", "|", ">", "-", "<", "!", "[![")
-    for paragraph in text.split("\n\n"):
-        if paragraph.strip() and not paragraph.strip().startswith(skip):
-            return re.split(r"(?<=[.!?])\s", _plain(" ".join(paragraph.split())))[0]
-    return ""
+    """The first two sentences of prose below the title: no heading, bold lead-in, list, quote, table or HTML."""
+    lines: list[str] = []
+    for line in map(str.strip, text.splitlines()):
+        if line and not line.startswith(("#", "**", "|", ">", "- ", "<", "!", "[![")):
+            lines.append(line)
+        elif lines:
+            break
+    return " ".join(re.split(r"(?<=[.!?])\s", _plain(" ".join(lines)))[:2])
 
 
 def _template(name: str) -> Template:

@@ -69,10 +69,10 @@ def save(book: Notebook, nb: NotebookNode, cost: headers.Cost) -> None:
     import nbformat
 
     headers.record(book.source, cost)
+    pairing.normalise(book.source)
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell["source"] = headers.with_cost(cell.source, cost)
-    pairing.set_stable_ids(nb)
     nbformat.write(nb, book.paired)
 
 
