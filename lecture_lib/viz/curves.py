@@ -121,7 +121,7 @@ def tradeoff(
         ax.plot(across, _values(line.label, up, len(across)), label=line.label, **{**first, **look})
     ax.margins(x=0.12, y=0.1)
     label_axes(ax, xlabel, ylabel, title)
-    legend(ax, outside=len(lines) > 4)
+    legend(ax, "right" if len(lines) > 4 else "inside")
     for k in annotate:
         _write_knob(ax, lines[k], knob_name, _looks(lines)[k].get("color", INK))
     return figure
@@ -136,8 +136,9 @@ def _write_knob(ax: Axes, line: Tradeoff, name: str, colour: str) -> None:
         if not np.isfinite(point).all() or (np.abs(place - last) < (58, 16)).all():
             continue
         last = place
-        ax.annotate(f"{name} = {value:g}", point, xytext=(-7, -5), textcoords="offset points", ha="right", va="top", fontsize=10,
-                    color=colour, path_effects=[withStroke(linewidth=3, foreground=PAPER)], zorder=6)  # fmt: skip
+        halo = [withStroke(linewidth=3, foreground=PAPER)]
+        ax.annotate(f"{name} = {value:g}", point, xytext=(-7, -5), textcoords="offset points", ha="right", va="top",
+                    fontsize=10, color=colour, path_effects=halo, zorder=6)  # fmt: skip
 
 
 @styled

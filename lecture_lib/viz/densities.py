@@ -23,15 +23,17 @@ class Curve:
     colour: str
     dashed: bool = False
     fill: bool = False
+    linewidth: float = 2.0
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """One-dimensional samples, drawn as a normalised outline so that several stay readable over one another."""
+    """One-dimensional samples as a normalised histogram; `hollow` draws only its outline, to tell two apart."""
 
     samples: Any
     label: str
     colour: str
+    hollow: bool = False
 
 
 def _finite(name: str, values: Any) -> np.ndarray:
@@ -41,13 +43,19 @@ def _finite(name: str, values: Any) -> np.ndarray:
     return values
 
 
-def _draw_histogram(ax: Axes, histogram: Histogram, edges: np.ndarray) -> None:
+def _draw_histogram(ax: Axes, histogram: Histogram, edges: np.ndarray, top: float | None) -> None:
     """Counts divided by *all* samples, also those beyond the axis: a histogram cut off is not rescaled to one."""
     samples = _finite(f"histogram {histogram.label!r}", histogram.samples).ravel()
     counts, _ = np.histogram(samples, edges)
     height = counts / (len(samples) * np.diff(edges))
-    ax.stairs(height, edges, fill=True, color=histogram.colour, alpha=0.28)
-    ax.stairs(height, edges, color=histogram.colour, linewidth=1.2, label=histogram.label)
+    if histogram.hollow:
+        ax.stairs(height, edges, color=histogram.colour, linewidth=1.6, label=histogram.label)
+    else:
+        ax.stairs(height, edges, fill=True, color=histogram.colour, alpha=0.4, label=histogram.label)
+    if top is not None and height.max() > top:
+        peak = edges[height.argmax() : height.argmax() + 2].mean()
+        ax.annotate(f"up to {height.max():.3g}", (peak, top), xytext=(8, -6), textcoords="offset points", va="top",
+                    color=histogram.colour)  # fmt: skip
 
 
 @styled
@@ -61,6 +69,7 @@ def density_curves(
     ylabel: str = DENSITY_LABEL,
     title: str = "",
     top: float | None = None,
+    legend_place: str = "inside",
     ax: Axes | None = None,
 ) -> Figure:
     """Closed-form densities as lines, samples as histograms, on shared axes.
@@ -69,6 +78,8 @@ def density_curves(
         x: `(n,)` increasing positions. curves: each with `y` of shape `(n,)`.
         histograms: samples `(m,)` each; bins span the range of `x`.
         top: fixed upper end of the density axis, so that pictures of a sweep can be compared; free when None.
+            A histogram that is cut off there says how far it would reach.
+        legend_place: "inside", "right" or "below".
         ax: draw into this axes instead of a new figure.
 
     Raises:
@@ -77,17 +88,24 @@ def density_curves(
     figure, ax = canvas_for(ax)
     x = _finite("x", x)
     for histogram in histograms:
-        _draw_histogram(ax, histogram, np.linspace(x[0], x[-1], bins + 1))
+        _draw_histogram(ax, histogram, np.linspace(x[0], x[-1], bins + 1), top)
     for curve in curves:
         y = _finite(f"curve {curve.label!r}", curve.y)
         if y.shape != x.shape:
             raise ShapeError(f"curve {curve.label!r}: got shape {y.shape}, expected {x.shape} like x")
-        ax.plot(x, y, color=curve.colour, linestyle="--" if curve.dashed else "-", label=curve.label)
+        ax.plot(
+            x,
+            y,
+            color=curve.colour,
+            linestyle="--" if curve.dashed else "-",
+            label=curve.label,
+            linewidth=curve.linewidth,
+        )
         if curve.fill:
             ax.fill_between(x, y, color=curve.colour, alpha=0.12, linewidth=0)
     ax.set(xlim=(x[0], x[-1]), ylim=(0.0, top))
     label_axes(ax, xlabel, ylabel, title)
-    legend(ax)
+    legend(ax, legend_place)
     return figure
 
 

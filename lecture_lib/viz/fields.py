@@ -79,7 +79,15 @@ def _arrow(ax: Axes, tail: np.ndarray, head: np.ndarray, colour: str, label: str
 
 @styled
 def parallelogram(
-    point: Any, uncond: Any, cond: Any, w: float, *, length: float = 1.0, ax: Axes | None = None
+    point: Any,
+    uncond: Any,
+    cond: Any,
+    w: float,
+    *,
+    length: float = 1.0,
+    quantity: str = "score",
+    legend_place: str = "inside",
+    ax: Axes | None = None,
 ) -> Figure:
     """Guidance as a lever: from the tip of the unconditional score along the difference, w times as far.
 
@@ -87,6 +95,7 @@ def parallelogram(
         point, uncond, cond: `(2,)` each: where we stand and the two scores there.
         w: guidance scale; the guided arrow ends at `point + length * (uncond + w * (cond - uncond))`.
         length: data units drawn per unit of score, the same for all three arrows.
+        quantity: what the arrows show, for the legend at `legend_place` ("inside", "right" or "below").
     """
     figure, ax = canvas_for(ax, (5.6, 5.2))
     point, uncond, cond = _pairs("point, uncond, cond", np.stack([as_array(v) for v in (point, uncond, cond)]))
@@ -94,10 +103,10 @@ def parallelogram(
     tips = [point + length * v for v in (uncond, cond, guided)]
     # The lever: the straight line through the two tips, on which every guided score lies.
     ax.plot(*np.stack([tips[0], tips[1], tips[2]]).T, color=INK, linewidth=1.0, linestyle=":", zorder=3)
-    _arrow(ax, point, tips[0], UNCOND, "unconditional score (w = 0)")
-    _arrow(ax, point, tips[1], COND, "conditional score (w = 1)")
-    _arrow(ax, point, tips[2], GUIDED, f"guided score (w = {w:g})")
+    _arrow(ax, point, tips[0], UNCOND, f"unconditional {quantity} (w = 0)")
+    _arrow(ax, point, tips[1], COND, f"conditional {quantity} (w = 1)")
+    _arrow(ax, point, tips[2], GUIDED, f"guided {quantity} (w = {w:g})")
     ax.plot(*point, "o", color=INK, zorder=5)
     label_axes(ax, f"$x_1$ ({DATA_UNIT})", f"$x_2$ ({DATA_UNIT})")
-    legend(ax)
+    legend(ax, legend_place)
     return figure

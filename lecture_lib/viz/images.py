@@ -53,7 +53,7 @@ def to_pixels(x: Any, scale: int = 1) -> np.ndarray:
 
 
 def _text_width(text: str, face: ImageFont.FreeTypeFont) -> int:
-    return int(np.ceil(face.getlength(text)))
+    return max(int(np.ceil(face.getlength(line))) for line in text.split("\n"))
 
 
 def _paste_all(canvas: Image.Image, pixels: np.ndarray, columns: int, origin: tuple[int, int], gap: int) -> None:
@@ -81,7 +81,8 @@ def image_grid(
         columns: images per row; by default one row up to eight images, then the squarest grid.
         scale: whole enlargement factor; 8x8 digits are judged well at 5 to 8.
         gap: white pixels between images.
-        row_labels, column_labels: one text per row or column (`"w = 4"`, `"7"`), or none at all.
+        row_labels, column_labels: one text per row or column (`"w = 4"`, `"7"`), or none at all. A row's label may
+            have several lines, as many as its images are high.
         title: one line above everything.
 
     Returns:
@@ -107,7 +108,8 @@ def image_grid(
     if title:
         draw.text((_PAD, _PAD + line / 2 - 3), title, fill=INK, font=font(bold=True), anchor="lm")
     for row, text in enumerate(row_labels):
-        draw.text((left - 10, top + row * (height + gap) + height / 2), text, fill=INK, font=face, anchor="rm")
+        place = (left - 10, top + row * (height + gap) + height / 2)
+        draw.text(place, text, fill=INK, font=face, anchor="rm", align="right")
     for column, text in enumerate(column_labels):
         draw.text((left + column * (width + gap) + width / 2, top - line / 2), text, fill=INK, font=face, anchor="mm")
     return canvas

@@ -6,7 +6,7 @@ readers; lines that share a picture also differ in line style or marker, so that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any
@@ -16,6 +16,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from lecture_lib.errors import UnknownNameError
 
 DATA = "#0072B2"  # what the world contains
 NOISE = "#999999"
@@ -138,10 +140,23 @@ def label_axes(ax: Axes, xlabel: str, ylabel: str, title: str = "") -> None:
         ax.set_title(title)
 
 
-def legend(ax: Axes, *, outside: bool = False, entries: Sequence[Any] | None = None) -> None:
-    """A legend where it hides least: inside at the best corner, or to the right of the axes."""
-    handles = list(entries) if entries is not None else ax.get_legend_handles_labels()[0]
+LEGEND_PLACES = ("inside", "right", "below")
+
+
+def legend(ax: Axes, place: str = "inside") -> None:
+    """The legend at one of `LEGEND_PLACES`: where it hides least, or outside the axes, where it can hide nothing.
+
+    Raises:
+        UnknownNameError: no such place.
+    """
+    if place not in LEGEND_PLACES:
+        raise UnknownNameError(f"place: got {place!r}, expected one of {', '.join(LEGEND_PLACES)}")
+    handles, labels = ax.get_legend_handles_labels()
     if not handles:
         return
-    place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0} if outside else {"loc": "best"}
-    ax.legend(handles=handles, **place)
+    if place == "inside":
+        ax.legend(loc="best")
+    elif place == "right":
+        ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
+    else:
+        ax.figure.legend(handles, labels, loc="outside lower center", ncols=2)
