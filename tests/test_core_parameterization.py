@@ -197,7 +197,7 @@ def test_eps_and_x0_losses_against_v():
     # MISTAKES A41: L_eps = alpha^2 L_v and L_x0 = sigma^2 L_v; (1 - alpha_bar)/alpha_bar is a popular error.
     table = torch.tensor([0.9, 0.5, 0.0047], dtype=F64)
     path = Discrete(table)
-    c, loss = losses(path, times(1 / 3, 2 / 3, 1.0, 1 / 3, 2 / 3, 1.0, 1 / 3, 2 / 3, 1.0))
+    _, loss = losses(path, times(1 / 3, 2 / 3, 1.0, 1 / 3, 2 / 3, 1.0, 1 / 3, 2 / 3, 1.0))
     assert gap(loss["eps"] / loss["v"], table.repeat(3)) <= 1e-12
     assert gap(loss["x0"] / loss["v"], 1 - table.repeat(3)) <= 1e-12
     assert gap(loss["eps"] / loss["x0"], (table / (1 - table)).repeat(3)) <= 1e-9
