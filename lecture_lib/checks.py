@@ -36,13 +36,12 @@ def verify(claim: str, left, right, *, tol: float = 1e-6) -> None:
 
 def verify_less(claim: str, small, large) -> None:
     """States that ``small < large``, entry by entry, and prints the closest call; raises ClaimFailed otherwise."""
-    a, b = _numbers(small), _numbers(large)
-    gap = (b - a).min().item()
-    if not gap > 0:
-        raise ClaimFailed(
-            f"NOT so: {claim}\n  left {a.flatten()[:4].tolist()} is not below right {b.flatten()[:4].tolist()}"
-        )
-    print(f"\N{CHECK MARK} {claim}   [{a.max().item():.4g} < {b.min().item():.4g}]")
+    a, b = torch.broadcast_tensors(_numbers(small), _numbers(large))
+    closest = int((b - a).nan_to_num(-torch.inf).argmin())
+    left, right = a.flatten()[closest].item(), b.flatten()[closest].item()
+    if not left < right:  # a NaN fails as well
+        raise ClaimFailed(f"NOT so: {claim}\n  left {left:.6g} is not below right {right:.6g}")
+    print(f"\N{CHECK MARK} {claim}   [{left:.4g} < {right:.4g}]")
 
 
 def _numbers(x) -> Tensor:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from functools import cached_property
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -20,13 +21,26 @@ from lecture_lib.errors import RangeError
 from lecture_lib.tensors import check_finite, check_number, per_sample
 
 
-class Coeffs(NamedTuple):
-    """alpha, sigma and their time derivatives, each ``(b,)`` in float64."""
+class Coeffs:
+    """alpha, sigma and their time derivatives at ``t``, each ``(b,)`` in float64; the derivatives only when asked for."""
 
-    alpha: Tensor
-    sigma: Tensor
-    dalpha: Tensor
-    dsigma: Tensor
+    def __init__(self, path: Path, t: Float[Tensor, " b"]):
+        self._path, self._t = path, t
+        self.alpha, self.sigma = path.alpha(t), path.sigma(t)
+
+    @cached_property
+    def _slopes(self) -> tuple[Tensor, Tensor]:
+        return self._path.slopes(self._t)
+
+    @property
+    def dalpha(self) -> Float[Tensor, " b"]:
+        """``d alpha / dt``."""
+        return self._slopes[0]
+
+    @property
+    def dsigma(self) -> Float[Tensor, " b"]:
+        """``d sigma / dt``."""
+        return self._slopes[1]
 
 
 class Path(ABC):
@@ -47,14 +61,18 @@ class Path(ABC):
     def sigma(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """The noise's coefficient; 0 at t = 0, rising."""
 
-    def coeffs(self, t: Float[Tensor, " b"]) -> Coeffs:
-        """alpha, sigma and their time derivatives, these by forward-mode autodiff: exact, no formula to mistype."""
-        # Forward-mode AD refuses tensors born in inference mode, so the few numbers of the schedule are made outside.
+    def slopes(self, t: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
+        """``d alpha/dt`` and ``d sigma/dt`` by forward-mode autodiff: exact, no formula to mistype."""
+        # Forward-mode AD refuses tensors born in inference mode, and expanded views: the few numbers are made anew.
         with torch.inference_mode(False):
-            t = (t.clone() if t.is_inference() else t).double().contiguous()  # nor does it take expanded views
+            t = (t.clone() if t.is_inference() else t).double().contiguous()
             t = t.clamp(max=self.t_max)  # a float32 pi/2 lies past the end, where a clamped alpha has slope 0
-            values, slopes = torch.func.jvp(lambda t: (self.alpha(t), self.sigma(t)), (t,), (torch.ones_like(t),))
-        return Coeffs(*values, *slopes)
+            t = t.clamp(max=self.t_max)  # a float32 pi/2 lies past the end, where a clamped alpha has slope 0
+            return torch.func.jvp(lambda t: (self.alpha(t), self.sigma(t)), (t,), (torch.ones_like(t),))[1]
+
+    def coeffs(self, t: Float[Tensor, " b"]) -> Coeffs:
+        """alpha, sigma and their slopes at ``t``, in float64."""
+        return Coeffs(self, t.double())
 
     def mix(
         self, x0: Float[Tensor, " b *d"], eps: Float[Tensor, " b *d"], t: Float[Tensor, " b"]
@@ -83,9 +101,9 @@ class Path(ABC):
 
         ``f = alpha'/alpha`` and ``g^2 = 2 sigma (sigma' - f sigma)``; both ``(b,)``. Infinite where alpha = 0.
         """
-        alpha, sigma, dalpha, dsigma = self.coeffs(t)
-        f = dalpha / alpha
-        return f, 2 * sigma * (dsigma - f * sigma)
+        c = self.coeffs(t)
+        f = c.dalpha / c.alpha
+        return f, 2 * c.sigma * (c.dsigma - f * c.sigma)
 
     def _repr_markdown_(self) -> str:
         return f"**{type(self).__name__}**: ${self.formula}$, $t\\in[0, {self.t_max:g}]$. *{self.source}*"
@@ -103,6 +121,9 @@ class RectifiedFlow(Path):
 
     def sigma(self, t):
         return t * 1.0
+
+    def slopes(self, t):
+        return -torch.ones_like(t), torch.ones_like(t)  # the most used path goes without autodiff's set-up
 
     def time_of(self, lam):
         return torch.sigmoid(-lam.double())
