@@ -10,6 +10,7 @@ from pathlib import Path
 from lecture_lib.errors import MissingPackageError
 
 FIRST = "notebooks/00_start_here.ipynb"
+SETTINGS = Path(__file__).parent / "lab_settings"  # defaults only: what the reader sets in JupyterLab wins
 
 
 def has_display() -> bool:
@@ -28,7 +29,8 @@ def command(folder: Path, arguments: list[str]) -> list[str]:
     if find_spec("jupyterlab") is None:
         raise MissingPackageError('JupyterLab is not installed: run `make lab`, or pip install -e ".[lab]".')
     line = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
-    line += [f"--LabApp.default_url=/lab/tree/{FIRST}", "--LabApp.news_url=None"]  # no popup asking about news
+    line += [f"--LabApp.default_url=/lab/tree/{FIRST}"]
+    line += ["--LabApp.news_url=None", f"--LabApp.app_settings_dir={SETTINGS}"]  # no news, and no popup asking about it
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         line.append("--allow-root")  # containers run as root, and Jupyter would only refuse
     if not has_display() and "--no-browser" not in arguments:
