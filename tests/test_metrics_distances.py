@@ -117,7 +117,7 @@ def test_wasserstein_on_the_line_equals_pot_for_unequal_sizes():
 def test_sliced_wasserstein_closed_forms():
     x, shift = normal(13, 4000, 3), torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     g = torch.Generator().manual_seed(0)
-    moved = sliced_wasserstein(x, x + shift, directions=20_000, generator=g)
+    moved = sliced_wasserstein(x[:20], x[:20] + shift, directions=20_000, generator=g)
     assert moved == pytest.approx(float(shift.square().sum()) / 3, rel=0.02)
     # Isotropic Gaussians of standard deviation 1 and 2: every projection is (2 - 1)^2.
     wide = sliced_wasserstein(x, 2 * normal(14, 4000, 3), directions=64, generator=g)

@@ -78,7 +78,7 @@ def test_judge_sees_digits_and_knows_its_limits():
 
 
 def test_straightness_of_a_gaussian_flow():
-    """N(0, s^2) on the line path: z_t = z_1 m(t), so S = z_1^2 (int m'^2 dt - (1 - s)^2), with m^2 = (1-t)^2 s^2 + t^2."""
+    """N(0, s^2) on the line path: z_t = z_1 m(t), m^2 = (1-t)^2 s^2 + t^2, so S = z_1^2 (int m'^2 dt - (1 - s)^2)."""
     quad = pytest.importorskip("scipy.integrate").quad
     s = 0.4
 

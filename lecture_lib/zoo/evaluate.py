@@ -1,0 +1,183 @@
+"""The zoo's figures, measured anew: generated digits against real ones, several seeds, bars beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lecture_lib.core import Denoiser, uniform_grid
+from lecture_lib.data import LabelledImages, digits
+from lecture_lib.guidance import fused, linear
+from lecture_lib.metrics import fidelity_diversity, frechet_distance
+from lecture_lib.samplers import DPMSolverPP2M, Heun, Sampler, last, sample
+from lecture_lib.zoo.library import judge, load, names, recipe
+
+CHUNK = 512  # images in one pass of the network
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured figure.
+
+    Attributes:
+        name: model; measure: what was measured, and how.
+        values: one number per seed.
+        bar: what it must reach, or None; at_least: whether the bar is a lower bound.
+    """
+
+    name: str
+    measure: str
+    values: tuple[float, ...]
+    bar: float | None = None
+    at_least: bool = True
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds."""
+        return sum(self.values) / len(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Half the distance from the smallest to the largest value."""
+        return (max(self.values) - min(self.values)) / 2
+
+    @property
+    def passed(self) -> bool:
+        """Whether the mean reaches the bar (True without a bar)."""
+        return self.bar is None or (self.mean >= self.bar if self.at_least else self.mean <= self.bar)
+
+
+def evaluate(models: Iterable[str] | None = None, *, seeds: Iterable[int] = (0, 1, 2)) -> Iterator[Row]:
+    """Rows of measured figures, model by model, each yielded as soon as it is known.
+
+    A generated set has the size and the labels of the training split; it is compared with the test split, in the
+    features of ``digits-features``, and stands beside the same distance of the training split itself. About half a
+    minute per denoiser and seed on two cores.
+
+    Args:
+        models: names; default all.
+        seeds: seeds of the initial noise.
+
+    Raises:
+        UnknownNameError, DamagedFileError: as in ``load``.
+    """
+    measure = {
+        "denoiser": _denoiser,
+        "distilled": _distilled,
+        "noise-aware classifier": _classifier,
+        "features": _features,
+    }
+    seeds = tuple(seeds)
+    for name in names() if models is None else models:
+        yield from measure[recipe(name).kind](name, seeds)
+
+
+def guided_digits(
+    model: Denoiser,
+    labels: Tensor,
+    w: float,
+    steps: int,
+    *,
+    sampler: Sampler | None = None,
+    generator: torch.Generator,
+) -> Float[Tensor, "n 1 8 8"]:
+    """Digits of the given labels from a denoiser with label dropout, equal steps, in chunks; Heun by default."""
+    return torch.cat([_guided(model, part, w, steps, sampler, generator) for part in labels.split(CHUNK)])
+
+
+@torch.inference_mode()
+def _guided(model, labels, w, steps, sampler, generator):
+    denoise = model.given(labels) if w == 1 else fused(model, None, labels, linear(w))
+    noise = torch.randn(len(labels), 1, 8, 8, generator=generator)
+    return last(sample(denoise, model.path, sampler or Heun(), uniform_grid(model.path, steps), noise))
+
+
+def _repeated(seeds: tuple[int, ...], make: Callable[[torch.Generator], Tensor]) -> list[Tensor]:
+    return [make(torch.Generator().manual_seed(seed)) for seed in seeds]
+
+
+def _denoiser(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
+    """Frechet distance and its ratio, fidelity and diversity, and the judge's verdict with and without guidance."""
+    model, train, test = load(name), digits("train"), digits("test")
+    main = name == "digits-dit"  # the bars are this model's; the others are there to be compared with it
+    features = load("digits-features").features
+    sampler = Heun() if main or name.startswith("digits-dit") else DPMSolverPP2M()
+    steps = 16 if isinstance(sampler, Heun) else 32  # 32 evaluations either way (Heun's last step costs one)
+    plain = _repeated(seeds, lambda g: guided_digits(model, train.labels, 1.0, steps, sampler=sampler, generator=g))
+    reference = frechet_distance(train.images, test.images, features)
+    distances = [frechet_distance(x, test.images, features) for x in plain]
+    yield Row(name, "Frechet distance, w = 1, 32 NFE", tuple(distances))
+    ratios = tuple(d / reference for d in distances)
+    yield Row(name, f"  over train against test ({reference:.2f})", ratios, 1.05 if main else None, at_least=False)
+    yield from _fidelity(name, plain, test, features)
+    yield Row(name, "judge accuracy, w = 1, 32 NFE", tuple(judge().accuracy(x, train.labels) for x in plain))
+    short = 8 if isinstance(sampler, Heun) else 16
+    guided = _repeated(seeds, lambda g: guided_digits(model, train.labels, 1.5, short, sampler=sampler, generator=g))
+    accuracy = tuple(judge().accuracy(x, train.labels) for x in guided)
+    yield Row(
+        name, f"judge accuracy, w = 1.5, {short} {type(sampler).__name__} steps", accuracy, 0.99 if main else None
+    )
+
+
+def _fidelity(name: str, sets: list[Tensor], test: LabelledImages, features: Callable) -> Iterator[Row]:
+    scores = [fidelity_diversity(features(test.images), features(x)) for x in sets]
+    yield Row(name, "precision (k = 3), w = 1", tuple(s.precision for s in scores))
+    yield Row(name, "coverage (k = 3), w = 1", tuple(s.coverage for s in scores))
+
+
+def _distilled(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
+    """How far one pass of the student is from two of its teacher, along the path, and the judge's verdict."""
+    model, teacher, test, train = load(name), load(recipe(name).teacher.name), digits("test"), digits("train")
+    for w in (1.0, 1.5, 3.0, 6.0):
+        errors = tuple(_relative_error(model, teacher, test, w, seed) for seed in seeds)
+        yield Row(name, f"relative error of the velocity, w = {w:g}", errors)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    images = [distilled_digits(model, train.labels, 1.5, 8, generator=g) for g in generators]
+    yield Row(name, "judge accuracy, w = 1.5, 8 Heun steps", tuple(judge().accuracy(x, train.labels) for x in images))
+
+
+@torch.inference_mode()
+def distilled_digits(
+    model: Denoiser, labels: Tensor, w: float, steps: int, *, generator: torch.Generator
+) -> Float[Tensor, "n 1 8 8"]:
+    """Digits from a guidance-distilled denoiser: one evaluation where guidance would need two."""
+    cond = {"label": labels, "w": torch.full((len(labels),), float(w))}
+    noise = torch.randn(len(labels), 1, 8, 8, generator=generator)
+    return last(sample(model.given(cond), model.path, Heun(), uniform_grid(model.path, steps), noise))
+
+
+@torch.inference_mode()
+def _relative_error(model: Denoiser, teacher: Denoiser, test: LabelledImages, w: float, seed: int) -> float:
+    generator = torch.Generator().manual_seed(seed)
+    t = torch.rand(len(test), generator=generator, dtype=torch.float64)
+    x_t = model.path.mix(test.images, torch.randn(test.images.shape, generator=generator), t)
+    target = fused(teacher, None, test.labels, linear(w))(x_t, t).velocity
+    got = model.given({"label": test.labels, "w": torch.full((len(test),), float(w))})(x_t, t).velocity
+    return float((got - target).norm() / target.norm())
+
+
+@torch.inference_mode()
+def _classifier(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
+    """Accuracy on noisy test images, from clean to almost nothing left."""
+    model, test = load(name), digits("test")
+    for t in (0.0, 0.25, 0.5, 0.75, 0.95):
+        times = torch.full((len(test),), t, dtype=torch.float64)
+        noisy = _repeated(
+            seeds,
+            lambda g, times=times: model.path.mix(test.images, torch.randn(test.images.shape, generator=g), times),
+        )
+        hits = tuple(float((model(x, times).argmax(dim=1) == test.labels).double().mean()) for x in noisy)
+        yield Row(name, f"test accuracy at t = {t:g}", hits)
+
+
+@torch.inference_mode()
+def _features(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
+    """Accuracy on clean test images, of the network and of the judge."""
+    model, test = load(name), digits("test")
+    accuracy = float((model(test.images).argmax(dim=1) == test.labels).double().mean())
+    yield Row(name, "test accuracy", (accuracy,))
+    yield Row(name, "test accuracy of the independent judge", (judge().accuracy(test.images, test.labels),))

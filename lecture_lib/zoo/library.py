@@ -1,0 +1,135 @@
+"""Opening the zoo: names, recipes, trained models, and what state they are in."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import lecture_lib
+from lecture_lib.data import digits
+from lecture_lib.errors import DamagedFileError
+from lecture_lib.metrics import Judge
+from lecture_lib.nets import parameter_count
+from lecture_lib.training import checkpoint
+from lecture_lib.zoo import store
+from lecture_lib.zoo.recipes import RECIPES, recipe
+
+
+def names() -> list[str]:
+    """The names of all models of the zoo."""
+    return list(RECIPES)
+
+
+def load(name: str, device: torch.device | str | None = None) -> nn.Module:
+    """A trained model, in evaluation mode and without gradients on its weights.
+
+    Denoisers come as ``core.Denoiser``, the classifier as ``NoiseAwareClassifier``, the feature network as
+    ``nets.FeatureNetwork``. Models are opened once per device and shared: ``copy.deepcopy`` yours before changing it.
+
+    Args:
+        name: one of ``names()``.
+        device: where to; default CPU.
+
+    Raises:
+        UnknownNameError: no such model.
+        DamagedFileError: its weights are missing, truncated, altered or foreign.
+    """
+    recipe(name)  # an unknown name is refused before anything else
+    return _opened(name, str(device or "cpu"), store.WEIGHTS)
+
+
+@functools.cache
+def _opened(name: str, device: str, folder: Path) -> nn.Module:
+    model = store.fill(recipe(name).build(), name, folder)
+    return model.to(device).eval().requires_grad_(False)
+
+
+@functools.cache
+def judge() -> Judge:
+    """The independent judge of digits: fitted on the training split once per process (about 0.2 s)."""
+    train = digits("train")
+    return Judge(train.images, train.labels)
+
+
+def install(source: Path | str, *, metrics: dict[str, object] | None = None, folder: Path | None = None) -> Path:
+    """Turn a finished checkpoint of ``train`` into weights of the zoo: the averaged weights, in half precision.
+
+    Args:
+        source: checkpoint file written by ``zoo.train``.
+        metrics: measured figures to embed.
+        folder: where to; default: the package's own weights.
+
+    Raises:
+        DamagedFileError: no checkpoint of ours, not finished, or of a recipe that has changed since.
+    """
+    content = checkpoint.read(source)
+    described = content["about"].get("recipe", {})
+    mine = RECIPES.get(described.get("name"))
+    if mine is None or mine.describe() != described:
+        raise DamagedFileError(f"{source}: checkpoint of another recipe than this course's: {described}")
+    if content["step"] < mine.steps:
+        raise DamagedFileError(f"{source}: training stopped at update {content['step']} of {mine.steps}: resume it")
+    metadata = {
+        "recipe": described,
+        "seed": mine.seed,
+        "steps": content["step"],
+        "seconds": round(content["parts"]["stopwatch"]["seconds"], 1),
+        "metrics": metrics or {},
+        "versions": versions(),
+    }
+    path = store.write(mine.name, content["parts"]["ema"]["average"], metadata, folder)
+    _opened.cache_clear()
+    return path
+
+
+def versions() -> dict[str, str]:
+    """Versions that a training depends on."""
+    return {"lecture_lib": lecture_lib.__version__, "python": platform.python_version(), "torch": torch.__version__}
+
+
+@dataclass(frozen=True)
+class Status:
+    """One line of the zoo's table; ``state`` is "ready", or says what is wrong."""
+
+    name: str
+    kind: str
+    about: str
+    state: str
+    parameters: int
+    bytes: int
+    steps: int
+    seconds: float
+    metrics: dict[str, object]
+
+
+def status(folder: Path | None = None) -> list[Status]:
+    """The state of every model of the zoo, damaged or missing ones included; raises nothing."""
+    return [_status(name, folder) for name in names()]
+
+
+def _status(name: str, folder: Path | None) -> Status:
+    mine = recipe(name)
+    with torch.device("meta"):
+        parameters = parameter_count(mine.build())
+    try:
+        _, metadata = store.read(name, folder)
+        size = store.manifest(folder)[name]["bytes"]
+        state = "ready" if metadata["recipe"] == mine.describe() else "ready, but trained by an earlier recipe"
+    except DamagedFileError as error:
+        metadata, size, state = {}, 0, str(error)
+    return Status(
+        name,
+        mine.kind,
+        mine.about,
+        state,
+        parameters,
+        size,
+        metadata.get("steps", 0),
+        metadata.get("seconds", 0.0),
+        metadata.get("metrics", {}),
+    )

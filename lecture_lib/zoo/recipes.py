@@ -1,0 +1,84 @@
+"""The recipes of the zoo. To add a model, add a recipe here, then ``course train NAME``."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from lecture_lib.core import VELOCITY, LogitNormalTimes, RectifiedFlow, UniformTimes, V, VPCosine
+from lecture_lib.errors import UnknownNameError
+from lecture_lib.nets import FeatureNetwork, NoisyClassifier, UNet
+from lecture_lib.zoo.models import CLASSES, digit_dit, guided_digit_dit
+from lecture_lib.zoo.recipe import ClassifierRecipe, DenoiserRecipe, DistilledRecipe, FeatureRecipe, Recipe
+
+DIT = DenoiserRecipe(
+    name="digits-dit",
+    about="class-conditional diffusion transformer, rectified flow, velocity",
+    network=partial(digit_dit, dim=96, depth=4, heads=4, ratio=3.0),
+    steps=9000,
+    batch_size=64,
+    lr=3e-3,
+    path=RectifiedFlow(),
+    parameterization=VELOCITY,
+    times=LogitNormalTimes(),
+    p_uncond=0.12,
+)
+UNET = DenoiserRecipe(
+    name="digits-unet",
+    about="class-conditional U-Net, variance-preserving cosine path, v",
+    network=partial(UNet, channels=1, width=32, n_classes=CLASSES),
+    steps=4000,
+    batch_size=64,
+    path=VPCosine(),
+    parameterization=V,
+    times=UniformTimes(),
+    p_uncond=0.12,
+)
+WEAK = DenoiserRecipe(
+    name="digits-dit-weak",
+    about="a smaller transformer, stopped early: the reference of autoguidance",
+    network=partial(digit_dit, dim=48, depth=2, heads=4, ratio=3.0),
+    steps=1200,
+    path=RectifiedFlow(),
+    parameterization=VELOCITY,
+    times=LogitNormalTimes(),
+    p_uncond=0.12,
+)
+CLASSIFIER = ClassifierRecipe(
+    name="digits-classifier",
+    about="log p(c | x_t) at every noise level of the rectified flow",
+    network=partial(NoisyClassifier, channels=1, n_classes=CLASSES, width=24),
+    steps=1500,
+    weight_decay=0.05,
+    path=RectifiedFlow(),
+    times=UniformTimes(),
+)
+FEATURES = FeatureRecipe(
+    name="digits-features",
+    about="classifier of clean digits; its 64-d penultimate layer measures Frechet distances",
+    network=partial(FeatureNetwork, channels=1, n_classes=CLASSES),
+    steps=1200,
+    weight_decay=0.01,
+    decay=0.99,
+)
+DISTILLED = DistilledRecipe(
+    name="digits-dit-distilled",
+    about="the guided transformer in one pass: w in [0, 6] is an input",
+    network=partial(guided_digit_dit, dim=96, depth=4, heads=4, ratio=3.0),
+    steps=3000,
+    lr=1e-3,
+    teacher=DIT,
+    times=UniformTimes(),
+)
+
+RECIPES: dict[str, Recipe] = {r.name: r for r in (DIT, UNET, WEAK, CLASSIFIER, FEATURES, DISTILLED)}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        UnknownNameError: no such recipe; the message lists those that exist.
+    """
+    if name not in RECIPES:
+        raise UnknownNameError(f"name: got {name!r}, expected one of {', '.join(RECIPES)}")
+    return RECIPES[name]
