@@ -81,7 +81,8 @@ def interval(path: Path, guided: Denoise, plain: Denoise, low: float, high: floa
         raise RangeError(f"low, high: got {low}, {high}, expected noise levels with 0 <= low < high")
 
     def denoise(x_t: Tensor, t: Tensor) -> Prediction:
-        level = path.sigma(t.double()) / path.alpha(t.double())  # exp(-lam) may round past an inclusive bound
+        # Shrunk by a hair, so that rounding (0.9/(1 - 0.9) > 9) does not decide about an inclusive bound.
+        level = path.sigma(t.double()) / path.alpha(t.double()) * (1 - 1e-12)
         inside = (level > low) & (level <= high)
         if inside.all() or not inside.any():
             return (guided if inside.all() else plain)(x_t, t).on(path)
