@@ -18,25 +18,20 @@ def verify(claim: str, left, right, *, tol: float = 1e-6) -> None:
     Prints one line with the *measured* difference; raises ClaimFailed, with both sides, if it is larger, if shapes
     differ, or if anything is not finite. Numbers, lists, arrays and tensors are all welcome; a bool pair states a fact.
     """
-    a, b = _numbers(left), _numbers(right)
-    if not a.numel() or not b.numel():
-        raise ShapeError(f"verify({claim!r}): nothing to compare, a side is empty")
-    if a.shape != b.shape and 1 not in (a.numel(), b.numel()):
-        raise ShapeError(f"verify({claim!r}): left has shape {tuple(a.shape)}, right {tuple(b.shape)}")
+    a, b = _pair(claim, left, right)
     error = (a - b).abs().max().item()
     if not error <= tol:  # a NaN fails as well
         where = int((a - b).abs().nan_to_num(torch.inf).argmax())
-        wide = torch.broadcast_tensors(a, b)
         raise ClaimFailed(
             f"NOT so: {claim}\n  largest difference {error:.3g} > tolerance {tol:.1g}\n"
-            f"  there: left {wide[0].flatten()[where]:.8g}, right {wide[1].flatten()[where]:.8g}"
+            f"  there: left {a.flatten()[where]:.8g}, right {b.flatten()[where]:.8g}"
         )
     print(f"\N{CHECK MARK} {claim}   [off by {error:.1e}, allowed {tol:.0e}]")
 
 
 def verify_less(claim: str, small, large) -> None:
     """States that ``small < large``, entry by entry, and prints the closest call; raises ClaimFailed otherwise."""
-    a, b = torch.broadcast_tensors(_numbers(small), _numbers(large))
+    a, b = _pair(claim, small, large)
     closest = int((b - a).nan_to_num(-torch.inf).argmin())
     left, right = a.flatten()[closest].item(), b.flatten()[closest].item()
     if not left < right:  # a NaN fails as well
@@ -44,5 +39,11 @@ def verify_less(claim: str, small, large) -> None:
     print(f"\N{CHECK MARK} {claim}   [{left:.4g} < {right:.4g}]")
 
 
-def _numbers(x) -> Tensor:
-    return torch.as_tensor(x, dtype=torch.float64).detach().cpu()
+def _pair(claim: str, left, right) -> tuple[Tensor, Tensor]:
+    """Both sides in float64 and of one shape; a single number may stand against many."""
+    a, b = (torch.as_tensor(x, dtype=torch.float64).detach().cpu() for x in (left, right))
+    if not a.numel() or not b.numel():
+        raise ShapeError(f"verify({claim!r}): nothing to compare, a side is empty")
+    if a.shape != b.shape and 1 not in (a.numel(), b.numel()):
+        raise ShapeError(f"verify({claim!r}): left has shape {tuple(a.shape)}, right {tuple(b.shape)}")
+    return torch.broadcast_tensors(a, b)

@@ -48,7 +48,7 @@ def check_cond(cond: Cond | int | None, null: Cond | None) -> Cond | None:
         return {key: check_cond(cond[key], null[key]) for key in null}
     try:
         cond = torch.as_tensor(cond)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):
         raise ShapeError(f"cond: got {cond!r}, expected a class number or a tensor of them") from None
     return _check_labels(cond, null)
 
