@@ -1,20 +1,22 @@
-"""From a slider's new value to the new picture: sixteen guided digits of one class, ten steps, on the CPU."""
+"""From a slider's new value to the new picture: the real widgets, drawing and PNG included, on the CPU, no browser."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from lecture_lib.tooling.benching import Measurement
 
 BAR = 150.0  # milliseconds, median
 SCALES = [2.25 + 0.25 * index for index in range(20)]  # each one new, so that no picture comes from memory
+SHARES = [0.05 * index for index in range(12)]
 WARM_UP = 3
 
 
 def measure() -> Iterator[Measurement]:
-    """The sweep of Lecture 2 with each of its samplers: the real widget, drawing and PNG included, no browser.
+    """The sweep of Lecture 2 with each of its samplers, sixteen digits of one class, ten steps; then the other widgets.
 
     The bar is for samplers with one evaluation per step (two with guidance), which the widget starts with.
     """
@@ -23,15 +25,35 @@ def measure() -> Iterator[Measurement]:
     sweep = guidance_sweep()
     for sampler in sweep.controls["sampler"].options:
         sweep.set(w=SCALES[0] - 0.25, label=7, steps=10, sampler=sampler)
-        times = [_milliseconds(sweep, w) for w in SCALES][WARM_UP:]
         bar = BAR if sampler != "Heun" else None
-        yield Measurement(f"slider to new picture, 16 digits, 10 {sampler} steps", statistics.median(times), "ms", bar)
+        yield Measurement(f"sweep: 16 digits, 10 {sampler} steps", _median(sweep, "w", SCALES), "ms", bar)
+    yield from _others()
 
 
-def _milliseconds(sweep: object, w: float) -> float:
-    draws = sweep.draws
+def _others() -> Iterator[Measurement]:
+    """Every other widget of the lecture, moved by the slider that matters most; for information."""
+    from lecture_lib import widgets
+
+    yield Measurement("interval: a new row of 10, 16 steps", _median(widgets.interval_explorer(), "low", SHARES), "ms")
+    yield Measurement(
+        "repairs: a new row of 10, 16 steps", _median(widgets.repairs_explorer(), "strength", SHARES), "ms"
+    )
+    conventions = widgets.two_conventions()
+    yield Measurement("conventions: 3 new rows of 10", _median(conventions, "w", [0.5 * k for k in range(8)]), "ms")
+    yield Measurement("mixture playground: 2 x 3000 samples", _median(widgets.mixture_playground(), "w", SCALES), "ms")
+    yield Measurement("negative prompt: 3000 samples", _median(widgets.negative_prompt(), "w", SCALES), "ms")
+    yield Measurement("parallelogram", _median(widgets.parallelogram_explorer(), "w", SCALES), "ms")
+
+
+def _median(explorer: Any, name: str, values: list[float]) -> float:
+    """Median milliseconds over the values, the first few left out: they also pay for lazy imports."""
+    return statistics.median([_milliseconds(explorer, name, value) for value in values][WARM_UP:])
+
+
+def _milliseconds(explorer: Any, name: str, value: float) -> float:
+    draws = explorer.draws
     start = time.perf_counter()
-    sweep.set(w=w)
+    explorer.set(**{name: value})
     elapsed = 1000 * (time.perf_counter() - start)
-    assert sweep.draws == draws + 1, "a picture from memory measures nothing"
+    assert explorer.draws > draws, "a picture from memory measures nothing"
     return elapsed
