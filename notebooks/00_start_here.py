@@ -159,7 +159,9 @@ labels = torch.arange(10).repeat(20)
 noise = torch.randn(200, 1, 8, 8, generator=torch.Generator().manual_seed(2))
 *_, end = sample(fused(model, None, labels, linear(1.5)), model.path, Heun(), uniform_grid(model.path, 8), noise)
 verify("8 Heun steps, the last one Euler, both branches: 30 network evaluations", end.nfe, 30, tol=0)
-verify_less("an independent judge reads more than 98 % of 200 digits as asked", 0.98, zoo.judge().accuracy(end.x, labels))
+verify_less(
+    "an independent judge reads more than 98 % of 200 digits as asked", 0.98, zoo.judge().accuracy(end.x, labels)
+)
 
 # %% [markdown]
 # If all of this ran, everything will. Go on with **[Lecture 2: Guidance](L2_guidance_lecture.ipynb)**.

@@ -29,7 +29,18 @@ import torch
 
 from lecture_lib import viz, widgets, zoo
 from lecture_lib.checks import verify, verify_less
-from lecture_lib.core import EPS, SCORE, V, VELOCITY, X0, RectifiedFlow, VPCosine, drop_condition, logsnr_grid, uniform_grid
+from lecture_lib.core import (
+    EPS,
+    SCORE,
+    V,
+    VELOCITY,
+    X0,
+    RectifiedFlow,
+    VPCosine,
+    drop_condition,
+    logsnr_grid,
+    uniform_grid,
+)
 from lecture_lib.guidance import classifier_guidance, clipped, extrapolate, fused, interval, linear
 from lecture_lib.oracles import Gaussian, GaussianMixture, Tilted, guided_moments, guided_ode_variance, tilted_gaussian
 from lecture_lib.samplers import DDIM, EulerMaruyama, Heun, last, sample
@@ -50,12 +61,14 @@ model = zoo.load("digits-dit")
 scales = [0.0, 1.0, 1.5, 2.0, 4.0, 8.0]
 labels = torch.arange(10).repeat(len(scales))
 w = torch.tensor(scales).repeat_interleave(10)
-noise = torch.randn(10, 1, 8, 8, generator=seeded(3)).repeat(len(scales), 1, 1, 1)
+noise = torch.randn(10, 1, 8, 8, generator=seeded(7)).repeat(len(scales), 1, 1, 1)
 
 guided = fused(model, None, labels, linear(w))  # both branches, all rows, one batch
 digits = last(sample(guided, model.path, Heun(), uniform_grid(model.path, 10), noise))
 viz.show(
-    viz.image_grid(digits, columns=10, scale=7, row_labels=[f"w = {s:g}" for s in scales], column_labels=list("0123456789")),
+    viz.image_grid(
+        digits, columns=10, scale=7, row_labels=[f"w = {s:g}" for s in scales], column_labels=list("0123456789")
+    ),
     caption="The same ten noises, six guidance scales. At w = 0 the column label is ignored; from w = 1 on it is obeyed; "
     "towards w = 8 strokes turn hard, black and white, and alike.",
     alt="Grid of generated digits: six rows for w from 0 to 8, ten columns for the classes.",
@@ -154,7 +167,12 @@ s_cond = world.given(1).denoise(curve)(points, now).score
 s_w = s_null + 3.0 * (s_cond - s_null)
 
 length = (s_cond - s_null).norm(dim=1)
-verify("at w = 3 the guided score lies 3 segments from the null score ...", (s_w - s_null).norm(dim=1), 3 * length, tol=1e-12)
+verify(
+    "at w = 3 the guided score lies 3 segments from the null score ...",
+    (s_w - s_null).norm(dim=1),
+    3 * length,
+    tol=1e-12,
+)
 verify("... and 2 segments beyond the conditional one", (s_w - s_cond).norm(dim=1), 2 * length, tol=1e-12)
 
 # %% [markdown]
@@ -216,7 +234,12 @@ def classifier(x_t, t):
 for when in (0.1, 0.5, 0.9):
     t = torch.full((500,), when, dtype=torch.float64)
     difference = world.given(1).score(points, curve, t) - world.score(points, curve, t)
-    verify(f"Eq. 1: score difference = classifier gradient, t = {when}", difference, log_prob_gradient(classifier, points, t), tol=1e-10)
+    verify(
+        f"Eq. 1: score difference = classifier gradient, t = {when}",
+        difference,
+        log_prob_gradient(classifier, points, t),
+        tol=1e-10,
+    )
 
 # %% [markdown]
 # A sampler speaks noise, not score. With $s=-\epsilon/\sigma$, Eq. 1 becomes (Dhariwal & Nichol 2021, Alg. 2, with a scale $k$)
@@ -235,6 +258,7 @@ verify("classifier guidance at scale 1: data prediction", bayes.x0, exact.x0, to
 # *You may read that classifier guidance needs one classifier per noise level.* It needs **one** classifier that is told $t$ and trained on noisy
 # images. What it must not be is a classifier of clean images: far from data, that one is confidently wrong.
 
+
 # %%
 def clean_classifier(x_t, t):
     return world.log_prob_label(1, x_t)  # knows clean data perfectly, and nothing of noise
@@ -243,7 +267,9 @@ def clean_classifier(x_t, t):
 errors = []
 for when in (0.05, 0.3, 0.6, 0.9):
     t = torch.full((500,), when, dtype=torch.float64)
-    x_t = curve.mix(world.sample(500, generator=seeded(4)), torch.randn(500, 2, generator=seeded(5), dtype=torch.float64), t)
+    x_t = curve.mix(
+        world.sample(500, generator=seeded(4)), torch.randn(500, 2, generator=seeded(5), dtype=torch.float64), t
+    )
     right, wrong = log_prob_gradient(classifier, x_t, t), log_prob_gradient(clean_classifier, x_t, t)
     errors.append(((wrong - right).norm() / right.norm()).item())
     print(f"t = {when:4}: the clean classifier's gradient is off by {100 * errors[-1]:6.0f} %")
@@ -278,7 +304,12 @@ viz.show(
 for w in (0.0, 1.0, 2.5, 7.5):
     with_classifier = classifier_guidance(world.denoise(curve), classifier, scale=w)(points, now)
     without = extrapolate(world.denoise(curve), world.given(1).denoise(curve), w)(points, now)
-    verify(f"Eq. 2 at w = {w}: classifier guidance = classifier-free guidance", with_classifier.score, without.score, tol=1e-9)
+    verify(
+        f"Eq. 2 at w = {w}: classifier guidance = classifier-free guidance",
+        with_classifier.score,
+        without.score,
+        tol=1e-9,
+    )
 
 # %% [markdown]
 # #### One network, two roles
@@ -294,13 +325,15 @@ print(inspect.getsource(drop_condition))
 # %%
 batch = torch.arange(10).repeat(4000)
 dropped = drop_condition(batch, torch.tensor(10), p=0.1, generator=seeded(0)) == 10
-verify("a tenth of the labels is dropped (4 standard errors)", dropped.double().mean(), 0.1, tol=4 * (0.09 / 40000) ** 0.5)
+verify(
+    "a tenth of the labels is dropped (4 standard errors)", dropped.double().mean(), 0.1, tol=4 * (0.09 / 40000) ** 0.5
+)
 per_batch = dropped.reshape(400, 100).double().mean(1)
 verify("each sample has its own coin: batches of 100 lose 10 +- 3", per_batch.std(), 0.03, tol=0.005)
 
 # %% [markdown]
 # *You may read "keep the condition with probability 0.1".* That is the same code with the two cases swapped: a model that sees its class one time
-# in ten, and a null branch that gets nine tenths of the training. The lab trains both; the difference is not subtle.
+# in ten, and a null branch that gets nine tenths of the training. Nothing crashes, which is why this mistake ships; the lab trains both and measures the damage.
 
 # %% [markdown]
 # ### 3.3 Three derivations of one line
@@ -316,7 +349,12 @@ w, t = 2.5, now
 line = extrapolate(world.denoise(curve), world.given(1).denoise(curve), w)(points, t)
 null, cond = world.denoise(curve)(points, t), world.given(1).denoise(curve)(points, t)
 verify("noise: eps_w = eps_0 + w (eps_c - eps_0)", null.eps + w * (cond.eps - null.eps), line.eps, tol=1e-12)
-verify("... is -sigma times the guided score", -curve.sigma(t)[:, None] * (s_null + w * (s_cond - s_null)), line.eps, tol=1e-12)
+verify(
+    "... is -sigma times the guided score",
+    -curve.sigma(t)[:, None] * (s_null + w * (s_cond - s_null)),
+    line.eps,
+    tol=1e-12,
+)
 
 
 def log_p_w(x_t, t):
@@ -327,7 +365,12 @@ def log_p_w_bayes(x_t, t):
     return world.log_prob(x_t, curve, t) + w * world.log_prob_label(1, x_t, curve, t)
 
 
-verify("density: grad log of p^(1-w) p_c^w is the guided score", log_prob_gradient(log_p_w, points, t), line.score, tol=1e-10)
+verify(
+    "density: grad log of p^(1-w) p_c^w is the guided score",
+    log_prob_gradient(log_p_w, points, t),
+    line.score,
+    tol=1e-10,
+)
 gap = log_p_w(points, t) - log_p_w_bayes(points, t)
 verify("p^(1-w) p_c^w and p p(c|x)^w differ by a constant factor only", gap - gap.mean(), torch.zeros(500), tol=1e-10)
 
@@ -383,8 +426,14 @@ viz.show(
     viz.sweep(
         noise_level,
         [
-            viz.Line("noising of $p_{w,0}$: what a sampler of $p_w$ would need", noised, look={"color": viz.EXACT, "linestyle": "--", "marker": ""}),
-            viz.Line("$p_{w,\\sigma}$: whose score guidance supplies", sharpened, look={"color": viz.GUIDED, "marker": ""}),
+            viz.Line(
+                "noising of $p_{w,0}$: what a sampler of $p_w$ would need",
+                noised,
+                look={"color": viz.EXACT, "linestyle": "--", "marker": ""},
+            ),
+            viz.Line(
+                "$p_{w,\\sigma}$: whose score guidance supplies", sharpened, look={"color": viz.GUIDED, "marker": ""}
+            ),
         ],
         xlabel="noise level sigma (data units)",
         ylabel="variance (data units squared)",
@@ -403,14 +452,21 @@ viz.show(
 # A **geometric** mean of variances, where $p_w$ has a **harmonic** one. Here: $0.25^3=0.0156$ against $0.1$.
 
 # %%
-verify("ODE, closed form against the moment equations (scipy)", guided_ode_variance(p, p_c, w), guided_moments(p, p_c, w).var, tol=1e-6)
+verify(
+    "ODE, closed form against the moment equations (scipy)",
+    guided_ode_variance(p, p_c, w),
+    guided_moments(p, p_c, w).var,
+    tol=1e-6,
+)
 
 path = VPCosine()
 guided = extrapolate(p.mixture().denoise(path), p_c.mixture().denoise(path), w)
 fine = logsnr_grid(path, 400, start=0.9999, end=1e-4)
 two = torch.tensor([[0.0], [1.0]], dtype=torch.float64)  # the sampler is affine in x_T: two points tell all
 ends = last(sample(guided, path, Heun(), fine, two))
-verify("ODE, closed form against the sampler itself", (ends[1] - ends[0]) ** 2, guided_ode_variance(p, p_c, w), tol=1e-4)
+verify(
+    "ODE, closed form against the sampler itself", (ends[1] - ends[0]) ** 2, guided_ode_variance(p, p_c, w), tol=1e-4
+)
 
 # %% [markdown]
 # The reverse **SDE** contracts twice as hard and adds noise, so its noise near the end is only partly squeezed: it lands somewhere else again.
@@ -423,7 +479,10 @@ for name, law in {"class p(x|c)": p_c, "sharpened p_w": sharp, "guided SDE": sde
 
 # %%
 n = 8000
-start, steps = torch.randn(n, 1, generator=seeded(0), dtype=torch.float64), logsnr_grid(path, 200, start=0.9999, end=1e-4)
+start, steps = (
+    torch.randn(n, 1, generator=seeded(0), dtype=torch.float64),
+    logsnr_grid(path, 200, start=0.9999, end=1e-4),
+)
 drawn_ode = last(sample(guided, path, Heun(), steps, start))
 drawn_sde = last(sample(guided, path, EulerMaruyama(), steps, start, generator=seeded(1)))
 for name, drawn, law in (("ODE", drawn_ode, ode), ("SDE", drawn_sde, sde)):
@@ -455,7 +514,11 @@ viz.show(
 
 # %%
 same = Gaussian(0.0, 1.0), Gaussian(1.0, 1.0)
-for name, law in {"p_w": tilted_gaussian(*same, w), "ODE": guided_moments(*same, w), "SDE": guided_moments(*same, w, stochastic=1.0)}.items():
+for name, law in {
+    "p_w": tilted_gaussian(*same, w),
+    "ODE": guided_moments(*same, w),
+    "SDE": guided_moments(*same, w, stochastic=1.0),
+}.items():
     verify(f"equal variances: {name} has mean 3", law.mean, 3.0, tol=1e-3)
     verify(f"equal variances: {name} has variance 1", law.var, 1.0, tol=1e-3)
 
@@ -468,7 +531,9 @@ for name, law in {"p_w": tilted_gaussian(*same, w), "ODE": guided_moments(*same,
 # %%
 s_guided = s_null + w * (s_cond - s_null)
 s_corrector = s_null + (2 * w - 1) * (s_cond - s_null)
-verify("-s_w = -(1/2) s_c - (1/2) s_{2w-1}: the split is exact", -s_guided, -0.5 * s_cond - 0.5 * s_corrector, tol=1e-12)
+verify(
+    "-s_w = -(1/2) s_c - (1/2) s_{2w-1}: the split is exact", -s_guided, -0.5 * s_cond - 0.5 * s_corrector, tol=1e-12
+)
 
 # %% [markdown]
 # ### 3.6 Turning the knob to infinity
@@ -513,7 +578,9 @@ def divergences(m, s):
 
 table = {ms: divergences(*ms) for ms in candidates}
 forward, reverse = (min(table, key=lambda ms, k=k: table[ms][k]) for k in (0, 1))
-print(f"forward KL(p||q): mean {forward[0]:+.2f}, std {forward[1]:.2f}     reverse KL(q||p): mean {reverse[0]:+.2f}, std {reverse[1]:.2f}")
+print(
+    f"forward KL(p||q): mean {forward[0]:+.2f}, std {forward[1]:.2f}     reverse KL(q||p): mean {reverse[0]:+.2f}, std {reverse[1]:.2f}"
+)
 verify("forward KL covers: its std is that of the whole mixture", forward[1], (4 + 0.2) ** 0.5, tol=0.06)
 verify("reverse KL seeks: it sits on one bump", abs(reverse[0]), 2.0, tol=0.13)
 
@@ -545,7 +612,12 @@ widgets.negative_prompt()
 plus, minus = Gaussian(1.0, 0.5), Gaussian(0.0, 0.3)
 critical = (1 / minus.var) / (1 / minus.var - 1 / plus.var)
 print(f"the product exists for w < {critical:.3f}")
-verify("just below, the variance explodes", 1 / tilted_gaussian(minus, plus, 0.99 * critical).var, 0.01 / minus.var, tol=1e-9)
+verify(
+    "just below, the variance explodes",
+    1 / tilted_gaussian(minus, plus, 0.99 * critical).var,
+    0.01 / minus.var,
+    tol=1e-9,
+)
 try:
     tilted_gaussian(minus, plus, 1.01 * critical)
     refused = False
@@ -580,7 +652,9 @@ for name, nfe in cost.items():
     print(f"{name:36s} {nfe:3d} network evaluations per sample, {nfe / cost['plain conditional']:.1f}x")
 
 # %%
-verify("a negative prompt costs exactly what guidance costs", cost["negative prompt"], cost["guided, two passes"], tol=0)
+verify(
+    "a negative prompt costs exactly what guidance costs", cost["negative prompt"], cost["guided, two passes"], tol=0
+)
 two_pass, one_pass = methods["guided, two passes"], methods["guided, one fused batch"]
 t = torch.full((4,), 0.5, dtype=torch.float64)
 verify("one fused batch computes the same numbers", one_pass(x_T, t).x0, two_pass(x_T, t).x0, tol=1e-5)
@@ -618,6 +692,11 @@ viz.show(
 #
 # 5. Your sampler clips $x_0$. Your colleague's network predicts $v$, yours $\epsilon$. Same $w$: same pictures?
 # <details><summary>Answer</summary>Only if both clip after guiding. Clipping per branch happens in different places for the two of you (3.4).</details>
+
+# %% [markdown]
+# 6. "Guidance works because the difference of the two predictions cancels noise." What is wrong with this?
+# <details><summary>Answer</summary>Both predictions are deterministic functions of the same $x_t$: there is no noise in them to cancel. What the difference does
+# carry are the <em>errors</em> of both roles, and guidance multiplies them by w and w - 1.</details>
 
 # %%
 # NBVAL_CHECK_OUTPUT
