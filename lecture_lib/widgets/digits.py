@@ -26,7 +26,7 @@ CLASSES = 10
 SAMPLERS: dict[str, Sampler] = {
     "Euler": Euler(),
     "Heun": Heun(),
-    "DDIM": DDIM(),
+    "DDIM (Euler's twin here)": DDIM(),  # on the straight path of rectified flow the two are one method
     "DPM-Solver++(2M)": DPMSolverPP2M(),
     "DDPM (adds noise)": DDPM(),
 }
@@ -159,7 +159,7 @@ def compared(rows: dict[str, Batch]) -> Scene:
     x = torch.cat([batch.images for batch in rows.values()])
     labels = [f"{name}\n{b.nfe} NFE, judge {b.right}/{len(b.labels)}" for name, b in rows.items()]
     columns = [str(c) for c in range(CLASSES)]
-    saturated = "; ".join(f"{name} {batch.outside:.0%}" for name, batch in rows.items())
+    saturated = "; ".join(f"{name.replace(chr(10), ', ')} {batch.outside:.0%}" for name, batch in rows.items())
     note = f"Share of pixel values outside [-1.1, 1.1]: {saturated}."
     return Scene(image_grid(x, columns=CLASSES, scale=7, row_labels=labels, column_labels=columns), note)
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
 import ipywidgets
+import torch
 from traitlets import TraitError
 
 from lecture_lib.errors import CourseError, RangeError, UnknownNameError
@@ -44,6 +46,17 @@ class Scene:
         return png_bytes(self.picture)
 
 
+@contextmanager
+def few_threads(n: int) -> Iterator[None]:
+    """At most `n` CPU threads inside, as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(n, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _as_scene(drawn: Any) -> Scene:
     """Whatever a drawing function returned, with its picture encoded once."""
     scene = drawn if isinstance(drawn, Scene) else Scene(drawn)
@@ -71,6 +84,7 @@ class Explorer:
         caption: str = "",
         alt: str,
         remember: int = 64,
+        threads: int = 1,
     ):
         """Draw the first picture and listen to the controls.
 
@@ -81,9 +95,11 @@ class Explorer:
             caption: Markdown below the widget: what to try and what to look for.
             alt: the picture in words.
             remember: how many finished pictures are kept.
+            threads: CPU threads while drawing. One by default: on a busy machine two threads that wait for each
+                other at every small layer cost ten times what they save (measured: 0.5 s against 0.08 s).
         """
         self.draw, self.controls, self.caption, self.alt = draw, dict(controls), caption, alt
-        self.draws, self._seen, self._room = 0, OrderedDict(), remember
+        self.draws, self._seen, self._room, self.threads = 0, OrderedDict(), remember, threads
         self._scene, self._task, self._stale, self._stopped = Scene(b""), None, False, False
         self._build(progressive=inspect.isgeneratorfunction(inspect.unwrap(draw)))
         for control in self.controls.values():
@@ -202,10 +218,19 @@ class Explorer:
         except CourseError as error:
             yield _as_scene(_sorry(error))
 
-    def _drawn(self, values: Mapping[str, Any]) -> Iterable[Scene]:
+    def _drawn(self, values: Mapping[str, Any]) -> Iterator[Scene]:
+        """Call the drawing function, on few threads, picture by picture; between two pictures nothing is held."""
         self.draws += 1
-        drawn = self.draw(**values)
-        return map(_as_scene, drawn) if inspect.isgenerator(drawn) else [_as_scene(drawn)]
+        with few_threads(self.threads):
+            drawn = self.draw(**values)
+        frames = drawn if inspect.isgenerator(drawn) else iter([drawn])
+        while (scene := self._next(frames)) is not None:
+            yield scene
+
+    def _next(self, frames: Iterator[Any]) -> Scene | None:
+        with few_threads(self.threads):
+            drawn = next(frames, None)
+            return None if drawn is None else _as_scene(drawn)
 
     def _remember(self, key: tuple, scene: Scene) -> None:
         self._seen[key] = scene

@@ -63,7 +63,7 @@ def repair_scene(repair: str, strength: float, w: float, steps: int, seed: int) 
     chosen = REPAIRS[repair]
     value, labels = chosen.value(strength), torch.arange(CLASSES)
     repaired = drawn(chosen.build(labels, w, value), labels, steps=steps, seed=seed, sampler=DDIM())
-    name = f"{repair}, {chosen.parameter} = {value:.2g}"
+    name = f"{repair}\n{chosen.parameter} = {value:.2g}"
     rows = {"w = 1": reference_row(1.0, steps, seed), f"w = {w:g}": reference_row(w, steps, seed), name: repaired}
     scene = compared(rows)
     extra = " CFG++ replaces w by lambda in [0, 1]." if repair == "CFG++" else ""
