@@ -34,6 +34,7 @@ from lecture_lib.core import (
     UniformTimes,
     V,
     VPLinear,
+    karras_grid,
     uniform_grid,
 )
 from lecture_lib.guidance import (
@@ -56,7 +57,7 @@ from lecture_lib.guidance import (
     thresholded,
 )
 from lecture_lib.oracles import GaussianMixture
-from lecture_lib.samplers import DDIM, last, sample
+from lecture_lib.samplers import DDIM, DDPM, DPMSolverPP2M, Euler, last, sample
 
 every_path = pytest.mark.parametrize("path", PATHS, ids=PATH_NAMES)
 
@@ -326,6 +327,19 @@ def test_plus_plus_with_ddim_is_the_papers_loop():
     assert gap(got, x) <= 1e-10
 
 
+def test_plus_plus_outside_ddim_is_what_its_docstring_says():
+    path, x, grid = EDM(), 5 * normal(4, 2), karras_grid(EDM(), 6, sigma_max=5.0)
+    reference, main = branches(path)
+    plus = guide(reference, main, plus_plus(0.6))
+
+    def end(denoise, sampler):
+        return last(sample(denoise, path, sampler, grid, x, generator=seeded()))
+
+    for sampler in (DDPM(), DPMSolverPP2M()):
+        assert gap(end(plus, sampler), end(extrapolate(reference, main, 0.6), sampler)) <= 1e-12
+    assert gap(end(plus, Euler()), end(reference, Euler())) <= 1e-12
+
+
 # Composition
 
 
@@ -459,6 +473,13 @@ def test_two_trajectories_never_see_each_other():
     frames = [sample(recipe, path, DDIM(), uniform_grid(path, 5), x) for _ in range(2)]
     for a, b in zip(*frames, strict=True):  # interleaved
         assert torch.equal(a.x, b.x)
+
+
+def test_a_repair_around_guidance_with_memory():
+    path, x = RectifiedFlow(), normal(3, 2)
+    recipe = cached(*branches(path), 5.0, every=2).then(clipped)
+    *_, final = sample(recipe, path, DDIM(), uniform_grid(path, 6), x)
+    assert final.nfe == 9 and float(final.x0.abs().max()) <= 1
 
 
 # Distillation

@@ -20,6 +20,10 @@ class Remembering:
 
     fresh: Callable[[], Denoise]
 
+    def then(self, repair: Callable[[Denoise], Denoise]) -> Remembering:
+        """The same recipe with ``repair`` (``clipped``, ``interval`` ...) around each fresh denoiser."""
+        return Remembering(lambda: repair(self.fresh()))
+
 
 def projected_momentum(
     reference: Denoise, main: Denoise, w: Scale, *, eta: float = 0.0, radius: float = float("inf"), beta: float = -0.5

@@ -117,7 +117,8 @@ def plus_plus(lam: float) -> Rule:
     """CFG++: the guided x0 with the *reference's* eps (Chung et al. 2024, Alg. 2); lam in [0, 1] interpolates.
 
     Made for samplers that re-noise with eps, such as DDIM: ``mix(x0_guided, eps_reference, s)``. Here x_t is
-    deliberately not ``alpha x0 + sigma eps``, so samplers that reuse x_t itself do not see the difference.
+    deliberately not ``alpha x0 + sigma eps``, and other samplers read it otherwise: DDPM and DPM-Solver++ use x_t and
+    x0 alone, which is linear guidance with w = lam; Euler on the EDM clock uses eps alone and is not guided at all.
     """
     guide = linear(check_number("lam", lam, 0, 1))
 

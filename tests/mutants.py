@@ -1,0 +1,295 @@
+"""Wrong versions of the library that the tests must notice: one textual change each.
+
+``python tests/mutants.py`` runs the suites of core, samplers, guidance and oracles against every mutant, in a copy, and
+prints which tests killed it; ``python tests/mutants.py NAME ...`` does so for some. ``test_mutants.py`` asserts it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE, PARAMETERIZATION, DENOISER = "test_core_paths", "test_core_parameterization", "test_core_denoiser"
+SAMPLERS, DIFFUSERS, GUIDANCE = "test_samplers_laws", "test_samplers_diffusers", "test_guidance_rules"
+MIXTURE, GUIDED = "test_oracles_mixture", "test_oracles_guided"
+
+
+class Mutant(NamedTuple):
+    """``before`` becomes ``after`` in ``file``; ``suites`` are the test files that should notice."""
+
+    file: str
+    before: str
+    after: str
+    suites: tuple[str, ...]
+
+
+def _of(file: str, before: str, after: str, *suites: str) -> Mutant:
+    return Mutant(f"lecture_lib/{file}.py", before, after, suites)
+
+
+MUTANTS = {
+    # signs
+    "sign of v": _of("core/parameterization", "(-c.sigma, c.alpha)", "(c.sigma, -c.alpha)", PARAMETERIZATION),
+    "sign of velocity": _of(
+        "core/parameterization", "(c.dalpha, c.dsigma)", "(-c.dalpha, -c.dsigma)", PARAMETERIZATION
+    ),
+    "sign of the score row": _of("core/parameterization", "-1 / c.sigma)", "1 / c.sigma)", PARAMETERIZATION),
+    "sign of the score": _of("core/prediction", "return -self.eps / self", "return self.eps / self", PARAMETERIZATION),
+    "sign of the edm row": _of(
+        "core/parameterization", "c.sigma / (s * n), -c.alpha", "-c.sigma / (s * n), c.alpha", PARAMETERIZATION
+    ),
+    "sign of the SDE's push": _of(
+        "samplers/stochastic", "p.velocity - per_sample", "p.velocity + per_sample", SAMPLERS
+    ),
+    "sign of the divergence": _of("core/likelihood", "prior + total", "prior - total", DENOISER),
+    "sign of the momentum": _of("guidance/memory", "+ beta * running", "- beta * running", GUIDANCE),
+    "sign of 2M's exponent": _of("samplers/deterministic", "torch.expm1(-h)", "torch.expm1(h)", DIFFUSERS),
+    # squares and roots
+    "sigma for sigma^2 in the shift": _of("core/prediction", "sigma**2 / alpha", "sigma / alpha", GUIDANCE),
+    "sigma for sigma^2 in the posterior": _of(
+        "samplers/stochastic", "return beta * (sigma_s / sigma_t) ** 2", "return beta * (sigma_s / sigma_t)", SAMPLERS
+    ),
+    "sigma for sigma^2 in DDPM's beta": _of(
+        "samplers/stochastic", "sigma_t**2 - (alpha_ts * sigma_s) ** 2", "sigma_t - (alpha_ts * sigma_s)", DIFFUSERS
+    ),
+    "sigma for sigma^2 in the x0 weight": _of(
+        "core/parameterization", "(self.det(c) / c.sigma) ** 2", "(self.det(c) / c.sigma).abs()", PARAMETERIZATION
+    ),
+    "sigma for sigma^2 in the oracle": _of(
+        "oracles/mixture",
+        "self.variances + sigma[:, None, None] ** 2",
+        "self.variances + sigma[:, None, None]",
+        MIXTURE,
+    ),
+    "variance for deviation in the SDE": _of("samplers/stochastic", "(w * (t - s)).sqrt()", "(w * (t - s))", SAMPLERS),
+    "all of the score, not half": _of("samplers/stochastic", "per_sample(w / 2, x)", "per_sample(w, x)", SAMPLERS),
+    "g^2 without its 2": _of("core/paths", "f, 2 * c.sigma * (c.dsigma", "f, c.sigma * (c.dsigma", CORE),
+    "alpha-bar for alpha in the table": _of(
+        "core/paths", "torch.atan2((1 - table).sqrt(), table.sqrt())", "torch.atan2((1 - table**2).sqrt(), table)", CORE
+    ),
+    "alpha-bar rescaled for zero SNR": _of(
+        "core/tables", "alphas_cumprod.double().sqrt()", "alphas_cumprod.double()", CORE
+    ),
+    "log-SNR for its half": _of(
+        "core/paths",
+        "return self.alpha(t).log() - self.sigma(t).log()",
+        "return 2 * (self.alpha(t).log() - self.sigma(t).log())",
+        CORE,
+    ),
+    "1 - exp for expm1": _of(
+        "core/paths",
+        "torch.sqrt(-torch.expm1(2 * self._log_alpha(t)))",
+        "torch.sqrt(1 - torch.exp(2 * self._log_alpha(t)))",
+        CORE,
+    ),
+    "eps through x0": _of(
+        "core/parameterization",
+        "eps = per_sample(c.alpha / det, y) * y - per_sample(a / det, x_t) * x_t",
+        "eps = (x_t - per_sample(c.alpha, x_t) * x0) / per_sample(c.sigma, x_t)",
+        PARAMETERIZATION,
+    ),
+    "min-SNR not converted": _of(
+        "core/losses", "snr.clamp(max=gamma) / parameterization.x0_weight(c)", "snr.clamp(max=gamma)", PARAMETERIZATION
+    ),
+    # time
+    "t reversed in network time": _of(
+        "core/denoiser", "1000 * t / path.t_max", "1000 * (1 - t / path.t_max)", DENOISER
+    ),
+    "t in [0, 1] for the network": _of("core/denoiser", "1000 * t / path.t_max", "t / path.t_max", DENOISER),
+    "t reversed on the path": _of("core/paths", "        return 1 - t\n", "        return t * 1.0\n", CORE),
+    "table read one entry early": _of("core/times", "[(i + 1) / T for i", "[max(i, 0.5) / T for i", CORE),
+    "one step short": _of(
+        "core/times",
+        'torch.linspace(start, end, check_count("steps", steps) + 1',
+        'torch.linspace(start, end, check_count("steps", steps)',
+        CORE,
+    ),
+    "times broadcast over the width": _of("tensors", ".reshape(c.shape[0], *(1,) * (like.ndim - 1))", "", CORE),
+    # samplers
+    "step ratio inverted": _of("samplers/deterministic", "h_prev / h", "h / h_prev", SAMPLERS),
+    "DDIM keeps all of eps": _of("samplers/stochastic", "sigma_s**2 - fresh**2", "sigma_s**2", SAMPLERS),
+    "DDPM's last noise kept": _of(
+        "samplers/stochastic", "if (sigma_s == 0).all():  # clean", "if False:  # clean", SAMPLERS
+    ),
+    "SDE's last noise kept": _of("samplers/stochastic", "if (path.sigma(s) == 0).all():", "if False:", SAMPLERS),
+    "Heun without its average": _of(
+        "samplers/deterministic",
+        "h / 2 * (slope + denoise(euler, s).velocity)",
+        "h * denoise(euler, s).velocity",
+        SAMPLERS,
+    ),
+    "noise mutated": _of(
+        "samplers/deterministic",
+        "return x + per_sample(s - t, x) * denoise(x, t).velocity",
+        "return x.add_(per_sample(s - t, x) * denoise(x, t).velocity)",
+        SAMPLERS,
+    ),
+    "global generator": _of(
+        "tensors", "torch.randn(x.shape, generator=generator", "torch.randn(x.shape, generator=None", SAMPLERS
+    ),
+    "evaluations undercounted": _of("samplers/base", "self.nfe += p.nfe", "self.nfe += 1", SAMPLERS),
+    "memory kept between runs": _of(
+        "samplers/base",
+        'denoise = denoise.fresh() if hasattr(denoise, "fresh") else denoise',
+        'denoise = denoise.__dict__.setdefault("kept", denoise.fresh()) if hasattr(denoise, "fresh") else denoise',
+        SAMPLERS,
+        GUIDANCE,
+    ),
+    # guidance
+    "1 + w for w": _of("guidance/rules", "scale = scale_at(w, main)", "scale = 1 + scale_at(w, main)", GUIDANCE),
+    "w for w - 1 in projection": _of(
+        "guidance/rules", "(scale_at(w, main) - 1) * push", "scale_at(w, main) * push", GUIDANCE
+    ),
+    "guidance on part of the channels": _of(
+        "guidance/rules",
+        "        return replace(main, x0=x0, eps=eps, nfe=reference.nfe + main.nfe)",
+        "        x0 = torch.cat([x0[:, :1], main.x0[:, 1:]], 1)\n"
+        "        return replace(main, x0=x0, eps=eps, nfe=reference.nfe + main.nfe)",
+        GUIDANCE,
+    ),
+    "branches swapped in fused": _of("guidance/guide", "torch.cat([r, m])", "torch.cat([m, r])", GUIDANCE),
+    "interval closed below": _of("guidance/guide", "(level > low)", "(level >= low * 0.999)", GUIDANCE),
+    "rescaling over the batch": _of(
+        "guidance/rules",
+        "y_main.flatten(1).std(1) / y.flatten(1).std(1)",
+        "(y_main.std() / y.std()).expand(len(y))",
+        GUIDANCE,
+    ),
+    "the parallel part kept": _of("guidance/rules", "d - parallel + eta * parallel", "eta * d + parallel", GUIDANCE),
+    "thresholding without division": _of("guidance/repairs", "p.x0.clamp(-s, s) / s", "p.x0.clamp(-s, s)", GUIDANCE),
+    "CFG++ with the main noise": _of("guidance/rules", "eps=reference.eps)", "eps=main.eps)", GUIDANCE),
+    "cached difference never renewed": _of("guidance/memory", "calls % every == 0", "calls == 0", GUIDANCE),
+    # training
+    "missing c_in": _of(
+        "core/denoiser",
+        "x_t if self.input_scale is None else per_sample(self.input_scale(c), x_t) * x_t",
+        "x_t",
+        DENOISER,
+    ),
+    "label dropout per batch": _of(
+        "core/conditions",
+        "torch.rand(first.shape[0], generator=generator, device=device) < p)",
+        "torch.rand(1, generator=generator, device=device) < p).expand(first.shape[0])",
+        DENOISER,
+    ),
+    "label kept with p": _of("core/conditions", "device=device) < p)", "device=device) >= p)", DENOISER),
+    "coupling not optimal": _of(
+        "core/couplings", "return eps[torch.as_tensor(columns", "return eps.flip(0)[torch.as_tensor(columns", DENOISER
+    ),
+    "target without its row": _of(
+        "core/denoiser", "target = self.parameterization.encode(x0, eps, c)", "target = eps - x0", DENOISER
+    ),
+    # oracles
+    "rebasing without rescaling": _of("core/rebase", "per_sample(radius_old / radius_new, x_t) * x_t", "x_t", DENOISER),
+    "tilted the wrong way": _of(
+        "oracles/guided",
+        "(1 - self.w) * self.p.log_prob(x) + self.w * self.p_c",
+        "self.w * self.p.log_prob(x) + (1 - self.w) * self.p_c",
+        GUIDED,
+    ),
+    "guided variance of the tilted density": _of(
+        "oracles/guided", "p_c.var**w * p.var ** (1 - w)", "1 / (w / p_c.var + (1 - w) / p.var)", GUIDED
+    ),
+    "labels without their weights": _of(
+        "oracles/mixture", "return self.log_weights + log_norm", "return log_norm", MIXTURE
+    ),
+    "flow map on the wrong radius": _of(
+        "oracles/flow", "per_sample(radius_s, y1) * y1", "per_sample(radius_t, y1) * y1", MIXTURE
+    ),
+}
+
+
+class Failures:
+    """A pytest plugin that remembers what failed."""
+
+    def __init__(self):
+        self.names, self.passed = [], 0
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self.names.append(report.nodeid.removeprefix("tests/"))
+        self.passed += report.passed
+
+    def pytest_collectreport(self, report):
+        if report.failed:
+            self.names.append(report.nodeid.removeprefix("tests/"))
+
+
+def warm() -> None:
+    """Import what the tests need, once; nothing of ``lecture_lib`` itself, which every child imports from its copy."""
+    import diffusers
+    import hypothesis
+    import scipy.integrate
+    import scipy.optimize
+    import scipy.stats
+    import torch
+    import torchdiffeq
+
+    torch.set_num_threads(1)
+    torch.func.jvp(lambda t: torch.sqrt(-torch.expm1(-t)), (torch.ones(2),), (torch.ones(2),))
+    assert diffusers.DDIMScheduler and hypothesis and scipy and torchdiffeq
+
+
+def _child(copy: Path, suites: tuple[str, ...], most: int, answer: Connection) -> None:
+    import pytest
+
+    os.chdir(copy)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.path[:0] = [str(copy), str(copy / "tests")]
+    failures = Failures()
+    files = [f"tests/{suite}.py" for suite in suites]
+    pytest.main(["-q", "-p", "no:cacheprovider", f"--maxfail={most}", "--tb=no", *files], plugins=[failures])
+    answer.send((failures.names, failures.passed))
+
+
+def killers(mutant: Mutant, *, most: int = 3) -> list[str]:
+    """The first ``most`` tests that fail on the mutant, in a copy and a forked process; empty if it survives."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch)
+        shutil.copytree(
+            ROOT / "lecture_lib", copy / "lecture_lib", ignore=shutil.ignore_patterns("__pycache__", "weights")
+        )
+        shutil.copytree(ROOT / "tests", copy / "tests", ignore=shutil.ignore_patterns("__pycache__", "browser"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        source = copy / mutant.file
+        text = source.read_text()
+        if mutant.before not in text:
+            raise LookupError(f"{mutant.file} no longer contains {mutant.before!r}: bring this mutant up to date")
+        source.write_text(text.replace(mutant.before, mutant.after))
+        fork = multiprocessing.get_context("fork")
+        receiver, sender = fork.Pipe(duplex=False)
+        child = fork.Process(target=_child, args=(copy, mutant.suites, most, sender))
+        child.start()
+        sender.close()
+        try:
+            failed, passed = receiver.recv()
+        except EOFError:
+            raise RuntimeError("the suite did not run to its end") from None
+        child.join()
+    if not failed and not passed:
+        raise RuntimeError("the suite ran no test")
+    return failed
+
+
+def main() -> int:
+    """Every mutant, or those named on the command line; the exit status is the number of survivors."""
+    warm()
+    names = sys.argv[1:] or list(MUTANTS)
+    survivors = 0
+    for name in names:
+        killed_by = killers(MUTANTS[name])
+        survivors += not killed_by
+        print(f"{'killed  ' if killed_by else 'SURVIVED'} {name}: {', '.join(killed_by)}", flush=True)
+    print(f"{len(names) - survivors} of {len(names)} mutants killed")
+    return survivors
+
+
+if __name__ == "__main__":
+    sys.exit(main())
