@@ -10,18 +10,18 @@
 # # Modern image generation, from the inside
 # *A course in which every formula runs, every claim is checked, and every picture appears in seconds.*
 #
-# **After this page you will** have moved a generative model with a slider, know the conventions that hold everywhere in the course,
-# and know that your installation works.
+# **After this page you will** have moved a generative model with a slider, know the conventions that hold everywhere
+# in the course, and know that your installation works.
 #
 # **Time** 15 min reading · runs in ? s · peak memory ? GB (? CPU cores)
 #
-# You need Python, some probability and linear algebra, and a laptop. No GPU, no account, no download: the models are small, were trained by
-# the recipes of this course, and came with it.
+# You need Python, some probability and linear algebra, and a laptop. No GPU, no account, no download: the models are
+# small, were trained by the recipes of this course, and came with it.
 
 # %% [markdown]
 # ## Thirty seconds
-# Below, a diffusion transformer with under a million parameters draws sixteen digits, from noise, whenever you move something. *w* is the
-# **guidance scale**: how hard the picture is pushed towards its class. Try 0, 1 and 8.
+# Below, a diffusion transformer with under a million parameters draws sixteen digits, from noise, whenever you move
+# something. *w* is the **guidance scale**: how hard the picture is pushed towards its class. Try 0, 1 and 8.
 
 # %%
 from lecture_lib import widgets
@@ -29,8 +29,8 @@ from lecture_lib import widgets
 widgets.guidance_sweep()
 
 # %% [markdown]
-# **How it works**: shift-enter runs a cell and moves on. Sliders take the mouse or, once focused, the arrow keys. Whoever only reads sees
-# the picture that stood there when the notebook was last run.
+# **How it works**: shift-enter runs a cell and moves on. Sliders take the mouse or, once focused, the arrow keys.
+# Whoever only reads sees the picture that stood there when the notebook was last run.
 #
 # ## The same thing in eight lines
 # Nothing is hidden in the widget: a network that was put on a path, a guidance rule, a sampler, a grid of times.
@@ -71,11 +71,13 @@ viz.show(
 # | 4 | Consistency models | The solver takes fifty steps to evaluate a function: learn the function. | planned |
 # | 5 | Unified interpolants | Thirty families, one sentence: $I_t=\alpha_t x_0+\beta_t x_1+\gamma_t z$. | planned |
 #
-# Each lecture is a pair: the *lecture* (play, intuition, mathematics; 90 minutes) and the *lab* (build, measure, frontier; 105 minutes).
+# Each lecture is a pair: the *lecture* (play, intuition, mathematics; 90 minutes) and the *lab* (build, measure,
+# frontier; 105 minutes).
 #
 # ## Four habits of this course
 # 1. **Predict, then run.** Questions come before their cell; answers are folded away below them. Guess first.
-# 2. **Every claim has a check.** `verify` states a claim, prints how far its two sides are apart, and stops the notebook if they differ:
+# 2. **Every claim has a check.** `verify` states a claim, prints how far its two sides are apart, and stops the
+#    notebook if they differ:
 
 # %%
 from lecture_lib.checks import verify
@@ -88,7 +90,8 @@ except CourseError as error:
     print(error)
 
 # %% [markdown]
-# 3. **Popular mistakes are shown failing.** Where you may read something elsewhere that is not so, a cell lets it fail in front of you.
+# 3. **Popular mistakes are shown failing.** Where you may read something elsewhere that is not so, a cell lets it
+#    fail in front of you.
 # 4. **Errors talk.** Wrong input gets a message that says what came and what was expected:
 
 # %%
@@ -100,7 +103,8 @@ except CourseError as error:
 
 # %% [markdown]
 # ## The conventions, on one page
-# They hold in all notebooks and in every function of `lecture_lib`. Papers that differ get a boxed remark, not a second notation.
+# They hold in all notebooks and in every function of `lecture_lib`. Papers that differ get a boxed remark, not a
+# second notation.
 #
 # | | here | beware of |
 # |---|---|---|
@@ -115,11 +119,11 @@ except CourseError as error:
 # | **cost** | NFE: network evaluations *per sample*, both branches of guidance counted | "steps" |
 # | **images** | `(b, c, h, w)` in $[-1,1]$; times `(b,)` | |
 #
-# What a network predicts, in one table: $y=a\,x_0+b\,\epsilon$ is all there is, and each prediction is a pair $(a,b)$.
-# Given $x_t$, any one of them yields all the others.
+# What a network predicts, in one table: $y=a\,x_0+b\,\epsilon$ is all there is, and each prediction is a pair
+# $(a,b)$. Given $x_t$, any one of them yields all the others.
 
 # %%
-from lecture_lib.core import EPS, SCORE, V, VELOCITY, X0, RectifiedFlow, VPCosine
+from lecture_lib.core import EPS, SCORE, VELOCITY, X0, RectifiedFlow, V, VPCosine
 
 generator = torch.Generator().manual_seed(1)
 x0, eps = (torch.randn(6, 3, dtype=torch.float64, generator=generator) for _ in range(2))
@@ -138,8 +142,8 @@ Heun()
 
 # %% [markdown]
 # ## Is everything in place?
-# The next cells test the installation: the report that one pastes into a bug report, the weights against their checksums, and two
-# numbers that must hold on every machine.
+# The next cells test the installation: the report that one pastes into a bug report, the weights against their
+# checksums, and two numbers that must hold on every machine.
 
 # %%
 from lecture_lib.tooling.info import report
@@ -166,4 +170,5 @@ verify_less(
 # %% [markdown]
 # If all of this ran, everything will. Go on with **[Lecture 2: Guidance](L2_guidance_lecture.ipynb)**.
 #
-# *Stuck?* `course info` in a terminal prints the report above; `course --help` lists what else there is; `make test` proves the whole course.
+# *Stuck?* `course info` in a terminal prints the report above; `course --help` lists what else there is; `make test`
+# proves the whole course.

@@ -11,7 +11,8 @@
 # *Turn one knob and the pictures get sharper. Which distribution are you sampling?*
 #
 # **After this lecture you will be able to**
-# - derive classifier guidance and classifier-free guidance from Bayes' rule, in three languages (score, noise, density);
+# - derive classifier guidance and classifier-free guidance from Bayes' rule, in three languages (score, noise,
+#   density);
 # - say what $w$ means in any paper, and convert between $w$ and $1+w$ without fear;
 # - prove that guidance does not care what the network predicts, and find the operation that breaks this;
 # - compute in closed form what a guided sampler really produces, and show that it is *not* the sharpened density;
@@ -19,8 +20,8 @@
 #
 # **Time** 90 min reading · runs in ? s · peak memory ? GB (? CPU cores)
 #
-# **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise, $x_t=\alpha_t x_0+\sigma_t\epsilon$,
-# and $w=1$ is the plain conditional model.
+# **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise,
+# $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is the plain conditional model.
 
 # %%
 import math
@@ -32,10 +33,10 @@ from lecture_lib.checks import verify, verify_less
 from lecture_lib.core import (
     EPS,
     SCORE,
-    V,
     VELOCITY,
     X0,
     RectifiedFlow,
+    V,
     VPCosine,
     drop_condition,
     logsnr_grid,
@@ -54,7 +55,8 @@ def seeded(seed=0):
 
 # %% [markdown]
 # ## 0 · Thirty seconds
-# One network, one batch of noise, one number. Every column below starts from the *same* noise; only $w$ changes from row to row.
+# One network, one batch of noise, one number. Every column below starts from the *same* noise; only $w$ changes from
+# row to row.
 
 # %%
 model = zoo.load("digits-dit")
@@ -69,14 +71,15 @@ viz.show(
     viz.image_grid(
         digits, columns=10, scale=7, row_labels=[f"w = {s:g}" for s in scales], column_labels=list("0123456789")
     ),
-    caption="The same ten noises, six guidance scales. At w = 0 the column label is ignored; from w = 1 on it is obeyed; "
-    "towards w = 8 strokes turn hard, black and white, and alike.",
+    caption="The same ten noises, six guidance scales. At w = 0 the column label is ignored; from w = 1 on it is "
+    "obeyed; towards w = 8 strokes turn hard, black and white, and alike.",
     alt="Grid of generated digits: six rows for w from 0 to 8, ten columns for the classes.",
 )
 
 # %% [markdown]
 # ## 1 · Play
-# Before any theory: move things. Each slider answers at once; drag with the mouse, or focus it and use the arrow keys.
+# Before any theory: move things. Each slider answers at once; drag with the mouse, or focus it and use the arrow
+# keys.
 
 # %%
 widgets.guidance_sweep()
@@ -113,8 +116,8 @@ verify_less("more pixels leave [-1, 1] at w = 8 than at w = 1", outside[1.0], ou
 # %% [markdown]
 # ### The trap that catches everyone: $w$ or $1+w$?
 # Half of the literature writes $\epsilon_\varnothing+w(\epsilon_c-\epsilon_\varnothing)$, the other half
-# $(1+w')\,\epsilon_c-w'\,\epsilon_\varnothing$. It is the same line with $w=1+w'$: their "guidance 0" is our "guidance 1".
-# In the first convention $w=1$ switches guidance off, in the second $w'=0$ does.
+# $(1+w')\,\epsilon_c-w'\,\epsilon_\varnothing$. It is the same line with $w=1+w'$: their "guidance 0" is our
+# "guidance 1". In the first convention $w=1$ switches guidance off, in the second $w'=0$ does.
 #
 # | | unconditional | plain conditional | "scale 7.5" means |
 # |---|---|---|---|
@@ -144,16 +147,16 @@ verify_less("forgetting the 1 is a different picture", 0.01, (theirs(2.5) - ours
 # ## 2 · Intuition, and where each picture breaks
 #
 # ### The lever
-# At every point $x$ and noise level there are two arrows: the score of everything, $s_\varnothing$, and the score of your class, $s_c$.
-# Guidance walks from the first tip to the second one **and keeps going**: $s_w=s_\varnothing+w\,(s_c-s_\varnothing)$.
-# Drag the point and the scale.
+# At every point $x$ and noise level there are two arrows: the score of everything, $s_\varnothing$, and the score of
+# your class, $s_c$. Guidance walks from the first tip to the second one **and keeps going**:
+# $s_w=s_\varnothing+w\,(s_c-s_\varnothing)$. Drag the point and the scale.
 
 # %%
 widgets.parallelogram_explorer()
 
 # %% [markdown]
-# *You may read that guidance takes a weighted average of two scores.* An average stays between its ends. Here the weights are
-# $1-w$ and $w$: for $w>1$ one of them is negative, and the guided arrow lies **outside** the segment.
+# *You may read that guidance takes a weighted average of two scores.* An average stays between its ends. Here the
+# weights are $1-w$ and $w$: for $w>1$ one of them is negative, and the guided arrow lies **outside** the segment.
 
 # %%
 world = GaussianMixture(
@@ -176,23 +179,25 @@ verify(
 verify("... and 2 segments beyond the conditional one", (s_w - s_cond).norm(dim=1), 2 * length, tol=1e-12)
 
 # %% [markdown]
-# **Where the lever breaks.** Arrows add at *one* point. A sampler follows arrows through a hundred noise levels, and the sum of
-# fields need not be the field of the sum of anything. That gap is Section 3.5, the heart of this lecture.
+# **Where the lever breaks.** Arrows add at *one* point. A sampler follows arrows through a hundred noise levels, and
+# the sum of fields need not be the field of the sum of anything. That gap is Section 3.5, the heart of this lecture.
 #
 # ### The contrast knob
-# "Guidance is a temperature: it sharpens $p(x|c)$ to $p(x)^{1-w}p(x|c)^w$." Below are the five curves that this sentence mixes up:
-# what the data look like, what the class looks like, what that product *is*, and what two guided samplers *really* draw.
+# "Guidance is a temperature: it sharpens $p(x|c)$ to $p(x)^{1-w}p(x|c)^w$." Below are the five curves that this
+# sentence mixes up: what the data look like, what the class looks like, what that product *is*, and what two guided
+# samplers *really* draw.
 
 # %%
 widgets.mixture_playground()
 
 # %% [markdown]
-# The three variances that you can read off at $w=3$ with $p=\mathcal N(0,1)$ and $p(\cdot|c)=\mathcal N(1,0.25)$ differ by a factor of six.
-# We will derive each of them.
+# The three variances that you can read off at $w=3$ with $p=\mathcal N(0,1)$ and $p(\cdot|c)=\mathcal N(1,0.25)$
+# differ by a factor of six. We will derive each of them.
 #
 # ### The crowd
 # "Walk away from everybody, towards your own group." This one survives almost everything, and it predicts something
-# unexpected: with a neighbour on your right, walking away from the crowd takes you to the *left* side of your own group.
+# unexpected: with a neighbour on your right, walking away from the crowd takes you to the *left* side of your own
+# group.
 
 # %%
 crowd = GaussianMixture([1, 1, 1], [[-1.0], [1.0], [2.0]], [0.25, 0.25, 0.25], labels=[0, 1, 2])
@@ -215,16 +220,17 @@ viz.show(
 
 # %% [markdown]
 # ## 3 · Mathematics
-# Everything from here on is checked against a world where all is known: Gaussian mixtures. Noised along any path they stay mixtures,
-# so score, denoiser, classifier and density have closed forms (`lecture_lib.oracles`).
+# Everything from here on is checked against a world where all is known: Gaussian mixtures. Noised along any path they
+# stay mixtures, so score, denoiser, classifier and density have closed forms (`lecture_lib.oracles`).
 #
 # ### 3.1 Bayes on scores: classifier guidance
-# At every noise level, Bayes' rule for $x_t$ reads $\log p_t(x|c)=\log p_t(x)+\log p_t(c|x)-\log p(c)$. The last term does not contain $x$:
+# At every noise level, Bayes' rule for $x_t$ reads $\log p_t(x|c)=\log p_t(x)+\log p_t(c|x)-\log p(c)$. The last term
+# does not contain $x$:
 # $$\nabla\log p_t(x|c)=\nabla\log p_t(x)+\nabla\log p_t(c|x).\tag{1}$$
 # So an unconditional model plus the gradient of a *classifier of noisy images* is a conditional model.
 
 # %%
-from lecture_lib.guidance import log_prob_gradient  # noqa: E402
+from lecture_lib.guidance import log_prob_gradient
 
 
 def classifier(x_t, t):
@@ -242,10 +248,12 @@ for when in (0.1, 0.5, 0.9):
     )
 
 # %% [markdown]
-# A sampler speaks noise, not score. With $s=-\epsilon/\sigma$, Eq. 1 becomes (Dhariwal & Nichol 2021, Alg. 2, with a scale $k$)
+# A sampler speaks noise, not score. With $s=-\epsilon/\sigma$, Eq. 1 becomes (Dhariwal & Nichol 2021, Alg. 2, with a
+# scale $k$)
 # $$\tilde\epsilon=\epsilon_\theta(x_t)-k\,\sigma_t\,\nabla_{x_t}\log p_\phi(c\,|\,x_t),\qquad
 # \tilde x_0=x_\theta(x_t)+k\,\tfrac{\sigma_t^2}{\alpha_t}\nabla_{x_t}\log p_\phi(c\,|\,x_t).$$
-# Both rows are Tweedie's formula. With the exact classifier and $k=1$ the result must be the exact conditional denoiser:
+# Both rows are Tweedie's formula. With the exact classifier and $k=1$ the result must be the exact conditional
+# denoiser:
 
 # %%
 t = torch.full((500,), 0.7, dtype=torch.float64)
@@ -255,8 +263,9 @@ verify("classifier guidance at scale 1: noise prediction", bayes.eps, exact.eps,
 verify("classifier guidance at scale 1: data prediction", bayes.x0, exact.x0, tol=1e-10)
 
 # %% [markdown]
-# *You may read that classifier guidance needs one classifier per noise level.* It needs **one** classifier that is told $t$ and trained on noisy
-# images. What it must not be is a classifier of clean images: far from data, that one is confidently wrong.
+# *You may read that classifier guidance needs one classifier per noise level.* It needs **one** classifier that is
+# told $t$ and trained on noisy images. What it must not be is a classifier of clean images: far from data, that one
+# is confidently wrong.
 
 
 # %%
@@ -288,15 +297,15 @@ for ax, judge, title in zip(axes, (classifier, clean_classifier), titles, strict
     ax.set_title(title)
 viz.show(
     figure,
-    caption="Gradient of log p(c = 1 | x) at t = 0.6, clean data as blue contours, arrows of both panels in one scale. Right: "
-    "the clean classifier believes that every noisy point on the left is a certain class 0, and pushes ten times too hard.",
-    alt="Two vector fields over a two-class mixture: short arrows for the noise-aware classifier, long ones for the clean one.",
+    caption="Gradient of log p(c = 1 | x) at t = 0.6, clean data as blue contours, arrows of both panels in one "
+    "scale. Right: the clean classifier takes every noisy point on the left for a certain class 0, and pushes too hard.",
+    alt="Two vector fields over a two-class mixture: short arrows for the noise-aware classifier, long for the clean one.",
 )
 
 # %% [markdown]
 # ### 3.2 The classifier that was there all along
-# Read Eq. 1 backwards. If one network knows both $s_c$ and $s_\varnothing$, their difference *is* the gradient of a classifier:
-# $\nabla\log p_t(c|x)=s_c-s_\varnothing$. Put it into classifier guidance of scale $w$:
+# Read Eq. 1 backwards. If one network knows both $s_c$ and $s_\varnothing$, their difference *is* the gradient of a
+# classifier: $\nabla\log p_t(c|x)=s_c-s_\varnothing$. Put it into classifier guidance of scale $w$:
 # $$\boxed{\,s_w=s_\varnothing+w\,\nabla\log p_t(c|x)=s_\varnothing+w\,(s_c-s_\varnothing)\,}\tag{2}$$
 # No classifier is trained, none can be fooled. This is classifier-free guidance (Ho & Salimans 2022).
 
@@ -313,12 +322,12 @@ for w in (0.0, 1.0, 2.5, 7.5):
 
 # %% [markdown]
 # #### One network, two roles
-# Where does $s_\varnothing$ come from? From the same network, shown the class with probability $1-p$ and a null token with probability
-# $p\approx 0.1$. The least-squares optimum for "null" is the average over all classes, $\mathbb E[\,\cdot\,|x_t]$: the unconditional model.
-# The whole change to training is this line, *per sample*:
+# Where does $s_\varnothing$ come from? From the same network, shown the class with probability $1-p$ and a null token
+# with probability $p\approx 0.1$. The least-squares optimum for "null" is the average over all classes,
+# $\mathbb E[\,\cdot\,|x_t]$: the unconditional model. The whole change to training is this line, *per sample*:
 
 # %%
-import inspect  # noqa: E402
+import inspect
 
 print(inspect.getsource(drop_condition))
 
@@ -332,8 +341,9 @@ per_batch = dropped.reshape(400, 100).double().mean(1)
 verify("each sample has its own coin: batches of 100 lose 10 +- 3", per_batch.std(), 0.03, tol=0.005)
 
 # %% [markdown]
-# *You may read "keep the condition with probability 0.1".* That is the same code with the two cases swapped: a model that sees its class one time
-# in ten, and a null branch that gets nine tenths of the training. Nothing crashes, which is why this mistake ships; the lab trains both and measures the damage.
+# *You may read "keep the condition with probability 0.1".* That is the same code with the two cases swapped: a model
+# that sees its class one time in ten, and a null branch that gets nine tenths of the training. Nothing crashes, which
+# is why this mistake ships; the lab trains both and measures the damage.
 
 # %% [markdown]
 # ### 3.3 Three derivations of one line
@@ -376,9 +386,10 @@ verify("p^(1-w) p_c^w and p p(c|x)^w differ by a constant factor only", gap - ga
 
 # %% [markdown]
 # ### 3.4 Guidance does not care what the network predicts
-# Any prediction is $y=a_tx_0+b_t\epsilon$, and $x_t=\alpha_tx_0+\sigma_t\epsilon$ is given. Two equations, two unknowns: $x_0$ and $\epsilon$ are **affine**
-# in $y$. An affine map commutes with combinations whose weights add up to one, and $(1-w)+w=1$. So we may guide $\epsilon$, $x_0$, $v$, the velocity or the score:
-# same result, on every path.
+# Any prediction is $y=a_tx_0+b_t\epsilon$, and $x_t=\alpha_tx_0+\sigma_t\epsilon$ is given. Two equations, two
+# unknowns: $x_0$ and $\epsilon$ are **affine** in $y$. An affine map commutes with combinations whose weights add up
+# to one, and $(1-w)+w=1$. So we may guide $\epsilon$, $x_0$, $v$, the velocity or the score: same result, on every
+# path.
 
 # %%
 for path in (VPCosine(), RectifiedFlow()):
@@ -391,9 +402,10 @@ for path in (VPCosine(), RectifiedFlow()):
         verify(f"{type(path).__name__:13s} guided in {kind.name:8s} = guided in the library", x0, want.x0, tol=1e-11)
 
 # %% [markdown]
-# **What breaks it** is anything that is not affine. Clip $x_0$ to $[-1,1]$ in each branch, then guide; or guide, then clip: now the order matters, and
-# "guidance in $\epsilon$" and "guidance in $x_0$" are different methods. Libraries that clip inside the model wrapper and libraries that clip inside the
-# sampler really do draw different pictures. (Here each branch stays within $[-1,1]$ by itself: clipping the branches changes nothing, the overshoot is made by
+# **What breaks it** is anything that is not affine. Clip $x_0$ to $[-1,1]$ in each branch, then guide; or guide, then
+# clip: now the order matters, and "guidance in $\epsilon$" and "guidance in $x_0$" are different methods. Libraries
+# that clip inside the model wrapper and libraries that clip inside the sampler really do draw different pictures.
+# (Here each branch stays within $[-1,1]$ by itself: clipping the branches changes nothing, the overshoot is made by
 # the extrapolation.)
 
 # %%
@@ -408,10 +420,12 @@ print(f"largest |x0|: guided {plain.x0.abs().max():.2f}, clip then guide {clip_t
 
 # %% [markdown]
 # ### 3.5 The heart: what the guided sampler draws
-# *You may read that guided sampling draws from $p_w\propto p(x)^{1-w}p(x|c)^w$.* Eq. 3 holds at each noise level separately. For a sampler to follow a family of
-# densities, each member must be the **noising** of the data-level one. Is $p_{w,t}$ the noising of $p_{w,0}$?
+# *You may read that guided sampling draws from $p_w\propto p(x)^{1-w}p(x|c)^w$.* Eq. 3 holds at each noise level
+# separately. For a sampler to follow a family of densities, each member must be the **noising** of the data-level
+# one. Is $p_{w,t}$ the noising of $p_{w,0}$?
 #
-# Take $p=\mathcal N(0,1)$, $p(\cdot|c)=\mathcal N(1,\tfrac14)$, in the clock of the noise level, $x_\sigma=x_0+\sigma\epsilon$. Powers of Gaussians add precisions:
+# Take $p=\mathcal N(0,1)$, $p(\cdot|c)=\mathcal N(1,\tfrac14)$, in the clock of the noise level,
+# $x_\sigma=x_0+\sigma\epsilon$. Powers of Gaussians add precisions:
 # $$\frac1{\mathrm{Var}(p_{w,\sigma})}=\frac{1-w}{1+\sigma^2}+\frac{w}{\frac14+\sigma^2}\qquad\text{against}\qquad\mathrm{Var}(p_{w,0}*\mathcal N(0,\sigma^2))=\mathrm{Var}(p_{w,0})+\sigma^2 .$$
 
 # %%
@@ -440,13 +454,15 @@ viz.show(
         title="Two families with the same starting point (w = 3)",
         log_y=True,
     ),
-    caption="Both start at variance 0.1 and part at once. The guided score is that of the lower curve; no data set, noised, gives it.",
+    caption="Both start at variance 0.1 and part at once. The guided score is that of the lower curve; no noised data set "
+    "gives it.",
     alt="Two rising curves of variance against noise level that agree at zero and separate.",
 )
 
 # %% [markdown]
-# So the sampler follows *some* flow, but not the one that ends in $p_w$. Where does it end? For Gaussians the guided score is linear in $x$, and a linear ODE keeps
-# Gaussians Gaussian. In the clock $q=\sigma^2$ the probability-flow ODE is $\frac{dx}{dq}=-\tfrac12 s_w$, hence
+# So the sampler follows *some* flow, but not the one that ends in $p_w$. Where does it end? For Gaussians the guided
+# score is linear in $x$, and a linear ODE keeps Gaussians Gaussian. In the clock $q=\sigma^2$ the probability-flow
+# ODE is $\frac{dx}{dq}=-\tfrac12 s_w$, hence
 # $$\frac{d\log\mathrm{Var}}{dq}=\frac{w}{v_c+q}+\frac{1-w}{v_\varnothing+q}
 # \quad\Longrightarrow\quad\mathrm{Var}=\frac{(v_c+q)^w(v_\varnothing+q)^{1-w}}{Q}\,\mathrm{Var}_Q\;\xrightarrow{\;q\to0,\;Q\to\infty\;}\;\boxed{v_c^{\,w}\,v_\varnothing^{\,1-w}}.$$
 # A **geometric** mean of variances, where $p_w$ has a **harmonic** one. Here: $0.25^3=0.0156$ against $0.1$.
@@ -469,7 +485,8 @@ verify(
 )
 
 # %% [markdown]
-# The reverse **SDE** contracts twice as hard and adds noise, so its noise near the end is only partly squeezed: it lands somewhere else again.
+# The reverse **SDE** contracts twice as hard and adds noise, so its noise near the end is only partly squeezed: it
+# lands somewhere else again.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -503,14 +520,15 @@ viz.show(
         bins=160,
         title="w = 3: three things that are all called 'guided'",
     ),
-    caption="The dashed curve is the density that guidance is said to sample. The ODE's samples form a needle six times narrower in "
-    "variance and shifted by 0.3; the SDE's lie between.",
-    alt="Densities p, p given c and p_w with histograms of guided ODE and SDE samples; the ODE histogram is a narrow spike at 1.5.",
+    caption="The dashed curve is the density that guidance is said to sample. The ODE's samples form a needle of a sixth of "
+    "its variance, shifted by 0.3; the SDE's lie between.",
+    alt="Densities p, p given c and p_w with histograms of guided ODE and SDE samples; the ODE's is a narrow spike at 1.5.",
 )
 
 # %% [markdown]
-# **When do they agree?** If $v_c=v_\varnothing$, precision-weighted and geometric means coincide, and all three shift the mean by $w\,(m_c-m_\varnothing)$ at the same variance.
-# Much of the intuition in circulation comes from this one easy case.
+# **When do they agree?** If $v_c=v_\varnothing$, precision-weighted and geometric means coincide, and all three shift
+# the mean by $w\,(m_c-m_\varnothing)$ at the same variance. Much of the intuition in circulation comes from this one
+# easy case.
 
 # %%
 same = Gaussian(0.0, 1.0), Gaussian(1.0, 1.0)
@@ -524,9 +542,11 @@ for name, law in {
 
 # %% [markdown]
 # #### The reading that is exact: predictor and corrector
-# The reverse SDE drifts with $-g^2s_w$. Split it: half a step of the ODE of the *plain conditional* model, and a remainder that is exactly Langevin dynamics,
+# The reverse SDE drifts with $-g^2s_w$. Split it: half a step of the ODE of the *plain conditional* model, and a
+# remainder that is exactly Langevin dynamics,
 # $$-g^2s_w=\underbrace{-\tfrac12g^2s_c}_{\text{DDIM step of }p_t(x|c)}\;\underbrace{-\tfrac12g^2s_{2w-1}}_{\text{Langevin towards }p_{2w-1,t}}\qquad(\text{Bradley \& Nakkiran 2024}).$$
-# Guided SDE sampling = walk down the conditional flow, and at each noise level equilibrate *a little* towards the sharpened density. "A little" is why it never gets there.
+# Guided SDE sampling = walk down the conditional flow, and at each noise level equilibrate *a little* towards the
+# sharpened density. "A little" is why it never gets there.
 
 # %%
 s_guided = s_null + w * (s_cond - s_null)
@@ -537,8 +557,9 @@ verify(
 
 # %% [markdown]
 # ### 3.6 Turning the knob to infinity
-# *You may read that large $w$ concentrates on the mode of $p(x|c)$.* From Eq. 3, $p_w\propto p(x)\,p(c|x)^w$: as $w\to\infty$ only the maximum of $p(c|x)$ survives, the point at
-# which you are *most clearly not one of the others*. For the crowd of Section 2 that is not the class's mode.
+# *You may read that large $w$ concentrates on the mode of $p(x|c)$.* From Eq. 3, $p_w\propto p(x)\,p(c|x)^w$: as
+# $w\to\infty$ only the maximum of $p(c|x)$ survives, the point at which you are *most clearly not one of the others*.
+# For the crowd of Section 2 that is not the class's mode.
 
 # %%
 x = torch.linspace(-2, 3, 5001, dtype=torch.float64)
@@ -549,7 +570,8 @@ verify("p_w goes to the most certain point of the classifier", limit.mean(), mos
 verify_less("and that point is far from the mode of the class", 0.4, 1.0 - most_certain)
 
 # %% [markdown]
-# With only *two* classes it is worse: $p(c|x)$ has no maximum, it rises for ever, and the samples drift outward without bound. In pixels, outward is called *saturation*.
+# With only *two* classes it is worse: $p(c|x)$ has no maximum, it rises for ever, and the samples drift outward
+# without bound. In pixels, outward is called *saturation*.
 
 # %%
 pair = GaussianMixture([1, 1], [[-1.0], [1.0]], [0.25, 0.25], labels=[0, 1])
@@ -559,8 +581,9 @@ verify_less("the mean moves outward at every step", torch.tensor(means[:-1]), to
 
 # %% [markdown]
 # ### 3.7 Mode seeking, and the two KLs
-# *You may read that $w>1$ is mode-seeking because it minimises $\mathrm{KL}(p\|q)$, and $w<1$ mode-covering.* Two errors in one sentence: forward $\mathrm{KL}(p\|q)$ is the **covering** one,
-# reverse $\mathrm{KL}(q\|p)$ the **seeking** one, and guidance minimises neither. Fit one Gaussian to two bumps and see:
+# *You may read that $w>1$ is mode-seeking because it minimises $\mathrm{KL}(p\|q)$, and $w<1$ mode-covering.* Two
+# errors in one sentence: forward $\mathrm{KL}(p\|q)$ is the **covering** one, reverse $\mathrm{KL}(q\|p)$ the
+# **seeking** one, and guidance minimises neither. Fit one Gaussian to two bumps and see:
 
 # %%
 bumps = GaussianMixture([0.5, 0.5], [[-2.0], [2.0]], [0.2, 0.2])
@@ -579,7 +602,8 @@ def divergences(m, s):
 table = {ms: divergences(*ms) for ms in candidates}
 forward, reverse = (min(table, key=lambda ms, k=k: table[ms][k]) for k in (0, 1))
 print(
-    f"forward KL(p||q): mean {forward[0]:+.2f}, std {forward[1]:.2f}     reverse KL(q||p): mean {reverse[0]:+.2f}, std {reverse[1]:.2f}"
+    f"forward KL(p||q): mean {forward[0]:+.2f}, std {forward[1]:.2f}     "
+    f"reverse KL(q||p): mean {reverse[0]:+.2f}, std {reverse[1]:.2f}"
 )
 verify("forward KL covers: its std is that of the whole mixture", forward[1], (4 + 0.2) ** 0.5, tol=0.06)
 verify("reverse KL seeks: it sits on one bump", abs(reverse[0]), 2.0, tol=0.13)
@@ -601,9 +625,10 @@ verify_less("at w = 4 the mode shared with another class has lost nearly all", 0
 
 # %% [markdown]
 # ### 3.8 Negative prompts: a product of experts that may not exist
-# Replace $\varnothing$ by a condition you do *not* want: $s_w=s_-+w\,(s_+-s_-)$, the score of $p_t(x|+)^w\,p_t(x|-)^{1-w}$ at each noise level. The second factor is a density raised to a
-# **negative** power. For Gaussians the product has precision $\frac w{v_+}-\frac{w-1}{v_-}$; if the negative prompt is *narrower* than the positive one, this turns negative at a finite $w$,
-# and there is no distribution left.
+# Replace $\varnothing$ by a condition you do *not* want: $s_w=s_-+w\,(s_+-s_-)$, the score of
+# $p_t(x|+)^w\,p_t(x|-)^{1-w}$ at each noise level. The second factor is a density raised to a **negative** power. For
+# Gaussians the product has precision $\frac w{v_+}-\frac{w-1}{v_-}$; if the negative prompt is *narrower* than the
+# positive one, this turns negative at a finite $w$, and there is no distribution left.
 
 # %%
 widgets.negative_prompt()
@@ -627,11 +652,13 @@ except ValueError as error:
 verify("just above, the library refuses to name a density", refused, True, tol=0)
 
 # %% [markdown]
-# The sampler, of course, does not refuse. It follows the arrows and returns *something*; only the density story has ended. Two more pitfalls:
-# with $w<1$ a "negative" prompt is mixed **in** (at $w=0$ you sample it), and two prompts far apart push along the line between them rather than towards what you asked for.
+# The sampler, of course, does not refuse. It follows the arrows and returns *something*; only the density story has
+# ended. Two more pitfalls: with $w<1$ a "negative" prompt is mixed **in** (at $w=0$ you sample it), and two prompts
+# far apart push along the line between them rather than towards what you asked for.
 #
 # ### 3.9 The bill
-# *You may read that a negative prompt brings the cost of guidance from 2x down to 1.5x.* It replaces the null branch; both branches still run. Count:
+# *You may read that a negative prompt brings the cost of guidance from 2x down to 1.5x.* It replaces the null branch;
+# both branches still run. Count:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -660,7 +687,8 @@ t = torch.full((4,), 0.5, dtype=torch.float64)
 verify("one fused batch computes the same numbers", one_pass(x_T, t).x0, two_pass(x_T, t).x0, tol=1e-5)
 viz.show(
     viz.bars(list(cost), list(cost.values()), ylabel="network evaluations per sample", title="Ten DDIM steps"),
-    caption="Fusing both branches saves launches, not evaluations (the lab measures milliseconds); an interval and a distilled model save evaluations.",
+    caption="Fusing both branches saves launches, not evaluations (the lab measures milliseconds); an interval and a "
+    "distilled model save evaluations.",
     alt="Bar chart of network evaluations per sample for six ways of guiding.",
 )
 
@@ -679,24 +707,49 @@ viz.show(
 #
 # ## Quiz
 # 1. A paper reports its best FID at "guidance 0.5" and cites Ho & Salimans. What is that here?
-# <details><summary>Answer</summary>w = 1.5. Their zero is our one.</details>
+#
+# <details><summary>Answer</summary>
+#
+# w = 1.5. Their zero is our one.
+# </details>
 #
 # 2. You guide with a conditional *and* a classifier of scale $k$ (exact). Which $w$ is that?
-# <details><summary>Answer</summary>w = 1 + k: the conditional score already contains the classifier once (Eq. 1).</details>
+#
+# <details><summary>Answer</summary>
+#
+# w = 1 + k: the conditional score already contains the classifier once (Eq. 1).
+# </details>
 #
 # 3. $p=\mathcal N(0,4)$, $p(\cdot|c)=\mathcal N(0,1)$, $w=2$. Variances of $p_w$ and of the guided ODE?
-# <details><summary>Answer</summary>Precision $-\frac14+2=\frac74$, so $0.571$; ODE: $1^2\cdot4^{-1}=0.25$. The next cell computes both.</details>
+#
+# <details><summary>Answer</summary>
+#
+# Precision $-\frac14+2=\frac74$, so $0.571$; ODE: $1^2\cdot4^{-1}=0.25$. The next cell computes both.
+# </details>
 #
 # 4. Why must the classifier of classifier guidance see noise, while classifier-free guidance needs no such care?
-# <details><summary>Answer</summary>The implicit classifier is a difference of two denoisers trained at every noise level: it has seen noise by construction.</details>
+#
+# <details><summary>Answer</summary>
+#
+# The implicit classifier is a difference of two denoisers trained at every noise level: it has seen noise by
+# construction.
+# </details>
 #
 # 5. Your sampler clips $x_0$. Your colleague's network predicts $v$, yours $\epsilon$. Same $w$: same pictures?
-# <details><summary>Answer</summary>Only if both clip after guiding. Clipping per branch happens in different places for the two of you (3.4).</details>
+#
+# <details><summary>Answer</summary>
+#
+# Only if both clip after guiding. Clipping per branch happens in different places for the two of you (3.4).
+# </details>
 
 # %% [markdown]
 # 6. "Guidance works because the difference of the two predictions cancels noise." What is wrong with this?
-# <details><summary>Answer</summary>Both predictions are deterministic functions of the same $x_t$: there is no noise in them to cancel. What the difference does
-# carry are the <em>errors</em> of both roles, and guidance multiplies them by w and w - 1.</details>
+#
+# <details><summary>Answer</summary>
+#
+# Both predictions are deterministic functions of the same $x_t$: there is no noise in them to cancel. What the
+# difference does carry are the *errors* of both roles, and guidance multiplies them by $w$ and $w-1$.
+# </details>
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -705,12 +758,14 @@ print(f"p_w: {tilted_gaussian(*quiz, 2.0).var:.3f}   guided ODE: {guided_ode_var
 
 # %% [markdown]
 # ## Boss battle
-# Find, by hand, the $w$ at which the guided **ODE** of $p=\mathcal N(0,1)$, $p(\cdot|c)=\mathcal N(1,\tfrac14)$ has the *same variance as the sharpened density* $p_{3}$ (0.1). Then put it into the cell below.
-# (Hint: the ODE's variance is an exponential in $w$.) The lab's boss is bigger: concepts joined by AND and NOT.
+# Find, by hand, the $w$ at which the guided **ODE** of $p=\mathcal N(0,1)$, $p(\cdot|c)=\mathcal N(1,\tfrac14)$ has
+# the *same variance as the sharpened density* $p_{3}$ (0.1). Then put it into the cell below. (Hint: the ODE's
+# variance is an exponential in $w$.) The lab's boss is bigger: concepts joined by AND and NOT.
 #
 # <details><summary>Answer</summary>
 #
-# $0.25^{w}=0.1\Rightarrow w=\ln 0.1/\ln 0.25=1.661$. The ODE at $w=1.66$ is as sharp as "$p_3$": one more reason not to compare scales between samplers.
+# $0.25^{w}=0.1\Rightarrow w=\ln 0.1/\ln 0.25=1.661$. The ODE at $w=1.66$ is as sharp as "$p_3$": one more reason not
+# to compare scales between samplers.
 # </details>
 
 # %%
@@ -720,10 +775,14 @@ verify("boss: the guided ODE at my w is as sharp as p_3", guided_ode_variance(p,
 # %% [markdown]
 # ## References
 # - J. Ho, T. Salimans. *Classifier-free diffusion guidance.* [2207.12598](https://arxiv.org/abs/2207.12598)
-# - P. Dhariwal, A. Nichol. *Diffusion models beat GANs on image synthesis.* [2105.05233](https://arxiv.org/abs/2105.05233)
-# - A. Bradley, P. Nakkiran. *Classifier-free guidance is a predictor-corrector.* [2408.09000](https://arxiv.org/abs/2408.09000)
-# - T. Karras et al. *Guiding a diffusion model with a bad version of itself.* [2406.02507](https://arxiv.org/abs/2406.02507)
-# - T. Kynkäänniemi et al. *Applying guidance in a limited interval improves sample and distribution quality.* [2404.07724](https://arxiv.org/abs/2404.07724)
+# - P. Dhariwal, A. Nichol. *Diffusion models beat GANs on image synthesis.*
+#   [2105.05233](https://arxiv.org/abs/2105.05233)
+# - A. Bradley, P. Nakkiran. *Classifier-free guidance is a predictor-corrector.*
+#   [2408.09000](https://arxiv.org/abs/2408.09000)
+# - T. Karras et al. *Guiding a diffusion model with a bad version of itself.*
+#   [2406.02507](https://arxiv.org/abs/2406.02507)
+# - T. Kynkäänniemi et al. *Applying guidance in a limited interval improves sample and distribution quality.*
+#   [2404.07724](https://arxiv.org/abs/2404.07724)
 # - C. Meng et al. *On distillation of guided diffusion models.* [2210.03142](https://arxiv.org/abs/2210.03142)
 #
 # Next: the **lab** builds each of these from its parts, trains them, and measures every repair on one curve.
