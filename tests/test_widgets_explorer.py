@@ -122,7 +122,7 @@ def progressive(w, **_):
 
 def test_progressive_work_ends_at_its_last_picture_and_is_remembered():
     explorer = make(progressive)
-    assert explorer.note == "5 of 5 at w = 1" and explorer._work.layout.visibility == "hidden"
+    assert explorer.note == "5 of 5 at w = 1" and explorer._work.layout.display == "none"
     explorer.set(w=2.0).set(w=1.0)
     assert explorer.draws == 2 and explorer.note == "5 of 5 at w = 1"
 

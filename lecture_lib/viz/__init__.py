@@ -1,4 +1,4 @@
-"""Figures of the course. Functions return matplotlib figures or Pillow images; `show` displays one with its alt text.
+"""Figures of the course. Functions return matplotlib figures or Pillow images; ``show`` displays one with its alt text.
 
 Importing this room loads matplotlib (but never pyplot), so nothing else in the library imports it.
 """

@@ -19,8 +19,8 @@ from lecture_lib.viz.style import GUIDED, INK, PAPER, W_LABEL, as_array, canvas_
 class Line:
     """One line of a comparison.
 
-    `y` has the length of the knob; `low` and `high` bound a band (both or neither); `look` holds matplotlib line
-    properties: give `{"color": GUIDED}` for a line with a meaning, leave it empty for the next free look.
+    ``y`` has the length of the knob; ``low``, ``high`` bound a band (both or neither); ``look`` holds matplotlib line
+    properties: ``{"color": GUIDED}`` for a line with a meaning, leave it empty for the next free look.
     """
 
     label: str
@@ -62,9 +62,9 @@ def sweep(
     """Metrics against a knob, with bands where an interval was measured.
 
     Args:
-        knob: `(n,)` positions, usually guidance scales. lines: see `Line`.
+        knob: ``(n,)`` positions, usually guidance scales. lines: see ``Line``.
         ylabel: with its unit, e.g. "judge accuracy (fraction)".
-        references: named horizontal dashed lines, e.g. `{"train against test": 16.5}`.
+        references: named horizontal dashed lines, e.g. ``{"train against test": 16.5}``.
 
     Raises:
         ShapeError: a line of another length. NonFiniteError: infinite values.
@@ -110,7 +110,7 @@ def tradeoff(
     """Fidelity against diversity, up and to the right is better.
 
     Args:
-        lines: see `Tradeoff`; the one named first is drawn thick, as the curve the others are compared with.
+        lines: see ``Tradeoff``; the one named first is drawn thick, as the curve the others are compared with.
         annotate: which lines (by index) get the knob value written beside their points; by default only the first.
     """
     figure, ax = canvas_for(ax, size)
@@ -156,8 +156,8 @@ def bars(
     """Horizontal bars with the number at the end of each: costs, counts, times.
 
     Args:
-        labels: one per bar, top to bottom. values: `(n,)`, from zero. xlabel: quantity and unit.
-        errors: half-widths `(n,)` of the measured spread, drawn as whiskers.
+        labels: one per bar, top to bottom. values: ``(n,)``, from zero. xlabel: quantity and unit.
+        errors: half-widths ``(n,)`` of the measured spread, drawn as whiskers.
     """
     figure, ax = canvas_for(ax, (7.2, 0.9 + 0.42 * len(labels)))
     values = _values("values", values, len(labels))
@@ -190,7 +190,7 @@ def heat_map(
     """A table as colours, with the number in each cell; NaN leaves an empty cell.
 
     Args:
-        values: `(rows, columns)`; row 0 is drawn at the bottom, as on a graph.
+        values: ``(rows, columns)``; row 0 is drawn at the bottom, as on a graph.
         columns, rows: the tick of each column and row. value_label: quantity and unit on the colour bar.
     """
     figure, ax = canvas_for(ax, (1.9 + 0.62 * len(columns), 1.5 + 0.5 * len(rows)))

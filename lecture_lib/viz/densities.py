@@ -16,7 +16,7 @@ from lecture_lib.viz.style import DATA, DATA_UNIT, DENSITY_LABEL, as_array, canv
 
 @dataclass(frozen=True)
 class Curve:
-    """One line over the shared abscissa: values, name, colour of its meaning; `dashed` marks exact references."""
+    """One line over the shared abscissa: values, name, colour of its meaning; ``dashed`` marks exact references."""
 
     y: Any
     label: str
@@ -28,7 +28,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Histogram:
-    """One-dimensional samples as a normalised histogram; `hollow` draws only its outline, to tell two apart."""
+    """One-dimensional samples as a normalised histogram; ``hollow`` draws only its outline, to tell two apart."""
 
     samples: Any
     label: str
@@ -75,15 +75,15 @@ def density_curves(
     """Closed-form densities as lines, samples as histograms, on shared axes.
 
     Args:
-        x: `(n,)` increasing positions. curves: each with `y` of shape `(n,)`.
-        histograms: samples `(m,)` each; bins span the range of `x`.
+        x: ``(n,)`` increasing positions. curves: each with ``y`` of shape ``(n,)``.
+        histograms: samples ``(m,)`` each; bins span the range of ``x``.
         top: fixed upper end of the density axis, so that pictures of a sweep can be compared; free when None.
             A histogram that is cut off there says how far it would reach.
         legend_place: "inside", "right" or "below".
         ax: draw into this axes instead of a new figure.
 
     Raises:
-        ShapeError: a curve of another length than `x`. NonFiniteError: NaN or infinity in curves or samples.
+        ShapeError: a curve of another length than ``x``. NonFiniteError: NaN or infinity in curves or samples.
     """
     figure, ax = canvas_for(ax)
     x = _finite("x", x)
@@ -110,7 +110,7 @@ def density_curves(
 
 
 def lattice(extent: tuple[float, float, float, float], points: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A square lattice over `(left, right, bottom, top)`: the two axes `(n,)` and all points `(n * n, 2)`."""
+    """A square lattice over ``(left, right, bottom, top)``: the two axes ``(n,)`` and all points ``(n * n, 2)``."""
     left, right, bottom, top = extent
     across, up = np.linspace(left, right, points), np.linspace(bottom, top, points)
     gx, gy = np.meshgrid(across, up)
@@ -133,8 +133,8 @@ def density_contours(
     """Contours of a two-dimensional density at fixed fractions of its highest value in the window.
 
     Args:
-        log_density: `(n, 2)` float64 array of positions -> `(n,)` log density (any normalisation, tensors welcome).
-        extent: `(left, right, bottom, top)` in data units.
+        log_density: ``(n, 2)`` float64 array of positions -> ``(n,)`` log density (any normalisation, tensors welcome).
+        extent: ``(left, right, bottom, top)`` in data units.
         levels: fractions of the maximum, increasing, in (0, 1).
 
     Returns:
@@ -158,7 +158,7 @@ def density_contours(
 
 
 def square(ax: Axes, extent: tuple[float, float, float, float]) -> None:
-    """Equal scales, the window `extent`, and both axes labelled with their unit."""
+    """Equal scales, the window ``extent``, and both axes labelled with their unit."""
     ax.set_aspect("equal", adjustable="box")
     ax.set(xlim=extent[:2], ylim=extent[2:])
     label_axes(ax, f"$x_1$ ({DATA_UNIT})", f"$x_2$ ({DATA_UNIT})")
@@ -166,10 +166,10 @@ def square(ax: Axes, extent: tuple[float, float, float, float]) -> None:
 
 @styled
 def scatter(samples: Any, *, colour: str = DATA, label: str = "", size: float = 6.0, ax: Axes | None = None) -> Figure:
-    """Two-dimensional samples `(n, 2)` as small translucent dots.
+    """Two-dimensional samples ``(n, 2)`` as small translucent dots.
 
     Raises:
-        ShapeError: not `(n, 2)`. NonFiniteError: NaN or infinity.
+        ShapeError: not ``(n, 2)``. NonFiniteError: NaN or infinity.
     """
     figure, ax = canvas_for(ax, (5.6, 5.2))
     samples = _finite("samples", samples)

@@ -1,7 +1,7 @@
 """Pictures in a notebook: one PNG with its alternative text, one caption that says what to look for.
 
-A picture goes out as `image/png` with `text/plain` beside it and not as HTML, because that is what every reader of a
-notebook understands: JupyterLab, Colab, GitHub, nbconvert (which turns the metadata into a real `alt=""`).
+A picture goes out as ``image/png`` with ``text/plain`` beside it, not as HTML, because that is what every reader of a
+notebook understands: JupyterLab, Colab, GitHub, nbconvert (which turns the metadata into a real ``alt=""``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lecture_lib.viz.images import as_picture, png_bytes
 
 
 def bundle(picture: Any, alt: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Mime data and metadata of a picture: PNG for eyes, `alt` for screen readers and text consoles."""
+    """Mime data and metadata of a picture: PNG for eyes, ``alt`` for screen readers and text consoles."""
     png = png_bytes(picture)
     width, height = as_picture(png).size
     data = {"image/png": base64.b64encode(png).decode("ascii"), "text/plain": alt}
@@ -25,7 +25,7 @@ def show(picture: Any, *, caption: str = "", alt: str) -> None:
     """Display a figure, Pillow image or PNG bytes in the running notebook.
 
     Args:
-        picture: what a function of `lecture_lib.viz` returned.
+        picture: what a function of ``lecture_lib.viz`` returned.
         caption: one or two sentences in Markdown below the picture: what to look for.
         alt: the picture in words, for readers who do not see it; required.
     """

@@ -25,15 +25,15 @@ def _pairs(name: str, values: Any) -> np.ndarray:
 def vector_field(
     points: Any, vectors: Any, *, colour: str = GUIDED, label: str = "", longest: float = 0.0, ax: Axes | None = None
 ) -> Figure:
-    """Arrows at `points`, with their true direction; lengths are scaled together.
+    """Arrows at ``points``, with their true direction; lengths are scaled together.
 
     Args:
-        points, vectors: `(n, 2)` each.
+        points, vectors: ``(n, 2)`` each.
         longest: length in data units of the longest arrow; 0 takes the spacing of a square lattice of n points.
-            Give the same `longest` times a ratio to compare two fields.
+            Give the same ``longest`` times a ratio to compare two fields.
 
     Raises:
-        ShapeError, NonFiniteError: not two `(n, 2)` arrays of finite numbers.
+        ShapeError, NonFiniteError: not two ``(n, 2)`` arrays of finite numbers.
     """
     figure, ax = canvas_for(ax, (5.6, 5.2))
     points, vectors = _pairs("points", points), _pairs("vectors", vectors)
@@ -54,7 +54,7 @@ def trajectories(
     """Sampling paths: thin lines from the noise, a dot where each one ends.
 
     Args:
-        paths: `(steps + 1, n, 2)`, first entry at the noise end (as `torch.stack([f.x for f in frames])` gives it).
+        paths: ``(steps + 1, n, 2)``, first entry at the noise end (as ``torch.stack([f.x for f in frames])`` gives it).
     """
     figure, ax = canvas_for(ax, (5.6, 5.2))
     paths = as_array(paths)
@@ -92,10 +92,10 @@ def parallelogram(
     """Guidance as a lever: from the tip of the unconditional score along the difference, w times as far.
 
     Args:
-        point, uncond, cond: `(2,)` each: where we stand and the two scores there.
-        w: guidance scale; the guided arrow ends at `point + length * (uncond + w * (cond - uncond))`.
+        point, uncond, cond: ``(2,)`` each: where we stand and the two scores there.
+        w: guidance scale; the guided arrow ends at ``point + length * (uncond + w * (cond - uncond))``.
         length: data units drawn per unit of score, the same for all three arrows.
-        quantity: what the arrows show, for the legend at `legend_place` ("inside", "right" or "below").
+        quantity: what the arrows show, for the legend at ``legend_place`` ("inside", "right" or "below").
     """
     figure, ax = canvas_for(ax, (5.6, 5.2))
     point, uncond, cond = _pairs("point, uncond, cond", np.stack([as_array(v) for v in (point, uncond, cond)]))

@@ -28,17 +28,17 @@ def font(size: int = FONT_SIZE, *, bold: bool = False) -> ImageFont.FreeTypeFont
 
 
 def to_pixels(x: Any, scale: int = 1) -> np.ndarray:
-    """Images in [-1, 1] -> bytes, each pixel repeated `scale` times in both directions.
+    """Images in [-1, 1] -> bytes, each pixel repeated ``scale`` times in both directions.
 
     Args:
-        x: `(b, c, h, w)` with one or three channels; -1 becomes black (0), +1 white (255), the rest is clipped.
+        x: ``(b, c, h, w)`` with one or three channels; -1 becomes black (0), +1 white (255), the rest is clipped.
         scale: whole enlargement factor, at least 1 (nearest neighbour, so every source pixel is an exact square).
 
     Returns:
-        `uint8` array `(b, h * scale, w * scale, 3)`.
+        ``uint8`` array ``(b, h * scale, w * scale, 3)``.
 
     Raises:
-        ShapeError: not `(b, c, h, w)` with c in {1, 3}. NonFiniteError: NaN or infinity. RangeError: bad scale.
+        ShapeError: not ``(b, c, h, w)`` with c in {1, 3}. NonFiniteError: NaN or infinity. RangeError: bad scale.
     """
     x = as_array(x)
     if x.ndim != 4 or x.shape[1] not in (1, 3):
@@ -77,19 +77,19 @@ def image_grid(
     """A batch as a grid on a light card, with a label beside each row and above each column.
 
     Args:
-        x: `(b, c, h, w)` in [-1, 1], row after row.
+        x: ``(b, c, h, w)`` in [-1, 1], row after row.
         columns: images per row; by default one row up to eight images, then the squarest grid.
         scale: whole enlargement factor; 8x8 digits are judged well at 5 to 8.
         gap: white pixels between images.
-        row_labels, column_labels: one text per row or column (`"w = 4"`, `"7"`), or none at all. A row's label may
+        row_labels, column_labels: one text per row or column (``"w = 4"``, ``"7"``), or none at all. A row's label may
             have several lines, as many as its images are high.
         title: one line above everything.
 
     Returns:
-        a Pillow image; `viz.show` displays it, `viz.png_bytes` encodes it.
+        a Pillow image; ``viz.show`` displays it, ``viz.png_bytes`` encodes it.
 
     Raises:
-        ShapeError, NonFiniteError, RangeError: from `to_pixels`, or when labels and grid disagree.
+        ShapeError, NonFiniteError, RangeError: from ``to_pixels``, or when labels and grid disagree.
     """
     pixels = to_pixels(x, scale)
     count, height, width = pixels.shape[:3]
@@ -133,7 +133,7 @@ def stack(*pictures: Image.Image, gap: int = 6, sideways: bool = False) -> Image
 
 
 def text_card(text: str, *, width: int = 560, title: str = "") -> Image.Image:
-    """A message as a picture, wrapped to `width` pixels: what a widget shows when there is nothing to draw."""
+    """A message as a picture, wrapped to ``width`` pixels: what a widget shows when there is nothing to draw."""
     face, words, lines = font(), text.split(), [""]
     for word in words:
         candidate = f"{lines[-1]} {word}".strip()
@@ -164,7 +164,7 @@ def rendered(figure: Any) -> Image.Image:
 
 
 def as_picture(picture: Any) -> Image.Image:
-    """Figure, Pillow image, PNG bytes or a `uint8` array `(h, w, 3)` -> Pillow image."""
+    """Figure, Pillow image, PNG bytes or a ``uint8`` array ``(h, w, 3)`` -> Pillow image."""
     if isinstance(picture, Image.Image):
         return picture
     if isinstance(picture, bytes):
@@ -175,7 +175,7 @@ def as_picture(picture: Any) -> Image.Image:
 
 
 def png_bytes(picture: Any) -> bytes:
-    """A figure, Pillow image or `uint8` array as the bytes of a PNG file; bytes are returned unchanged.
+    """A figure, Pillow image or ``uint8`` array as the bytes of a PNG file; bytes are returned unchanged.
 
     Grey pictures (every grid of digits) are stored with one channel: a third of the work and of the notebook.
     """

@@ -82,12 +82,12 @@ _RC = {
 
 
 def style() -> AbstractContextManager[None]:
-    """The look of the course as a context: settings hold inside `with style():` and are put back afterwards."""
+    """The look of the course as a context: settings hold inside ``with style():`` and are put back afterwards."""
     return matplotlib.rc_context(_RC)
 
 
 def styled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a drawing function inside `style()`."""
+    """Run a drawing function inside ``style()``."""
 
     @wraps(function)
     def inside(*args: Any, **kwargs: Any) -> Any:
@@ -99,15 +99,15 @@ def styled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @styled
 def panels(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (7.2, 4.0), **kwargs: Any) -> tuple:
-    """A new figure with `rows` x `columns` axes, outside pyplot: nothing global is remembered.
+    """A new figure with ``rows`` x ``columns`` axes, outside pyplot: nothing global is remembered.
 
     Args:
         rows, columns: how many axes.
         size: width and height of the whole figure in inches, at 100 dots per inch.
-        kwargs: handed to `Figure.subplots` (`sharex`, `sharey`, `width_ratios`, ...).
+        kwargs: handed to ``Figure.subplots`` (``sharex``, ``sharey``, ``width_ratios``, ...).
 
     Returns:
-        `(figure, axes)`; `axes` is one `Axes` for a single panel, else an array of them.
+        ``(figure, axes)``; ``axes`` is one ``Axes`` for a single panel, else an array of them.
     """
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
@@ -115,7 +115,7 @@ def panels(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (7.2,
 
 
 def canvas_for(ax: Axes | None, size: tuple[float, float] = (7.2, 4.0)) -> tuple[Figure, Axes]:
-    """The figure of `ax`, or a new figure with one axes when `ax` is None."""
+    """The figure of ``ax``, or a new figure with one axes when ``ax`` is None."""
     return panels(size=size) if ax is None else (ax.figure, ax)
 
 
@@ -127,7 +127,7 @@ def as_array(values: Any) -> np.ndarray:
 
 
 def other(index: int) -> dict[str, Any]:
-    """Colour, marker and line style of the `index`-th line without a fixed meaning (cyclic)."""
+    """Colour, marker and line style of the ``index``-th line without a fixed meaning (cyclic)."""
     colour, marker, linestyle = OTHERS[index % len(OTHERS)]
     return {"color": colour, "marker": marker, "linestyle": linestyle}
 
@@ -144,7 +144,7 @@ LEGEND_PLACES = ("inside", "right", "below")
 
 
 def legend(ax: Axes, place: str = "inside") -> None:
-    """The legend at one of `LEGEND_PLACES`: where it hides least, or outside the axes, where it can hide nothing.
+    """The legend at one of ``LEGEND_PLACES``: where it hides least, or outside the axes, where it can hide nothing.
 
     Raises:
         UnknownNameError: no such place.

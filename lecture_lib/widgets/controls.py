@@ -21,7 +21,7 @@ def _common(name: str) -> dict[str, Any]:
     return {
         "description": name,
         "style": {"description_width": _LABEL_WIDTH},
-        "layout": ipywidgets.Layout(width="25em", max_width="100%"),
+        "layout": ipywidgets.Layout(width="28em", max_width="100%"),
     }
 
 
@@ -47,7 +47,7 @@ def count(name: str, value: int, low: int, high: int, tip: str) -> ipywidgets.In
 
 
 def choice(name: str, value: Any, options: Sequence[Any], tip: str) -> ipywidgets.Dropdown:
-    """A drop-down list; an option is a value, or a `(text, value)` pair."""
+    """A drop-down list; an option is a value, or a ``(text, value)`` pair."""
     return _explained(ipywidgets.Dropdown(value=value, options=list(options), **_common(name)), tip)
 
 

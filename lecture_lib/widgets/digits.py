@@ -105,7 +105,7 @@ def _tiles(batch: Batch, label: int) -> Image.Image:
 def sweep_scenes(w: float, steps: int, sampler: str, label: int, negative: int, seed: int) -> Iterator[Scene]:
     """Guided digits; runs of more than ten steps show the prediction of clean digits on the way.
 
-    Both branches go through the network in one batch. `w = 1` needs one branch only.
+    Both branches go through the network in one batch. ``w = 1`` needs one branch only.
     """
     labels = wanted(label)
     reference = None if negative == NONE else torch.full_like(labels, negative)
@@ -148,7 +148,7 @@ def guidance_sweep() -> Explorer:
 
 @lru_cache(maxsize=64)
 def reference_row(w: float, steps: int, seed: int) -> Batch:
-    """One digit of each class, guided by `w` at every noise level; remembered."""
+    """One digit of each class, guided by ``w`` at every noise level; remembered."""
     labels = torch.arange(CLASSES)
     denoise = model().given(labels) if w == 1 else fused(model(), None, labels, linear(w))
     return drawn(denoise, labels, steps=steps, seed=seed)
@@ -165,7 +165,7 @@ def compared(rows: dict[str, Batch]) -> Scene:
 
 
 def level(t: float) -> float:
-    """Noise level `sigma/alpha` at time t on the transformer's path; infinite at pure noise."""
+    """Noise level ``sigma/alpha`` at time t on the transformer's path; infinite at pure noise."""
     lam = model().path.lam(torch.tensor([t], dtype=torch.float64))
     return float(torch.exp(-lam))
 
@@ -174,7 +174,7 @@ def interval_scene(w: float, low: float, high: float, steps: int, seed: int) -> 
     """Plain, guided inside (low, high] only, guided everywhere: same noise in each column.
 
     Raises:
-        RangeError: `low >= high`.
+        RangeError: ``low >= high``.
     """
     labels = torch.arange(CLASSES)
     everywhere, plain = fused(model(), None, labels, linear(w)), model().given(labels)
@@ -212,7 +212,7 @@ def interval_explorer() -> Explorer:
 
 
 def other_convention(extra: float) -> Rule:
-    """The rule `(1 + w') main - w' reference`, written as the papers do that count from the conditional model."""
+    """The rule ``(1 + w') main - w' reference``, written as the papers do that count from the conditional model."""
     check_number("extra", extra)
 
     def rule(reference: Prediction, main: Prediction) -> Prediction:

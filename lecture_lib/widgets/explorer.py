@@ -32,8 +32,8 @@ _BREATH = 0.002  # seconds between two progressive pictures: the stop button and
 class Scene:
     """A picture with the numbers that belong to it.
 
-    `picture` is a figure, a Pillow image or PNG bytes; `note` is plain text shown below; `progress` in [0, 1] is set by
-    drawing functions that yield one scene after another.
+    ``picture`` is a figure, a Pillow image or PNG bytes; ``note`` is plain text shown below; ``progress`` in [0, 1] is
+    set by drawing functions that yield one scene after another.
     """
 
     picture: Any
@@ -48,7 +48,7 @@ class Scene:
 
 @contextmanager
 def few_threads(n: int) -> Iterator[None]:
-    """At most `n` CPU threads inside, as many as before afterwards."""
+    """At most ``n`` CPU threads inside, as many as before afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(min(n, before))
     try:
@@ -89,9 +89,9 @@ class Explorer:
         """Draw the first picture and listen to the controls.
 
         Args:
-            draw: called with one keyword per control. Returns a `Scene`, figure, Pillow image or PNG bytes; or yields
+            draw: called with one keyword per control. Returns a ``Scene``, figure, Pillow image or PNG bytes; or yields
                 several of them (long work), which adds a progress bar and a stop button.
-            controls: name of the argument -> ipywidgets control (see `lecture_lib.widgets.controls`).
+            controls: name of the argument -> ipywidgets control (see ``lecture_lib.widgets.controls``).
             caption: Markdown below the widget: what to try and what to look for.
             alt: the picture in words.
             remember: how many finished pictures are kept.
@@ -115,7 +115,7 @@ class Explorer:
         self.bar = ipywidgets.FloatProgress(min=0.0, max=1.0, description="progress")
         self.stop = ipywidgets.Button(description="Stop", icon="stop")
         self.stop.on_click(lambda _: setattr(self, "_stopped", True))
-        self._work = ipywidgets.HBox([self.bar, self.stop], layout=layout(visibility="hidden"))
+        self._work = ipywidgets.HBox([self.bar, self.stop], layout=layout(display="none"))
         knobs = ipywidgets.Box(list(self.controls.values()), layout=layout(display="flex", flex_flow="row wrap"))
         parts = [knobs, self.image, self.message, *([self._work] if progressive else [])]
         self.box = ipywidgets.VBox(parts)
@@ -124,13 +124,13 @@ class Explorer:
         self._scene = scene
         self.image.width = str(as_picture(scene.picture).width)  # natural size: no rescaling, no blur
         self.image.value = scene.picture
-        # `aria-live` makes screen readers speak the numbers; the hidden span is the picture in words.
+        # ``aria-live`` makes screen readers speak the numbers; the hidden span is the picture in words.
         hidden = f'<span style="position:absolute;left:-99999px">{escape(self.alt)}</span>'
         tag = "strong" if scene.failed else "span"
         self.message.value = f'<div role="status" aria-live="polite">{hidden}<{tag}>{escape(scene.note)}</{tag}></div>'
         busy = scene.progress is not None and scene.progress < 1.0
         self.bar.value = scene.progress or 0.0
-        self._work.layout.visibility = "visible" if busy else "hidden"
+        self._work.layout.display = "flex" if busy else "none"
 
     def described(self) -> str:
         """The current picture in words: alternative text, settings and numbers."""
@@ -292,5 +292,5 @@ def _report(task: asyncio.Task) -> None:
 
 
 def explore(draw: Callable[..., Any], controls: Mapping[str, ipywidgets.Widget], **words: Any) -> Explorer:
-    """An `Explorer` in one call: `explore(draw, {"w": number(...)}, caption="...", alt="...")`."""
+    """An ``Explorer`` in one call: ``explore(draw, {"w": number(...)}, caption="...", alt="...")``."""
     return Explorer(draw, controls, **words)

@@ -43,7 +43,7 @@ class Law:
 def guided_samples(
     reference: GaussianMixture, main: GaussianMixture, w: float, sampler: Sampler, *, steps: int, seed: int = 0
 ) -> Float[Tensor, " n"]:
-    """What guided sampling with exact denoisers gives: `SAMPLES` numbers, from noise level 30 down to data.
+    """What guided sampling with exact denoisers gives: ``SAMPLES`` numbers, from noise level 30 down to data.
 
     The starting noise is stratified (one quantile each), so the histogram is as smooth as its number of samples allows.
     """
@@ -57,7 +57,7 @@ def guided_samples(
 
 
 def world(name: str, mean: float, width: float, base_width: float) -> tuple[GaussianMixture, GaussianMixture]:
-    """`p(x)` and `p(x|c)` of a playground; class c is `N(mean, width^2)` in each of them."""
+    """``p(x)`` and ``p(x|c)`` of a playground; class c is ``N(mean, width^2)`` in each of them."""
     target = Gaussian(mean, width**2).mixture()
     if name == "two Gaussians":
         return Gaussian(0.0, base_width**2).mixture(), target
@@ -68,7 +68,7 @@ def world(name: str, mean: float, width: float, base_width: float) -> tuple[Gaus
 
 
 def sharpened(p: GaussianMixture, p_c: GaussianMixture, w: float) -> Tilted | None:
-    """`p_w`, or None where it cannot be normalised."""
+    """``p_w``, or None where it cannot be normalised."""
     try:
         return Tilted(p, p_c, w)
     except RangeError:

@@ -25,7 +25,7 @@ def three_classes() -> GaussianMixture:
 
 
 def scaled_scores(label: int, point: tuple[float, float], t: float) -> tuple[np.ndarray, np.ndarray]:
-    """`sigma_t * score` at `point`, unconditional and given the class: `-eps`, which has the size of data at any t."""
+    """``sigma_t * score`` at ``point``, unconditional and given the class: ``-eps``, the size of data at any t."""
     path, law = VPCosine(), three_classes()
     x, time = torch.tensor([point], dtype=torch.float64), torch.tensor([t], dtype=torch.float64)
     return tuple(-d.denoise(path)(x, time).eps[0].numpy() for d in (law, law.given(label)))
@@ -35,7 +35,7 @@ def scaled_scores(label: int, point: tuple[float, float], t: float) -> tuple[np.
 def parallelogram_scene(label: int, x: float, y: float, w: float, t: float) -> Scene:
     """Contours of p_t(x) and p_t(x|c) with the three arrows at one point."""
     path, law, time = VPCosine(), three_classes(), torch.tensor([t], dtype=torch.float64)
-    figure, ax = panels(size=(6.0, 6.7))
+    figure, ax = panels(size=(5.4, 6.1))
     for density, colour, name in ((law, UNCOND, "$p_t(x)$"), (law.given(label), COND, "$p_t(x\\,|\\,c)$")):
 
         def log_density(points: np.ndarray, density: GaussianMixture = density) -> torch.Tensor:

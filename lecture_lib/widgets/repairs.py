@@ -23,7 +23,7 @@ class Repair:
 
     Attributes:
         parameter: its name in the paper. low, high: what a strength of 0 and of 1 mean for it.
-        build: `(labels, w, parameter) -> Denoise`.
+        build: ``(labels, w, parameter) -> Denoise``.
     """
 
     parameter: str
@@ -42,7 +42,7 @@ def _limited(labels: Tensor, w: float, high: float) -> Denoise:
 
 
 def _autoguided(labels: Tensor, w: float, scale: float) -> Denoise:
-    """The weaker model, given the same class, is what to move away from; `scale` is a share of w - 1."""
+    """The weaker model, given the same class, is what to move away from; ``scale`` is a share of w - 1."""
     return extrapolate(zoo.load("digits-dit-weak").given(labels), model().given(labels), 1.0 + scale * (w - 1.0))
 
 
