@@ -22,7 +22,7 @@ from lecture_lib.tensors import check_finite, check_number, per_sample
 
 
 class Coeffs:
-    """alpha, sigma and their time derivatives at ``t``, each ``(b,)`` in float64; the derivatives only when asked for."""
+    """alpha, sigma and their slopes at ``t``, each ``(b,)`` in float64; the slopes only when asked for."""
 
     def __init__(self, path: Path, t: Float[Tensor, " b"]):
         self._path, self._t = path, t
