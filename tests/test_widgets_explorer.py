@@ -103,6 +103,35 @@ def test_any_other_exception_is_raised():
         explorer.controls["w"].value = 2.0
 
 
+def test_settings_that_fail_from_the_start_are_raised_not_shown():
+    def draw(**_):
+        raise RangeError("weights: none")
+
+    with pytest.raises(RangeError, match="weights"):
+        make(draw)
+
+
+def test_a_bug_behind_a_slider_reaches_the_notebook(monkeypatch):
+    class Shell:
+        shown = ()
+
+        def showtraceback(self, error):
+            Shell.shown = error
+
+    monkeypatch.setattr("IPython.get_ipython", Shell)
+    explorer = make(lambda w, **_: card(1 / (w - 2)))
+
+    async def move():
+        browser(explorer.controls["w"], 2.0)
+        await asyncio.wait([explorer._task])
+        await asyncio.sleep(0)
+        browser(explorer.controls["w"], 3.0)  # and the widget goes on working
+        await explorer._task
+
+    asyncio.run(move())
+    assert Shell.shown[0] is ZeroDivisionError and explorer.note == "w is 1"
+
+
 def test_latest_value_wins():
     explorer = make()
 
