@@ -154,6 +154,7 @@ def bench(
     from lecture_lib.tooling import benching
 
     missed = 0
+    print(benching.conditions(), flush=True)
     for name in names or benching.names():
         for measurement in benching.run(name):
             print(measurement, flush=True)

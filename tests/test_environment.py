@@ -80,3 +80,11 @@ def test_links_of_the_papers_lead_somewhere():
         targets = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
         missing = [target for target in targets if "://" not in target and not (ROOT / target).exists()]
         assert not missing, f"{page.name} links to {missing}"
+
+
+def test_the_example_of_the_readme_runs():
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["points"].shape == (512, 2)
+    assert names["points"][:, 0].abs().mean() > 1.5, "the points lie on both modes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from importlib import import_module
 
 from lecture_lib import benchmarks
 from lecture_lib.errors import UnknownNameError
+from lecture_lib.tooling.execute import cores
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,13 @@ class Measurement:
     def __str__(self) -> str:
         bar = "" if self.bar is None else f"   bar {self.bar:g} {self.unit}: {'holds' if self.within else 'MISSED'}"
         return f"{self.what:<58} {self.value:>9.3g} {self.unit}{bar}"
+
+
+def conditions() -> str:
+    """One line on the machine; times taken while other programs run are upper bounds, and it says so."""
+    load = os.getloadavg()[0]
+    busy = " (busy with other programs: times are upper bounds)" if load > 0.7 else ""
+    return f"{cores()} CPU cores, load {load:.1f}{busy}"
 
 
 def names() -> list[str]:
