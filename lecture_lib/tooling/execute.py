@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ else:
     _peak = _r.getrusage(_r.RUSAGE_SELF).ru_maxrss * (1 if _s.platform == "darwin" else 1024)
 print(_peak)
 """
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # tracebacks of notebooks come with colours, also where nobody can see them
 
 
 class CellFailedError(CourseError):
@@ -81,6 +83,6 @@ def execute(book: Notebook, *, timeout: float = 600, on_cell: Callable[[int, int
                 if on_cell and index < count:
                     on_cell(index + 1, count)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        raise CellFailedError(f"{book.name}, cell {index + 1} of {count}: {error}") from error
+        raise CellFailedError(f"{book.name}, cell {index + 1} of {count}: {COLOUR.sub('', str(error))}") from error
     peak = int(nb.cells.pop().outputs[0].text)
     return Execution(nb, Cost(seconds, peak / 1e9, cores()))
