@@ -18,7 +18,7 @@ def bundle(picture: Any, alt: str) -> tuple[dict[str, Any], dict[str, Any]]:
     width, height = as_picture(png).size
     data = {"image/png": base64.b64encode(png).decode("ascii"), "text/plain": alt}
     # Lab paints pictures on a light card in its dark theme when told that they need one.
-    return data, {"image/png": {"alt": alt, "width": width, "height": height}, "needs_background": "light"}
+    return data, {"image/png": {"alt": alt, "width": width, "height": height, "needs_background": "light"}}
 
 
 def show(picture: Any, *, caption: str = "", alt: str) -> None:

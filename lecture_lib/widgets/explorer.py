@@ -139,9 +139,9 @@ class Explorer:
 
     def described(self) -> str:
         """The current picture in words: alternative text, settings and numbers."""
-        settings = ", ".join(
-            f"{control.description or name} = {control.value}" for name, control in self.controls.items()
-        )
+        # A drop-down list carries the words of its value as ``label``; other controls show the value itself.
+        shown = {c.description: getattr(c, "label", c.value) for c in self.controls.values()}
+        settings = ", ".join(f"{name} = {value}" for name, value in shown.items())
         return f"{self.alt} Settings: {settings}. {self.note}".strip()
 
     def _ipython_display_(self) -> None:
