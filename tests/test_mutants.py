@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from mutants import MUTANTS, ROOT
+from mutants import HINTS, MUTANTS, ROOT
 
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -14,6 +14,10 @@ def test_mutants_still_apply(name):
     mutant = MUTANTS[name]
     assert mutant.before in (ROOT / mutant.file).read_text()
     assert all((ROOT / "tests" / f"{suite}.py").is_file() for suite in mutant.suites)
+
+
+def test_hints_belong_to_mutants():
+    assert HINTS.keys() <= MUTANTS.keys()
 
 
 @pytest.mark.slow
