@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "lecture_lib"
@@ -90,3 +92,10 @@ def test_no_error_is_swallowed_whole():
 def test_nothing_is_left_for_later():
     words = ("TODO", "FIXME", "XXX", "NotImplementedError")
     assert not [(name, word) for name, text in FILES.items() for word in words if word in text]
+
+
+def test_ruff_is_content():
+    for command in (["check"], ["format", "--check"]):
+        line = [sys.executable, "-m", "ruff", *command, "--no-cache", str(PACKAGE.parent)]
+        result = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout
