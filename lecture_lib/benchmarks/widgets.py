@@ -11,7 +11,7 @@ from lecture_lib.tooling.benching import Measurement
 
 BAR = 150.0  # milliseconds, median
 SCALES = [2.25 + 0.25 * index for index in range(20)]  # each one new, so that no picture comes from memory
-SHARES = [0.05 * index for index in range(12)]
+SHARES = [0.01 + 0.05 * index for index in range(12)]
 WARM_UP = 3
 
 
