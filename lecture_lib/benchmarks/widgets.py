@@ -39,7 +39,9 @@ def _others() -> Iterator[Measurement]:
         "repairs: a new row of 10, 16 steps", _median(widgets.repairs_explorer(), "strength", SHARES), "ms"
     )
     conventions = widgets.two_conventions()
-    yield Measurement("conventions: 3 new rows of 10", _median(conventions, "w", [0.5 * k for k in range(8)]), "ms")
+    yield Measurement(
+        "conventions: 3 new rows of 10", _median(conventions, "w", [0.25 + 0.5 * k for k in range(8)]), "ms"
+    )
     yield Measurement("mixture playground: 2 x 3000 samples", _median(widgets.mixture_playground(), "w", SCALES), "ms")
     yield Measurement("negative prompt: 3000 samples", _median(widgets.negative_prompt(), "w", SCALES), "ms")
     yield Measurement("parallelogram", _median(widgets.parallelogram_explorer(), "w", SCALES), "ms")
