@@ -35,7 +35,7 @@ TEXT = r"""# %% [markdown]
 # ## Section
 # $$\nabla\log p_w = w\,\nabla\log p \tag{L2.1}$$
 #
-# Inline $\alpha_t < \sigma_t$, and a price of \$5.
+# Inline $\alpha_t < \sigma_t$, and a price of \$5. See [the lab](toy_lab.ipynb#part).
 
 """
 CODE = """# %%
@@ -218,6 +218,7 @@ def test_a_page_stands_alone(built, tmp_path):
     assert "toy_lecture.html" in index.read_text(encoding="utf-8")
     assert "Lecture 9" in index.read_text(encoding="utf-8")
     assert "output_widget_view" not in html and "data:image/png;base64," in html
+    assert 'href="toy_lab.html#part"' in html
     assert "price of $5" in html and '<span class="number">(L2.1)</span>' in html
 
 

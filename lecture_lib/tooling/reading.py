@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 HEADING = re.compile(r"<h([1-3])>(.*?)</h\1>", re.DOTALL)
+LINK = re.compile(r'href="([^":/]+)\.ipynb(#[^"]*)?"')  # from one notebook to another; pages link to pages
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 
 
@@ -37,7 +38,7 @@ def render(nb: NotebookNode, name: str) -> Page:
     """Turn an executed notebook into a page (the notebook itself is left as it is)."""
     exporter = _exporter()
     body, _ = exporter.from_notebook_node(_without_widgets(nb))
-    body, contents = _with_contents(body)
+    body, contents = _with_contents(LINK.sub(r'href="\1.html\2"', body))
     text = "\n\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
     title = _plain(found[1]) if (found := TITLE.search(text)) else name
     html = _template("page.html").substitute(
