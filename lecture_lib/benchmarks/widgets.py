@@ -48,8 +48,9 @@ def _others() -> Iterator[Measurement]:
 
 
 def _median(explorer: Any, name: str, values: list[float]) -> float:
-    """Median milliseconds over the values, the first few left out: they also pay for lazy imports."""
-    return statistics.median([_milliseconds(explorer, name, value) for value in values][WARM_UP:])
+    """Median milliseconds over the values not yet drawn, the first few left out: they also pay for lazy imports."""
+    fresh = [value for value in values if value != explorer.values[name]]
+    return statistics.median([_milliseconds(explorer, name, value) for value in fresh][WARM_UP:])
 
 
 def _milliseconds(explorer: Any, name: str, value: float) -> float:
