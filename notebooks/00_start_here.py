@@ -20,7 +20,7 @@
 
 # %% [markdown]
 # ## Thirty seconds
-# Below, a diffusion transformer with under a million parameters draws sixteen digits, from noise, whenever you move
+# Below, a diffusion transformer with under a million parameters draws digits, from noise, whenever you move
 # something. *w* is the **guidance scale**: how hard the picture is pushed towards its class. Try 0, 1 and 8.
 
 # %%

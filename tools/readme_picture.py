@@ -44,7 +44,7 @@ def laws() -> object:
         viz.Curve(tilted_gaussian(p, p_c, w).density(x), "the density you are told, $p_w$", viz.EXACT, dashed=True),
     ]
     histograms = [
-        viz.Histogram(sde, "what the guided SDE draws", viz.STUDENT),
+        viz.Histogram(sde, "what the guided SDE draws", viz.GUIDED, hollow=True),
         viz.Histogram(ode, "what the guided ODE draws", viz.GUIDED),
     ]
     title = "... but which distribution is that? (w = 3)"
