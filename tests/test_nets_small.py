@@ -75,3 +75,12 @@ def test_classifiers():
     net = FeatureNetwork()
     assert net(x).shape == (3, 10) and net.features(x).shape == (3, 64) and (net.features(x) >= 0).all()
     assert torch.allclose(net(x), net.leave(net.features(x)))
+
+
+def test_unet_skip_connection_carries_the_details():
+    """With the path through the lower resolution cut, the image still reaches the output."""
+    net = shaken(UNet(1, width=8, heads=2))
+    net.grow.weight.data.zero_()
+    x, t = torch.randn(2, 1, 8, 8, generator=G), torch.tensor([100.0, 100.0])
+    change = (net(x, t) - net(-x, t)).abs().amax(dim=(1, 2, 3))
+    assert (change > 1e-3).all()

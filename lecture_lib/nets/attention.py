@@ -21,15 +21,15 @@ AttentionKernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def fused_attention(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h m d"], v: Float[Tensor, "b h m d"]
-) -> Float[Tensor, "b h n d"]:
+    q: Float[Tensor, " b h n d"], k: Float[Tensor, " b h m d"], v: Float[Tensor, " b h m d"]
+) -> Float[Tensor, " b h n d"]:
     """Attention by PyTorch's fused kernel: fast, but closed to forward-mode differentiation."""
     return F.scaled_dot_product_attention(q, k, v)
 
 
 def explicit_attention(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h m d"], v: Float[Tensor, "b h m d"]
-) -> Float[Tensor, "b h n d"]:
+    q: Float[Tensor, " b h n d"], k: Float[Tensor, " b h m d"], v: Float[Tensor, " b h m d"]
+) -> Float[Tensor, " b h n d"]:
     """Attention in three lines: equal to ``fused_attention`` up to rounding, and open to ``torch.func.jvp``."""
     logits = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (b, h, n, m)
     weights = torch.softmax(logits, dim=-1)
@@ -50,8 +50,8 @@ class QKNorm(nn.Module):
         self.eps = eps
 
     def forward(
-        self, q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h m d"]
-    ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h m d"]]:
+        self, q: Float[Tensor, " b h n d"], k: Float[Tensor, " b h m d"]
+    ) -> tuple[Float[Tensor, " b h n d"], Float[Tensor, " b h m d"]]:
         return self.unit(q) * self.q_gain, self.unit(k) * self.k_gain
 
     def unit(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
@@ -81,12 +81,12 @@ class MultiHeadAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    def forward(self, x: Float[Tensor, " b n d"]) -> Float[Tensor, " b n d"]:
         q, k, v = (self.split(part) for part in self.qkv(x).chunk(3, dim=-1))  # 3 x (b, h, n, d/h)
         if self.qk_norm is not None:
             q, k = self.qk_norm(q, k)
         return self.out(self.kernel(q, k, v).transpose(1, 2).flatten(2))
 
-    def split(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n k"]:
+    def split(self, x: Float[Tensor, " b n d"]) -> Float[Tensor, " b h n k"]:
         """Cut the width into heads: (b, n, d) -> (b, h, n, d/h)."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -33,7 +33,7 @@ class NoisyClassifier(nn.Module):
         self.norm = nn.GroupNorm(GROUPS, low)
         self.leave = nn.Linear(low, n_classes)
 
-    def forward(self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]) -> Float[Tensor, "b k"]:
+    def forward(self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " b"]) -> Float[Tensor, " b k"]:
         c = self.time(t)
         x = self.high(self.enter(x), c)
         x = self.attention(self.low(self.shrink(x), c))
@@ -60,9 +60,9 @@ class FeatureNetwork(nn.Module):
         self.penultimate = nn.Linear(8 * width, dim)
         self.leave = nn.Linear(dim, n_classes)
 
-    def features(self, x: Float[Tensor, "b c 8 8"]) -> Float[Tensor, "b d"]:
+    def features(self, x: Float[Tensor, " b c 8 8"]) -> Float[Tensor, " b d"]:
         """The penultimate layer, after its ReLU: (b, 64), never negative."""
         return F.relu(self.penultimate(self.body(x)))
 
-    def forward(self, x: Float[Tensor, "b c 8 8"]) -> Float[Tensor, "b k"]:
+    def forward(self, x: Float[Tensor, " b c 8 8"]) -> Float[Tensor, " b k"]:
         return self.leave(self.features(x))

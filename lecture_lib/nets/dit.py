@@ -13,19 +13,19 @@ from lecture_lib.nets.attention import AttentionKernel, MultiHeadAttention, fuse
 from lecture_lib.nets.embeddings import TimestepEmbedding, positions_2d
 
 
-def patchify(x: Float[Tensor, "b c h w"], patch: int) -> Float[Tensor, "b n k"]:
+def patchify(x: Float[Tensor, " b c h w"], patch: int) -> Float[Tensor, " b n k"]:
     """Cut images into patches: token n = (i, j) row by row, features in the order (row, column, channel)."""
     return rearrange(x, "b c (i p) (j q) -> b (i j) (p q c)", p=patch, q=patch)
 
 
-def unpatchify(tokens: Float[Tensor, "b n k"], patch: int, height: int) -> Float[Tensor, "b c h w"]:
+def unpatchify(tokens: Float[Tensor, " b n k"], patch: int, height: int) -> Float[Tensor, " b c h w"]:
     """Exact inverse of ``patchify`` for images of the given height."""
     return rearrange(tokens, "b (i j) (p q c) -> b c (i p) (j q)", i=height // patch, p=patch, q=patch)
 
 
 def modulate(
-    x: Float[Tensor, "b n d"], shift: Float[Tensor, "b 1 d"], scale: Float[Tensor, "b 1 d"]
-) -> Float[Tensor, "b n d"]:
+    x: Float[Tensor, " b n d"], shift: Float[Tensor, " b 1 d"], scale: Float[Tensor, " b 1 d"]
+) -> Float[Tensor, " b n d"]:
     """x (1 + scale) + shift: the affine map of a normalisation, chosen by the condition."""
     return torch.addcmul(shift, x, 1 + scale)
 
@@ -38,7 +38,7 @@ class FeedForward(nn.Module):
         self.inner = nn.Linear(dim, int(ratio * dim))
         self.outer = nn.Linear(int(ratio * dim), dim)
 
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    def forward(self, x: Float[Tensor, " b n d"]) -> Float[Tensor, " b n d"]:
         return self.outer(F.gelu(self.inner(x), approximate="tanh"))
 
 
@@ -56,7 +56,7 @@ class DiTBlock(nn.Module):
         self.feed_forward = FeedForward(dim, ratio)
         self.modulation = nn.Linear(dim, 6 * dim)
 
-    def forward(self, x: Float[Tensor, "b n d"], c: Float[Tensor, "b d"]) -> Float[Tensor, "b n d"]:
+    def forward(self, x: Float[Tensor, " b n d"], c: Float[Tensor, " b d"]) -> Float[Tensor, " b n d"]:
         modulation = self.modulation(F.silu(c))[:, None]  # (b, 1, 6 d)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
         x = torch.addcmul(x, gate1, self.attention(modulate(self.norm1(x), shift1, scale1)))
@@ -72,7 +72,7 @@ class FinalLayer(nn.Module):
         self.modulation = nn.Linear(dim, 2 * dim)
         self.linear = nn.Linear(dim, features)
 
-    def forward(self, x: Float[Tensor, "b n d"], c: Float[Tensor, "b d"]) -> Float[Tensor, "b n k"]:
+    def forward(self, x: Float[Tensor, " b n d"], c: Float[Tensor, " b d"]) -> Float[Tensor, " b n k"]:
         shift, scale = self.modulation(F.silu(c))[:, None].chunk(2, dim=-1)
         return self.linear(modulate(self.norm(x), shift, scale))
 
@@ -134,8 +134,8 @@ class DiT(nn.Module):
             nn.init.zeros_(module.bias)
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: object | None = None
-    ) -> Float[Tensor, "b k h w"]:
+        self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " b"], cond: object | None = None
+    ) -> Float[Tensor, " b k h w"]:
         if x.shape[1:] != (self.channels, self.size, self.size):
             raise ShapeError(f"x must be (b, {self.channels}, {self.size}, {self.size}), got {tuple(x.shape)}")
         c = self.time(t)  # (b, dim)

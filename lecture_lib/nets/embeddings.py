@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lecture_lib.errors import RangeError, ShapeError
 
 
-def timestep_features(t: Float[Tensor, " b"], dim: int = 256, max_period: float = 10_000.0) -> Float[Tensor, "b d"]:
+def timestep_features(t: Float[Tensor, " b"], dim: int = 256, max_period: float = 10_000.0) -> Float[Tensor, " b d"]:
     """Sinusoidal features [cos(t w_k) | sin(t w_k)] with w_k = max_period^(-k / (dim/2)).
 
     Args:
@@ -35,7 +35,7 @@ def timestep_features(t: Float[Tensor, " b"], dim: int = 256, max_period: float 
     return torch.cat([phase.cos(), phase.sin()], dim=-1)
 
 
-def positions_2d(height: int, width: int, dim: int) -> Float[Tensor, "n d"]:
+def positions_2d(height: int, width: int, dim: int) -> Float[Tensor, " n d"]:
     """Fixed sin-cos table for a grid of height x width tokens, row by row; half of the width for each axis.
 
     PE(i, j) = [e(i) | e(j)],  e(p) = [sin p w | cos p w],  w_k = 10000^(-k / (dim/4)).
@@ -75,7 +75,7 @@ class TimestepEmbedding(nn.Module):
             nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
+    def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b d"]:
         features = timestep_features(self.scale * t, self.features)
         return self.mlp(features.to(self.mlp[0].weight.dtype))
 
@@ -92,7 +92,7 @@ class LabelEmbedding(nn.Module):
         self.table = nn.Embedding(n_classes + 1, dim)
         nn.init.normal_(self.table.weight, std=0.02)
 
-    def forward(self, labels: Int[Tensor, " b"] | None, batch: int) -> Float[Tensor, "b d"]:
+    def forward(self, labels: Int[Tensor, " b"] | None, batch: int) -> Float[Tensor, " b d"]:
         """Vectors of the labels; ``None`` stands for the null class throughout the batch.
 
         Raises:
@@ -129,7 +129,7 @@ class LabelAndScale(nn.Module):
         # 100: the scales 1 and 1.1 are as far apart as two network times that differ by 10.
         self.scale = TimestepEmbedding(dim, scale=100.0)
 
-    def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Float[Tensor, "b d"]:
+    def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Float[Tensor, " b d"]:
         cond = {} if cond is None else cond
         weight = self.label.table.weight
         w = cond.get("w")

@@ -22,7 +22,7 @@ class ResidualLayer(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Float[Tensor, "b d"], c: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+    def forward(self, x: Float[Tensor, " b d"], c: Float[Tensor, " b d"]) -> Float[Tensor, " b d"]:
         shift, scale = self.modulation(c).chunk(2, dim=-1)
         hidden = self.inner(self.norm(x)) * (1 + scale) + shift
         return x + self.outer(F.silu(hidden))
@@ -48,8 +48,8 @@ class TimeMLP(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(
-        self, x: Float[Tensor, "b f"], t: Float[Tensor, " b"], cond: Int[Tensor, " b"] | None = None
-    ) -> Float[Tensor, "b f"]:
+        self, x: Float[Tensor, " b f"], t: Float[Tensor, " b"], cond: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, " b f"]:
         c = self.time(t)
         if self.label is not None:
             c = c + self.label(cond, len(x))

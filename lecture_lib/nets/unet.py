@@ -32,7 +32,7 @@ class ResBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
 
-    def forward(self, x: Float[Tensor, "b c h w"], c: Float[Tensor, "b d"]) -> Float[Tensor, "b k h w"]:
+    def forward(self, x: Float[Tensor, " b c h w"], c: Float[Tensor, " b d"]) -> Float[Tensor, " b k h w"]:
         hidden = self.conv1(F.silu(self.norm1(x)))
         scale, shift = self.modulation(F.silu(c))[:, :, None, None].chunk(2, dim=1)
         hidden = self.norm2(hidden) * (1 + scale) + shift
@@ -49,7 +49,7 @@ class SpatialAttention(nn.Module):
         nn.init.zeros_(self.attention.out.weight)
         nn.init.zeros_(self.attention.out.bias)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def forward(self, x: Float[Tensor, " b c h w"]) -> Float[Tensor, " b c h w"]:
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # (b, h*w, c)
         return x + self.attention(tokens).transpose(1, 2).reshape(x.shape)
 
@@ -93,8 +93,8 @@ class UNet(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Int[Tensor, " b"] | None = None
-    ) -> Float[Tensor, "b c h w"]:
+        self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " b"], cond: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, " b c h w"]:
         if x.ndim != 4 or x.shape[-1] % 2 or x.shape[-2] % 2:
             raise ShapeError(f"x must be images (b, c, h, w) with even h and w, got {tuple(x.shape)}")
         c = self.time(t)

@@ -1,6 +1,6 @@
 """The zoo: recipes as plain objects, and the small weights they give, checked whenever they are opened."""
 
-from lecture_lib.zoo.evaluate import Row, evaluate
+from lecture_lib.zoo.evaluate import Row, evaluate, summary
 from lecture_lib.zoo.library import install, judge, load, names, recipe, status
 from lecture_lib.zoo.models import NoiseAwareClassifier
 from lecture_lib.zoo.recipe import Recipe
@@ -17,5 +17,6 @@ __all__ = [
     "names",
     "recipe",
     "status",
+    "summary",
     "train",
 ]

@@ -40,7 +40,7 @@ class NoiseAwareClassifier(nn.Module):
         super().__init__()
         self.network, self.path = network, path
 
-    def forward(self, x_t: Float[Tensor, "b *d"], t: Float[Tensor, " b"]) -> Float[Tensor, "b k"]:
+    def forward(self, x_t: Float[Tensor, " b *d"], t: Float[Tensor, " b"]) -> Float[Tensor, " b k"]:
         """Logits of the classes at path time ``t`` (b,)."""
         t = check_times("t", t, len(x_t)).double()
         return self.network(x_t, thousand(self.path, t).to(x_t.dtype))
@@ -57,7 +57,7 @@ class GivenLabel:
     classifier: NoiseAwareClassifier
     label: Int[Tensor, " *b"]
 
-    def __call__(self, x_t: Float[Tensor, "b *d"], t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    def __call__(self, x_t: Float[Tensor, " b *d"], t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         log_p = F.log_softmax(self.classifier(x_t, t), dim=-1)
         label = self.label.to(x_t.device).expand(len(x_t))
         return log_p.gather(1, label[:, None])[:, 0]
