@@ -159,4 +159,5 @@ def legend(ax: Axes, place: str = "inside") -> None:
     elif place == "right":
         ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
     else:
-        ax.figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        pair = 2 * (max(map(len, labels)) * 7 + 55)  # pixels that two columns of this font need
+        ax.figure.legend(handles, labels, loc="outside lower center", ncols=2 if pair <= ax.figure.bbox.width else 1)
