@@ -144,6 +144,9 @@ class Trigonometric(Path):
     def sigma(self, t):
         return torch.sin(t)
 
+    def slopes(self, t):
+        return -torch.sin(t), torch.cos(t)
+
     def time_of(self, lam):
         return torch.atan(torch.exp(-lam.double()))
 
@@ -224,6 +227,9 @@ class EDM(Path):
 
     def sigma(self, t):
         return t * 1.0
+
+    def slopes(self, t):
+        return torch.zeros_like(t), torch.ones_like(t)
 
     def time_of(self, lam):
         return torch.exp(-lam.double()).clamp(max=self.t_max)

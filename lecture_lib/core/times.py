@@ -30,7 +30,7 @@ def _draw(kind, n: int, generator: torch.Generator | None, device) -> Tensor:
 
 @dataclass(frozen=True)
 class UniformTimes:
-    """``t`` uniform in [low, high] on the path's clock."""
+    """``t`` uniform in [low, high] on the path's clock; where that does not end at 1, give ``high=path.t_max``."""
 
     low: float = 0.0
     high: float = 1.0

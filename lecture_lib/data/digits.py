@@ -21,7 +21,7 @@ EVERY = 5  # within each class, one image in five is a test image
 class LabelledImages:
     """Images (n, 1, 8, 8) in [-1, 1], float32, with their labels (n,), int64."""
 
-    images: Float[Tensor, "n 1 8 8"]
+    images: Float[Tensor, " n 1 8 8"]
     labels: Int[Tensor, " n"]
 
     def __len__(self) -> int:
@@ -31,7 +31,7 @@ class LabelledImages:
         """The same images on another device."""
         return LabelledImages(self.images.to(device), self.labels.to(device))
 
-    def of(self, label: int) -> Float[Tensor, "n 1 8 8"]:
+    def of(self, label: int) -> Float[Tensor, " n 1 8 8"]:
         """The images of one class."""
         return self.images[self.labels == label]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lecture_lib.tensors import check_count, check_number
 
-Points = Float[Tensor, "n 2"]
+Points = Float[Tensor, " n 2"]
 
 
 def _uniform(n: int, generator: torch.Generator | None, *more: int) -> Tensor:
@@ -74,7 +74,7 @@ def spirals(
 
 def labelled_mixture(
     n: int,
-    means: Float[Tensor, "k 2"],
+    means: Float[Tensor, " k 2"],
     *,
     std: float = 0.3,
     weights: Float[Tensor, " k"] | None = None,

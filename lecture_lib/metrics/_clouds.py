@@ -10,8 +10,8 @@ from lecture_lib.tensors import check_batch
 
 
 def two_clouds(
-    x: Float[Tensor, "n *d"], y: Float[Tensor, "m *d"], least: int = 2
-) -> tuple[Float[Tensor, "n k"], Float[Tensor, "m k"]]:
+    x: Float[Tensor, " n *d"], y: Float[Tensor, " m *d"], least: int = 2
+) -> tuple[Float[Tensor, " n k"], Float[Tensor, " m k"]]:
     """Both clouds flattened to (n, k) and (m, k), in float64.
 
     Raises:

@@ -14,7 +14,7 @@ Features = Callable[[Tensor], Tensor]
 
 
 def frechet_gaussians(
-    mean1: Float[Tensor, " d"], cov1: Float[Tensor, "d d"], mean2: Float[Tensor, " d"], cov2: Float[Tensor, "d d"]
+    mean1: Float[Tensor, " d"], cov1: Float[Tensor, " d d"], mean2: Float[Tensor, " d"], cov2: Float[Tensor, " d d"]
 ) -> Float[Tensor, ""]:
     """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), the squared 2-Wasserstein distance of two Gaussians.
 
@@ -28,7 +28,7 @@ def frechet_gaussians(
 
 
 @torch.no_grad()
-def frechet_distance(x: Float[Tensor, "n *d"], y: Float[Tensor, "m *d"], features: Features | None = None) -> float:
+def frechet_distance(x: Float[Tensor, " n *d"], y: Float[Tensor, " m *d"], features: Features | None = None) -> float:
     """Frechet distance of two sets of samples, in ``features(x)`` or in the samples themselves.
 
     It is biased upwards for few samples (two draws from the *same* 64-d Gaussian are 21 apart with n = 100 and
@@ -47,7 +47,7 @@ def frechet_distance(x: Float[Tensor, "n *d"], y: Float[Tensor, "m *d"], feature
     return float(frechet_gaussians(x.mean(0), _covariance(x), y.mean(0), _covariance(y)))
 
 
-def _covariance(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
+def _covariance(x: Float[Tensor, " n d"]) -> Float[Tensor, " d d"]:
     """Unbiased covariance (torch.cov would return a scalar for d = 1)."""
     centred = x - x.mean(0)
     return centred.T @ centred / (len(x) - 1)

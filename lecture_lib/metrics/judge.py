@@ -21,21 +21,21 @@ class Judge:
     generator cannot be expected to please it more often than real images do, save by drawing only typical ones.
     """
 
-    def __init__(self, images: Float[Tensor, "n *d"], labels: Int[Tensor, " n"]) -> None:
+    def __init__(self, images: Float[Tensor, " n *d"], labels: Int[Tensor, " n"]) -> None:
         from sklearn.svm import SVC  # heavy, and only judges need it
 
         self.machine = SVC(C=10.0, gamma="scale").fit(_pixels(images), labels.cpu().numpy())
 
-    def predict(self, images: Float[Tensor, "n *d"]) -> Int[Tensor, " n"]:
+    def predict(self, images: Float[Tensor, " n *d"]) -> Int[Tensor, " n"]:
         """The class of every image; pixels are clipped to [-1, 1] first, as they would be for display."""
         return torch.from_numpy(self.machine.predict(_pixels(images))).to(images.device)
 
-    def accuracy(self, images: Float[Tensor, "n *d"], labels: Int[Tensor, " n"]) -> float:
+    def accuracy(self, images: Float[Tensor, " n *d"], labels: Int[Tensor, " n"]) -> float:
         """Share of images in which the judge sees the class they were asked to show."""
         if labels.shape != (len(images),):
             raise ShapeError(f"labels: got shape {tuple(labels.shape)}, expected ({len(images)},)")
         return float((self.predict(images) == labels.to(images.device)).double().mean())
 
 
-def _pixels(images: Float[Tensor, "n *d"]):
+def _pixels(images: Float[Tensor, " n *d"]):
     return check_batch("images", images).detach().flatten(1).clamp(-1, 1).double().cpu().numpy()

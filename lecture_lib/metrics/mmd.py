@@ -24,7 +24,7 @@ class GaussianKernel:
     def __post_init__(self) -> None:
         check_number("bandwidth", self.bandwidth, low=1e-12)
 
-    def __call__(self, x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    def __call__(self, x: Float[Tensor, " n d"], y: Float[Tensor, " m d"]) -> Float[Tensor, " n m"]:
         return torch.exp(-0.5 * (torch.cdist(x, y) / self.bandwidth).square())
 
 
@@ -34,17 +34,17 @@ class PolynomialKernel:
 
     degree: int = 3
 
-    def __call__(self, x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    def __call__(self, x: Float[Tensor, " n d"], y: Float[Tensor, " m d"]) -> Float[Tensor, " n m"]:
         return (x @ y.T / x.shape[1] + 1.0) ** self.degree
 
 
-def median_bandwidth(x: Float[Tensor, "n *d"]) -> float:
+def median_bandwidth(x: Float[Tensor, " n *d"]) -> float:
     """Median distance between the samples: the usual choice of bandwidth (at most 2000 samples are looked at)."""
     return float(torch.pdist(x.detach()[:2000].flatten(1).double()).median())
 
 
 @torch.no_grad()
-def mmd2(x: Float[Tensor, "n *d"], y: Float[Tensor, "m *d"], kernel: Kernel | None = None) -> float:
+def mmd2(x: Float[Tensor, " n *d"], y: Float[Tensor, " m *d"], kernel: Kernel | None = None) -> float:
     """Squared MMD by the U-statistic: pairs of a sample with itself are left out, so that it is unbiased.
 
     E k(x, x') + E k(y, y') - 2 E k(x, y). For equal distributions it scatters around 0 and may be negative.
@@ -61,6 +61,6 @@ def mmd2(x: Float[Tensor, "n *d"], y: Float[Tensor, "m *d"], kernel: Kernel | No
     return float(_off_diagonal_mean(kernel(x, x)) + _off_diagonal_mean(kernel(y, y)) - 2 * kernel(x, y).mean())
 
 
-def _off_diagonal_mean(gram: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
+def _off_diagonal_mean(gram: Float[Tensor, " n n"]) -> Float[Tensor, ""]:
     n = len(gram)
     return (gram.sum() - gram.trace()) / (n * (n - 1))

@@ -31,7 +31,7 @@ class FidelityDiversity:
 
 
 @torch.no_grad()
-def fidelity_diversity(real: Float[Tensor, "n *d"], fake: Float[Tensor, "m *d"], k: int = 3) -> FidelityDiversity:
+def fidelity_diversity(real: Float[Tensor, " n *d"], fake: Float[Tensor, " m *d"], k: int = 3) -> FidelityDiversity:
     """Precision, recall, density and coverage of ``fake`` against ``real``.
 
     The ball of a sample reaches to its k-th nearest neighbour among its own kind, itself not counted.
@@ -59,7 +59,7 @@ def fidelity_diversity(real: Float[Tensor, "n *d"], fake: Float[Tensor, "m *d"],
     )
 
 
-def _radii(x: Float[Tensor, "n d"], k: int) -> Float[Tensor, " n"]:
+def _radii(x: Float[Tensor, " n d"], k: int) -> Float[Tensor, " n"]:
     """Distance of each sample to its k-th nearest neighbour."""
     distances = torch.cdist(x, x).fill_diagonal_(torch.inf)
     return distances.kthvalue(k, dim=1).values

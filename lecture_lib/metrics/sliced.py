@@ -12,8 +12,8 @@ from lecture_lib.tensors import check_count
 
 @torch.no_grad()
 def sliced_wasserstein(
-    x: Float[Tensor, "n *d"],
-    y: Float[Tensor, "m *d"],
+    x: Float[Tensor, " n *d"],
+    y: Float[Tensor, " m *d"],
     *,
     directions: int = 256,
     generator: torch.Generator | None = None,
@@ -35,7 +35,7 @@ def sliced_wasserstein(
     return float(wasserstein_1d(x @ axes, y @ axes).mean())
 
 
-def wasserstein_1d(x: Float[Tensor, "n k"], y: Float[Tensor, "m k"]) -> Float[Tensor, " k"]:
+def wasserstein_1d(x: Float[Tensor, " n k"], y: Float[Tensor, " m k"]) -> Float[Tensor, " k"]:
     """Squared 2-Wasserstein distance on the line, one per column: the squared gap between quantile functions.
 
     Both quantile functions are step functions; the integral runs over the union of their steps, so it is exact for

@@ -16,7 +16,7 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 
 @torch.no_grad()
 def straightness(
-    velocity: Velocity, x: Float[Tensor, "b *d"], *, steps: int = 64, start: float = 1.0, end: float = 0.0
+    velocity: Velocity, x: Float[Tensor, " b *d"], *, steps: int = 64, start: float = 1.0, end: float = 0.0
 ) -> Float[Tensor, " b"]:
     """S = int |(Z_1 - Z_0) - v(Z_t, t)|^2 dt along the trajectory of each sample; 0 if it is straight and uniform.
 

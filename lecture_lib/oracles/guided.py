@@ -29,7 +29,7 @@ class Gaussian:
 
     def __post_init__(self):
         check_number("mean", self.mean)
-        check_number("var", self.var, 1e-12)
+        check_number("var", self.var, 1e-300)  # strong guidance makes needles: 0.25^w
 
     def density(self, x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """``p(x)``."""

@@ -39,7 +39,7 @@ _EVERY = 10  # long runs show themselves after every tenth step
 class Batch:
     """Digits with what they were asked to be and what they cost."""
 
-    images: Float[Tensor, "b 1 8 8"]
+    images: Float[Tensor, " b 1 8 8"]
     labels: Int[Tensor, " b"]
     nfe: int
 
@@ -73,7 +73,7 @@ def wanted(label: int) -> Int[Tensor, " b"]:
     return torch.arange(2 * CLASSES) % CLASSES if label == ALL else torch.full((16,), label)
 
 
-def starting_noise(seed: int, n: int) -> tuple[Float[Tensor, "n 1 8 8"], torch.Generator]:
+def starting_noise(seed: int, n: int) -> tuple[Float[Tensor, " n 1 8 8"], torch.Generator]:
     """The noise of a seed, and the generator that goes on with it for stochastic samplers."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(n, 1, 8, 8, generator=generator), generator
@@ -138,7 +138,7 @@ def guidance_sweep() -> Explorer:
         sweep_scenes,
         controls,
         caption="Go from w = 0 (any digit) over w = 1 (the class, sometimes) to w = 3, then on to 12: strokes turn "
-        "white, then identical. Same seed, same noise, so only guidance moves.",
+        "hard, then unlike any handwriting. Same seed, same noise, so only guidance moves.",
         alt="A grid of generated 8 by 8 digits, one class per column.",
     )
 
