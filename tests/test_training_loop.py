@@ -49,6 +49,7 @@ def test_equals_the_loop_written_by_hand():
             clip=0.5,
         )
     )
+    assert len(steps) == 30
     g = seeded(2)
     for i in range(30):
         index = torch.randint(64, (8,), generator=g)
@@ -166,3 +167,15 @@ def test_ema_forgets_its_random_start():
     assert (ema.average.weight - target.weight).abs().max() < 0.01  # a plain 0.999 would still be 0.95 away
     with pytest.raises(RangeError):
         Ema(model, 1.0)
+
+
+def test_ema_warm_up_by_hand():
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.zero_()
+    ema = Ema(model, 0.25)
+    model.weight.data.fill_(1.0)
+    expected = 0.0
+    for n, decay in enumerate((1 / 10, 2 / 11, 0.25, 0.25)):  # (1 + n)/(10 + n), until 0.25 is smaller
+        ema.update(model)
+        expected = decay * expected + (1 - decay)
+        assert float(ema.average.weight) == pytest.approx(expected) and ema.updates == n + 1

@@ -130,6 +130,19 @@ def test_round_trip_and_no_leftovers(saved):
     assert [p.name for p in path.parent.iterdir()] == ["run.ckpt"]
 
 
+def test_a_failed_write_leaves_the_old_checkpoint_and_no_debris(saved, monkeypatch):
+    path, _ = saved
+    before, full = path.read_bytes(), OSError("no space left on device")
+
+    def fail(*_):
+        raise full
+
+    monkeypatch.setattr(checkpoint.os, "replace", fail)
+    with pytest.raises(OSError, match="no space"):
+        save(path, 13, model_and_parts(1)[1], torch.Generator())
+    assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["run.ckpt"]
+
+
 def damaged(data: bytes) -> dict[str, bytes]:
     middle = len(data) // 2
     pickle_of_others = b"PK\x03\x04" + data[60:]

@@ -42,6 +42,9 @@ def test_interrupted_and_uninterrupted_runs_are_the_same_bits(tmp_path):
     assert numbers[-1] == 12 and len(losses) == 12
     whole, parts = final(tmp_path / "whole"), final(tmp_path / "parts")
     assert whole.keys() == parts.keys() and all(torch.equal(whole[k], parts[k]) for k in whole)
+    name = "network.time.mlp.0.weight"
+    fresh, last, average = initial(TINY).state_dict()[name], whole[name], whole[f"ema {name}"]
+    assert not torch.equal(average, fresh) and not torch.equal(average, last)  # it follows, at a distance
     assert list(zoo.train(TINY, tmp_path / "whole")) == []  # finished: nothing left to do
     afresh = next(zoo.train(TINY, tmp_path / "whole", resume=False))
     assert afresh.number == 1 and afresh.loss == losses[0]
