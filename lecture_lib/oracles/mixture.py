@@ -28,6 +28,9 @@ class GaussianMixture:
         covs: ``(k,)`` variances (isotropic) or ``(k, d, d)`` covariances of the flattened event; positive definite.
         labels: ``(k,)`` whole numbers, for ``given`` and ``log_prob_label``; None for no classes.
     All arithmetic runs in the dtype of ``means``; float64 recommended.
+
+    ``variances`` ``(k, d)`` and ``axes`` ``(k, d, d)`` hold the eigenvalues of each covariance, rising, and their
+    directions as columns: not the variances along the coordinate axes.
     """
 
     def __init__(

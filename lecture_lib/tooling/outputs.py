@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-QUANTIZE_ABOVE = 60_000  # bytes; below that, a picture keeps every colour it has
+QUANTIZE_ABOVE = 30_000  # bytes; below that, a picture keeps every colour it has
 
 
 def tidy(nb: NotebookNode) -> NotebookNode:
