@@ -25,8 +25,8 @@ def clipped(denoise: Denoise, bound: float = 1.0) -> Denoise:
 def thresholded(denoise: Denoise, percentile: float = 0.995) -> Denoise:
     """Dynamic thresholding: clip x0 at its own ``percentile`` s of absolute values, and divide by s, if s > 1.
 
-    Per sample (Saharia et al. 2022, Imagen, Sec. 2.3): saturated pixels move inward instead of sticking at the edge. The default
-    is meant for large images; of 64 pixels it is nearly the maximum, there 0.9 does what the paper means.
+    Per sample (Saharia et al. 2022, Imagen, Sec. 2.3): saturated pixels move inward instead of sticking at the edge.
+    The default is meant for large images; of 64 pixels it is nearly the maximum, there 0.9 does what the paper means.
     """
     percentile = check_number("percentile", percentile, 0, 1)
 
