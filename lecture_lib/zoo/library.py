@@ -78,7 +78,7 @@ def install(source: Path | str, *, metrics: dict[str, object] | None = None, fol
         "recipe": described,
         "seed": mine.seed,
         "steps": content["step"],
-        "seconds": round(content["parts"]["stopwatch"]["seconds"], 1),
+        "seconds": round(content["parts"]["stopwatch"]["seconds"], 3),
         "metrics": metrics or {},
         "versions": versions(),
     }

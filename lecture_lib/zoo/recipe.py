@@ -155,9 +155,9 @@ class ClassifierRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureRecipe(Recipe):
-    """A classifier of clean images that lends its features; a little noise keeps it from fitting single pixels."""
+    """A classifier of clean images that lends its features; noise keeps it from fitting single pixels."""
 
-    noise: float = 0.2
+    noise: float = 0.5
 
     kind: ClassVar[str] = "features"
 
