@@ -26,7 +26,7 @@
 # - count what guidance costs, and what each saving gives up;
 # - read guidance as a predictor and a corrector, and compose concepts with AND and NOT against a closed form.
 #
-# **Time** 105 min reading · runs in 103 s · peak memory 0.6 GB (2 CPU cores)
+# **Time** 105 min reading · runs in 98 s · peak memory 0.6 GB (2 CPU cores)
 #
 # **You need** the lecture `L2_guidance_lecture`: $x_t=\alpha_t x_0+\sigma_t\epsilon$, $t=0$ is data, $w=1$ is the plain
 # conditional model. The sections go on counting where the lecture stopped: 4 build, 5 experiments, 6 frontier.
@@ -589,7 +589,7 @@ for b in (1, 16, 128):
 # something to improve. Our good network pleases the judge with every digit before any guidance. So the patient is
 # `digits-dit-weak`: smaller, stopped early, unsure of its classes, as big models are on big data. The good one serves as a control.
 #
-# - **fidelity**: share of digits in which the judge sees the class that was asked for (on real test digits it is right 98 % of the time);
+# - **fidelity**: share of digits in which the judge sees the class that was asked for (on real test digits it is right 99 % of the time);
 # - **diversity**: *coverage*, the share of real test digits with a generated one in their neighbourhood; and *recall*;
 # - **precision**: the share of generated digits in the neighbourhood of a real one;
 # - **Fréchet distance**: one number for everything, in 64 learned features. Biased for small samples: compare only equal sizes.
@@ -660,6 +660,8 @@ viz.legend(left, "below")
 viz.show(figure, caption="Bands: three seeds. Left: the judge likes every step up, coverage turns down early. Right: the distance has "
          "its minimum at a small w for the patient, and at w = 1 for the control, which guidance can only hurt.",
          alt="Judge accuracy, coverage and Frechet distance against guidance scale for two models.")  # fmt: skip
+
+# %%
 frechet = base.mean(1)[:, 4]
 best = WS[int(frechet.argmin())]
 print(f"patient: best Frechet distance at w = {best:g}")

@@ -453,6 +453,8 @@ noised = tilted_gaussian(p, p_c, w).var + noise_level**2
 
 verify("at sigma = 0 the two agree by construction", sharpened[0], noised[0], tol=1e-15)
 verify_less("at sigma = 1 they do not: p_w,t is far narrower than the noised p_w", sharpened[200], 0.7 * noised[200])
+
+# %%
 viz.show(
     viz.sweep(
         noise_level,
