@@ -56,9 +56,16 @@ def train(name: str, directory: Path, *, resume: bool, install: bool) -> None:
             bar.update(step.number - bar.n)
             bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
     if install:
-        print(f"installed in the zoo: {zoo.install(checkpoint)}")
+        print(f"installed in the zoo, with its measured figures: {_install(zoo, name, checkpoint)}")
     else:
         print(f"done: {checkpoint} (course train {name} --install puts it into the zoo)")
+
+
+def _install(zoo: ModuleType, name: str, checkpoint: Path) -> Path:
+    """Weights into the zoo, twice: the figures to embed are those of the installed weights."""
+    zoo.install(checkpoint)
+    rows = list(zoo.evaluate([name]))
+    return zoo.install(checkpoint, metrics=zoo.summary(rows))
 
 
 def _verdict(passed: bool) -> str:
