@@ -26,7 +26,7 @@
 # - compute in closed form what a guided sampler really produces, and show that it is *not* the sharpened density;
 # - predict where samples go as $w\to\infty$, when a negative prompt stops making sense, and what all of it costs.
 #
-# **Time** 90 min reading · runs in 26 s · peak memory 0.5 GB (2 CPU cores)
+# **Time** 90 min reading · runs in 25 s · peak memory 0.5 GB (2 CPU cores)
 #
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise,
 # $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is the plain conditional model.
@@ -166,7 +166,7 @@ verify_less("forgetting the 1 is a different picture", 0.01, (theirs(2.5) - ours
 # ### The lever
 # At every point $x$ and noise level there are two arrows: the score of everything, $s_\varnothing$, and the score of
 # your class, $s_c$. Guidance walks from the first tip to the second one **and keeps going**:
-# $s_w=s_\varnothing+w\,(s_c-s_\varnothing)$. Drag the point and the scale.
+# $s_w=s_\varnothing+w\,(s_c-s_\varnothing)$. Move the point and the scale.
 
 # %%
 widgets.parallelogram_explorer()

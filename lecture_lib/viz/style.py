@@ -6,6 +6,7 @@ readers; lines that share a picture also differ in line style or marker, so that
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import wraps
@@ -159,5 +160,6 @@ def legend(ax: Axes, place: str = "inside") -> None:
     elif place == "right":
         ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
     else:
-        pair = 2 * (max(map(len, labels)) * 7 + 55)  # pixels that two columns of this font need
+        seen = [re.sub(r"\\[a-zA-Z]+|[${}_]", lambda tex: "x" * tex[0].startswith("\\"), label) for label in labels]
+        pair = 2 * (max(map(len, seen)) * 7 + 55)  # pixels that two columns of this font need, formulas as they look
         ax.figure.legend(handles, labels, loc="outside lower center", ncols=2 if pair <= ax.figure.bbox.width else 1)

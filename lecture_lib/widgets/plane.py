@@ -35,7 +35,7 @@ def scaled_scores(label: int, point: tuple[float, float], t: float) -> tuple[np.
 def parallelogram_scene(label: int, x: float, y: float, w: float, t: float) -> Scene:
     """Contours of p_t(x) and p_t(x|c) with the three arrows at one point."""
     path, law, time = VPCosine(), three_classes(), torch.tensor([t], dtype=torch.float64)
-    figure, ax = panels(size=(5.4, 6.1))
+    figure, ax = panels(size=(5.8, 6.3))
     for density, colour, name in ((law, UNCOND, "$p_t(x)$"), (law.given(label), COND, "$p_t(x\\,|\\,c)$")):
 
         def log_density(points: np.ndarray, density: GaussianMixture = density) -> torch.Tensor:
