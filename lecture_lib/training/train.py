@@ -52,7 +52,7 @@ def full_precision(device: torch.device) -> AbstractContextManager:
 
 
 def bfloat16(device: torch.device) -> AbstractContextManager:
-    """Matrix products in bfloat16, weights in float32. Pays on recent GPUs; on most CPUs it is slower."""
+    """Matrix products in bfloat16, weights in float32. Meant for GPUs that have it; on a CPU measure first."""
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
