@@ -59,6 +59,7 @@ from lecture_lib.samplers import (
     Statistics,
     UniPC,
     bump_diffusion,
+    consistency,
     forward_diffusion,
     forward_variance,
     last,
@@ -67,6 +68,8 @@ from lecture_lib.samplers import (
     sample,
     sigma_diffusion,
 )
+from lecture_lib.samplers.base import Watched
+from lecture_lib.tensors import randn_like
 
 
 def unit_diffusion(c):
@@ -141,25 +144,28 @@ def test_2m_by_hand():
     assert gap(kept, x0) == 0
 
 
-# Gaussian data: every step is x -> a x + b + c z, so that mean and variance propagate exactly, without sampling.
+# Gaussian data: a run is affine in x_T and in every noise drawn, so mean and variance are read off, without sampling.
 
 MEAN, VAR = 1.5, 0.25
 GAUSSIAN = GaussianMixture([1.0], [[MEAN]], [VAR])
 
 
-def affine(sampler, path, t, s, state):
-    """(a, b, c) of one step, read off three inputs: (x, z) = (0, 0), (1, 0), (0, 1)."""
-    x, z = times(0, 1, 0)[:, None], times(0, 0, 1)[:, None]
-    out, state = one_step(sampler, GAUSSIAN.denoise(path), path, x, float(t), float(s), state=state, noise=lambda: z)
-    b, a_plus_b, b_plus_c = out.flatten().tolist()
-    return a_plus_b - b, b, b_plus_c - b
+def propagate(sampler, path, grid, mean, var, data=GAUSSIAN):
+    """Mean and variance of the result: a batch of unit inputs, one for x_T and one for each draw of noise."""
+    n = len(grid) + 1
+    x, draws = torch.zeros(n, 1, dtype=F64), iter(range(2, n))
+    x[1] = 1.0  # row 0 keeps all inputs at zero
 
+    def unit():
+        z = torch.zeros(n, 1, dtype=F64)
+        z[next(draws)] = 1.0
+        return z
 
-def propagate(sampler, path, grid, mean, var):
-    for t, s in pairwise(grid):
-        a, b, c = affine(sampler, path, t, s, None)
-        mean, var = a * mean + b, a * a * var + c * c
-    return mean, var
+    state, denoise, moments = None, Watched(data.denoise(path), path), path.along(grid)
+    for t, s in pairwise(moments):
+        x, state = sampler.step(denoise, x, t, s, state, unit)
+    effect = (x[1:] - x[0]).squeeze(1)
+    return float(x[0, 0] + effect[0] * mean), float(effect[0] ** 2 * var + (effect[1:] ** 2).sum())
 
 
 def marginal(path, t):
@@ -168,13 +174,17 @@ def marginal(path, t):
 
 
 MARGINAL_CASES = [
-    *[(s, p) for s in (DDIM(0.0), DDIM(0.4), DDIM(1.0), DDPM(), Euler()) for p in ("rf", "vp", "edm")],
+    *[
+        (s, p)
+        for s in (DDIM(0.0), DDIM(0.4), DDIM(1.0), DDPM(), Euler(), EulerAncestral(0.4), SDEDPMSolverPP1())
+        for p in ("rf", "vp", "edm")
+    ],
     (DDPM(forward_variance), "vp"),
     (DDPM(forward_variance), "edm"),
     (DDIM(1.0), "sd"),
     *[
         (EulerMaruyama(w), p)
-        for w in (no_diffusion, sigma_diffusion, forward_diffusion, twice_forward)
+        for w in (no_diffusion, sigma_diffusion, bump_diffusion, forward_diffusion, twice_forward)
         for p in ("rf", "vp")
     ],
     (EulerMaruyama(unit_diffusion), "trig"),
@@ -200,19 +210,97 @@ def test_marginals_are_kept_by_every_amount_of_noise(sampler, name):
     assert var_fine <= max(0.6 * var_coarse, 3e-4)
 
 
+# Weak order: the error of the variance, from the exact marginal at the start to the exact one at the end.
+WEAK = [
+    *[(s, 1) for s in (DDIM(0.5), DDIM(1.0), DDPM(), DDPM(forward_variance), EulerAncestral(0.5), SDEDPMSolverPP1())],
+    (EulerMaruyama(), 1),
+    (EulerMaruyama(sigma_diffusion), 1),
+    (SDEDPMSolverPP2M(), 2),
+    (SDEDPMSolverPP3M(), 2),
+]
+
+
+def weak_slope(sampler_of, path, n):
+    start, end = path.time_of(times(-2.5, 1.5)).tolist()
+    errors = []
+    for steps in (n, 2 * n):
+        grid = logsnr_grid(path, steps, start=start, end=end)
+        _, var = propagate(sampler_of(steps), path, grid, *marginal(path, grid[0]))
+        errors.append(abs(var - marginal(path, grid[-1])[1]))
+    return math.log2(errors[0] / errors[1])
+
+
+@pytest.mark.parametrize(("sampler", "order"), WEAK, ids=repr)
+def test_weak_order(sampler, order):
+    assert (
+        weak_slope(lambda _: sampler, VPLinear(), 160 * order**2) == pytest.approx(order, abs=0.1)
+        and sampler.order == order
+    )
+
+
+@pytest.mark.parametrize("churn", [0, 10, 40])
+def test_weak_order_of_churn(churn):
+    # S_churn fixed, so that each step's share of it shrinks with the steps, as in the paper.
+    assert weak_slope(lambda steps: EDMChurn.of(churn, steps), EDM(), 320) == pytest.approx(2, abs=0.15)
+
+
+def test_too_much_noise_is_too_much():
+    # S_noise above 1 widens the samples on purpose, here by 0.6 % at S_churn 40; 1 is exact in the limit.
+    data, path = GaussianMixture([1.0], [[0.0]], [0.09]), EDM()
+    grid = karras_grid(path, 512, sigma_max=80.0)
+    start = (0.0, 80.0**2 + 0.09)
+    exact, inflated = (propagate(EDMChurn.of(40, 512, inflate=k), path, grid, *start, data)[1] for k in (1.0, 1.003))
+    assert exact == pytest.approx(0.0900, abs=1e-4) and inflated == pytest.approx(0.0906, abs=1e-4)
+
+
+@pytest.mark.parametrize("path", [VPLinear(), EDM()], ids=repr)
+def test_langevin_corrections_pull_a_wrong_marginal_back(path):
+    # Twice too wide, in a step too short for the predictor to matter. On Gaussian data one correction of size e takes the
+    # variance v to (1 - e/home)^2 v + 2 e, where e = 2 (snr home)^2 / v in a batch that large.
+    t, s = (float(v) for v in path.time_of(times(0.0, 1e-6)))
+    mean, home = marginal(path, times(s)[0])
+    n, snr, var = 100_000, 0.3, 4 * home
+    x = (
+        mean
+        + var**0.5 * torch.nn.functional.normalize(normal(n, 1, seed=4) - normal(n, 1, seed=4).mean(), dim=0) * n**0.5
+    )
+    for corrections in (1, 8):
+        sampler, generator = PredictorCorrector(DDIM(), snr=snr, corrections=corrections), seeded(5)
+        got, _ = one_step(sampler, GAUSSIAN.denoise(path), path, x, t, s, noise=lambda g=generator: randn_like(x, g))
+        expected = var
+        for _ in range(corrections):
+            e = 2 * (snr * home) ** 2 / expected
+            expected = (1 - e / home) ** 2 * expected + 2 * e
+        assert float(got.var()) / home == pytest.approx(expected / home, rel=0.02)
+        assert float(got.mean()) == pytest.approx(mean, abs=0.02)
+
+
+@pytest.mark.parametrize("end", [0.0, 0.002])
+def test_consistency_sampling_of_an_exact_model_is_exact(end):
+    # Gaussian data: the consistency function is a scaling, and every further step starts from the right marginal.
+    path = EDM()
+
+    def f(x, t):
+        scale = ((VAR + end**2) / (VAR + t**2)).sqrt()
+        return MEAN + scale[:, None] * (x - MEAN)
+
+    class Exact:
+        def denoise(self, path):
+            return consistency(f, path)
+
+    for n in (1, 2, 5):
+        grid = times(*[80.0, 10.0, 2.0, 0.5, 0.1][:n], end)
+        mean, var = propagate(ConsistencyMultistep(end), path, grid, MEAN, VAR + 80.0**2, Exact())
+        assert mean == pytest.approx(MEAN, abs=1e-10) and var == pytest.approx(VAR + end**2, abs=1e-10)
+
+
 def test_reference_values_on_the_ddpm_table():
     # FORMULAS U13, N(2, 0.5^2): mean and standard deviation after the chain.
     path = Discrete(ddpm_linear())
     data = GaussianMixture([1.0], [[2.0]], [0.25])
 
     def chain(sampler, n):
-        grid = timestep_grid(path, range(999, -1, -1000 // n))
-        mean, var = 0.0, 1.0
-        for t, s in pairwise(grid):
-            x, z = times(0, 1, 0)[:, None], times(0, 0, 1)[:, None]
-            out, _ = one_step(sampler, data.denoise(path), path, x, float(t), float(s), noise=lambda z=z: z)
-            b, ab, bc = out.flatten().tolist()
-            mean, var = (ab - b) * mean + b, (ab - b) ** 2 * var + (bc - b) ** 2
+        mean, var = propagate(sampler, path, timestep_grid(path, range(999, -1, -1000 // n)), 0.0, 1.0, data)
         return mean, math.sqrt(var)
 
     assert chain(DDIM(), 50) == pytest.approx((1.994, 0.470), abs=6e-3)

@@ -12,7 +12,7 @@ from lecture_lib.core.paths import Coeffs
 from lecture_lib.samplers.base import Sampler
 from lecture_lib.samplers.dpm_solver import singlestep2
 from lecture_lib.samplers.exponential import DATA, endless
-from lecture_lib.samplers.weights import jump, remember
+from lecture_lib.samplers.weights import fresh, jump, remember
 from lecture_lib.tensors import blend
 
 
@@ -92,8 +92,7 @@ def sde_first_order(x: Tensor, D: Tensor, t: Coeffs, s: Coeffs, noise) -> Tensor
     """``(sigma_s/sigma_t) e^-h x + alpha_s (1 - e^-2h) x0 + sigma_s sqrt(1 - e^-2h) z``: DDIM with eta = 1."""
     h = s.lam - t.lam
     kept, renewed = s.sigma / t.sigma * exp(-h), -expm1(-2 * h)
-    terms = [(kept, x), (s.alpha * renewed, D)]
-    return blend(*terms) if s.sigma == 0 else blend(*terms, (s.sigma * sqrt(renewed), noise()))
+    return blend((kept, x), (s.alpha * renewed, D), *fresh(s.sigma * sqrt(renewed), noise))
 
 
 @dataclass(frozen=True, repr=False)

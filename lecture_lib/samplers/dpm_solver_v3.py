@@ -125,7 +125,9 @@ def integration(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True, repr=False)
 class DPMSolverV3(Sampler):
-    """Multistep in the coordinates that the statistics choose; l = 1 gives DPM-Solver++, l = 0 DPM-Solver (s = b = 0).
+    """Multistep in the coordinates that the statistics choose.
+
+    (l, s, b) = (1, 0, 0) is exponential Adams in the DATA form, DPM-Solver++; (0, -1, 0) in the NOISE form, DPM-Solver.
 
     All integrals start at the current time t, so that a step needs nothing but its own stretch of the statistics; past
     values are carried along: ``g -> e^S (g + B)``.

@@ -10,7 +10,7 @@ from typing import ClassVar
 from lecture_lib.core.paths import Coeffs
 from lecture_lib.errors import SingularError
 from lecture_lib.samplers.base import Sampler
-from lecture_lib.samplers.weights import jump
+from lecture_lib.samplers.weights import fresh, jump
 from lecture_lib.tensors import Number, all_zero, blend, check_count, check_number
 
 Diffusion = Callable[[Coeffs], Number]
@@ -66,7 +66,7 @@ class EulerMaruyama(Sampler):
         mean = [(1.0, x), *p.parts(velocity=-h, score=h * w / 2)]
         if all_zero(s.sigma):
             return blend(*mean), None
-        return blend(*mean, ((w * h) ** 0.5, noise())), None
+        return blend(*mean, *fresh((w * h) ** 0.5, noise)), None
 
 
 @dataclass(frozen=True, repr=False)
@@ -140,7 +140,7 @@ class EDMChurn(Sampler):
             hat = t.path.at_lam(t.lam - math.log1p(self.gamma))  # stays at t_max if the path ends before
             ratio = hat.alpha / t.alpha
             added = max(hat.sigma**2 - (ratio * t.sigma) ** 2, 0.0) ** 0.5
-            x, t = blend((ratio, x), (self.inflate * added, noise())), hat
+            x, t = blend((ratio, x), *fresh(self.inflate * added, noise)), hat
         p = denoise(x, t)
         euler = jump(p, s)
         if s.sigma == 0 or math.isinf(t.level):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lecture_lib.core.paths import Coeffs
 from lecture_lib.core.prediction import Prediction
-from lecture_lib.tensors import blend
+from lecture_lib.tensors import Number, blend
 
 
 def phi(k: int, tau: float) -> float:
@@ -42,6 +42,11 @@ def adams_weights(nodes: Sequence[float], tau: float) -> list[float]:
 def remember(history: list | None, where: float, value: Tensor, length: int) -> list[tuple[float, Tensor]]:
     """The last ``length`` values and where they were taken, newest first; a new list."""
     return [(where, value), *(history or [])][:length]
+
+
+def fresh(amount: Number, noise: Callable[[], Tensor]) -> list[tuple[Number, Tensor]]:
+    """The term ``amount z`` with fresh noise z; none is drawn where none is added."""
+    return [] if isinstance(amount, float) and amount == 0 else [(amount, noise())]
 
 
 def jump(p: Prediction, s: Coeffs) -> Float[Tensor, " b *d"]:
