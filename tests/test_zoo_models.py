@@ -113,6 +113,17 @@ def test_rows_judge_themselves():
     assert row.passed and row.mean == 3.0 and row.spread == 2.5
 
 
+def test_embedded_figures_leave_the_tensors_and_the_other_metadata_alone(tmp_path):
+    for path in store.WEIGHTS.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    state, metadata = store.read("digits-features", tmp_path)
+    zoo.embed("digits-features", {"accuracy": "0.5 ± 0"}, folder=tmp_path)
+    after, told = store.read("digits-features", tmp_path)  # refused if the manifest had not followed
+    assert state.keys() == after.keys() and all(torch.equal(state[key], after[key]) for key in state)
+    assert told == metadata | {"metrics": {"accuracy": "0.5 ± 0"}}
+    assert all(line.state == "ready" for line in zoo.status(tmp_path))
+
+
 def test_evaluate_yields_rows_as_it_goes():
     rows = list(zoo.evaluate(["digits-features"], seeds=(0,)))
     assert len(rows) == 2 and all(0.96 < row.mean <= 1 for row in rows)
