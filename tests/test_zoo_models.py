@@ -111,6 +111,7 @@ def test_rows_judge_themselves():
     assert not Row("m", "distance", (1.0, 1.2), 1.05, at_least=False).passed
     row = Row("m", "accuracy", (1.0, 2.0, 6.0))
     assert row.passed and row.mean == 3.0 and row.spread == 2.5
+    assert row.figure == "3 ± 2.5" and Row("m", "accuracy", (0.98765,)).figure == "0.9877"
 
 
 def test_frechet_ratio_of_the_training_digits_is_one_and_of_worse_ones_misses_the_bar():

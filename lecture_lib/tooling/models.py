@@ -35,10 +35,10 @@ def show_evaluation(*, embed: bool = False) -> bool:
     With ``embed`` the figures replace those in the weights files, whether or not the bars hold.
     """
     zoo, rows = _zoo(), []
-    print(f"\n{'model':<22} {'measure':<58} {'mean':>8} {'± spread':>9}  bar")
+    print(f"\n{'model':<22} {'measure':<58} {'mean ± spread':>18}  bar")
     for row in zoo.evaluate():
         bar = "" if row.bar is None else f"{'≥' if row.at_least else '≤'} {row.bar:.4g}: {_verdict(row.passed)}"
-        print(f"{row.name:<22} {row.measure:<58} {row.mean:>8.4g} {row.spread:>9.2g}  {bar}", flush=True)
+        print(f"{row.name:<22} {row.measure:<58} {row.figure:>18}  {bar}", flush=True)
         rows.append(row)
     if embed:
         for name in zoo.names():
