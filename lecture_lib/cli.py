@@ -116,7 +116,8 @@ def train(
 
 @app.command()
 def zoo(
-    evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure quality now (a few minutes).")] = False,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure quality now (about ten minutes).")] = False,
+    embed: Annotated[bool, typer.Option("--embed", help="Write what was measured into the weights files.")] = False,
 ) -> None:
     """List the pretrained models, or measure them.
 
@@ -124,9 +125,11 @@ def zoo(
     """
     from lecture_lib.tooling import models
 
+    if embed and not evaluate:
+        raise typer.BadParameter("--embed writes what --evaluate measures: give both")
     sound = models.show_status()
     if evaluate:
-        sound = models.show_evaluation() and sound
+        sound = models.show_evaluation(embed=embed) and sound
     raise typer.Exit(0 if sound else 1)
 
 

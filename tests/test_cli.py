@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lecture_lib import __version__, cli
+from lecture_lib import __version__, cli, zoo
 from lecture_lib.errors import CourseError, MissingPackageError, UnknownNameError
 from lecture_lib.tooling import benching, info, project, server, testing
 
@@ -42,6 +42,7 @@ def test_each_command_has_help(name):
         (["run", "--nonsense"], "No such option"),
         (["run", "no_such_notebook"], "no_such_notebook"),
         (["run", "--write", "--html-only"], "runs nothing"),
+        (["zoo", "--embed"], "--evaluate"),
         (["bench", "no_such_benchmark"], "import_time"),
         (["train"], "Missing argument"),
         (["train", "no_such_recipe"], "digits-dit"),
@@ -73,6 +74,21 @@ def test_info_works_where_torch_is_missing(monkeypatch):
 def test_info_says_missing_for_a_missing_package(monkeypatch):
     monkeypatch.setattr(info, "PACKAGES", ("numpy", "no-such-package-at-all"))
     assert "no-such-package-at-all missing" in dict(info.report())["packages"]
+
+
+# --- zoo ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("accuracy", "code"), [(1.0, 0), (0.5, 1)])
+def test_evaluate_embeds_only_when_asked_and_fails_when_a_bar_is_missed(monkeypatch, accuracy, code):
+    embedded = {}
+    rows = [zoo.Row(name, f"accuracy of {name}", (accuracy,), 0.9) for name in zoo.names()]
+    monkeypatch.setattr(zoo, "evaluate", lambda: iter(rows))
+    monkeypatch.setattr(zoo, "embed", lambda name, metrics: embedded.update({name: metrics}))
+    assert CliRunner().invoke(cli.app, ["zoo", "--evaluate"]).exit_code == code
+    assert not embedded
+    assert CliRunner().invoke(cli.app, ["zoo", "--evaluate", "--embed"]).exit_code == code
+    assert embedded == {name: {f"accuracy of {name}": f"{accuracy:.4g}"} for name in zoo.names()}
 
 
 # --- lab ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from lecture_lib.data import digits
 from lecture_lib.guidance import classifier_guidance, extrapolate, fused, linear
 from lecture_lib.samplers import DDIM, last, sample
 from lecture_lib.zoo import store
-from lecture_lib.zoo.evaluate import Row, distilled_digits, guided_digits
+from lecture_lib.zoo.evaluate import Row, _frechet, distilled_digits, guided_digits
 
 LABELS = torch.arange(10).repeat(10)
 
@@ -111,6 +111,30 @@ def test_rows_judge_themselves():
     assert not Row("m", "distance", (1.0, 1.2), 1.05, at_least=False).passed
     row = Row("m", "accuracy", (1.0, 2.0, 6.0))
     assert row.passed and row.mean == 3.0 and row.spread == 2.5
+    assert row.figure == "3 ± 2.5" and Row("m", "accuracy", (0.98765,)).figure == "0.9877"
+
+
+def test_frechet_ratio_of_the_training_digits_is_one_and_of_worse_ones_misses_the_bar():
+    train, test = digits("train").images, digits("test").images
+    noisy = train + 0.5 * torch.randn(train.shape, generator=seeded(7))
+    distance, ratio, small = _frechet("digits-dit", [train, test, noisy], [train, test])
+    assert ratio.values[0] == small.values[0] == 1.0
+    assert abs(ratio.values[1]) < 1e-6 and abs(small.values[1]) < 1e-6  # the test digits: no distance to themselves
+    assert ratio.values[2] > 1.2
+    assert distance.values[2] == pytest.approx(ratio.values[2] * distance.values[0])
+    assert ratio.bar == 1.05 and small.bar is distance.bar is None
+    assert [next(r for r in _frechet("digits-dit", [x], [x]) if r.bar).passed for x in (train, noisy)] == [True, False]
+
+
+def test_embedded_figures_leave_the_tensors_and_the_other_metadata_alone(tmp_path):
+    for path in store.WEIGHTS.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    state, metadata = store.read("digits-features", tmp_path)
+    zoo.embed("digits-features", {"accuracy": "0.5 ± 0"}, folder=tmp_path)
+    after, told = store.read("digits-features", tmp_path)  # refused if the manifest had not followed
+    assert state.keys() == after.keys() and all(torch.equal(state[key], after[key]) for key in state)
+    assert told == metadata | {"metrics": {"accuracy": "0.5 ± 0"}}
+    assert all(line.state == "ready" for line in zoo.status(tmp_path))
 
 
 def test_evaluate_yields_rows_as_it_goes():

@@ -29,15 +29,21 @@ def show_status() -> bool:
     return all(row.state.startswith("ready") for row in rows)
 
 
-def show_evaluation() -> bool:
-    """Measure the models now and print each figure as it is known; whether every bar holds."""
-    holds = True
-    print(f"\n{'model':<22} {'measure':<58} {'mean':>8} {'± spread':>9}  bar")
-    for row in _zoo().evaluate():
+def show_evaluation(*, embed: bool = False) -> bool:
+    """Measure the models now and print each figure as it is known; whether every bar holds.
+
+    With ``embed`` the figures replace those in the weights files, whether or not the bars hold.
+    """
+    zoo, rows = _zoo(), []
+    print(f"\n{'model':<22} {'measure':<58} {'mean ± spread':>18}  bar")
+    for row in zoo.evaluate():
         bar = "" if row.bar is None else f"{'≥' if row.at_least else '≤'} {row.bar:.4g}: {_verdict(row.passed)}"
-        print(f"{row.name:<22} {row.measure:<58} {row.mean:>8.4g} {row.spread:>9.2g}  {bar}", flush=True)
-        holds = holds and row.passed
-    return holds
+        print(f"{row.name:<22} {row.measure:<58} {row.figure:>18}  {bar}", flush=True)
+        rows.append(row)
+    if embed:
+        for name in zoo.names():
+            print(f"embedded: {zoo.embed(name, zoo.summary(row for row in rows if row.name == name))}")
+    return all(row.passed for row in rows)
 
 
 def train(name: str, directory: Path, *, resume: bool, install: bool) -> None:
@@ -62,10 +68,9 @@ def train(name: str, directory: Path, *, resume: bool, install: bool) -> None:
 
 
 def _install(zoo: ModuleType, name: str, checkpoint: Path) -> Path:
-    """Weights into the zoo, twice: the figures to embed are those of the installed weights."""
+    """Weights into the zoo, then the figures that these weights reach into the same file."""
     zoo.install(checkpoint)
-    rows = list(zoo.evaluate([name]))
-    return zoo.install(checkpoint, metrics=zoo.summary(rows))
+    return zoo.embed(name, zoo.summary(zoo.evaluate([name])))
 
 
 def _verdict(passed: bool) -> str:

@@ -1,7 +1,7 @@
 """The zoo: recipes as plain objects, and the small weights they give, checked whenever they are opened."""
 
 from lecture_lib.zoo.evaluate import Row, evaluate, summary
-from lecture_lib.zoo.library import install, judge, load, names, recipe, status
+from lecture_lib.zoo.library import embed, install, judge, load, names, recipe, status
 from lecture_lib.zoo.models import NoiseAwareClassifier
 from lecture_lib.zoo.recipe import Recipe
 from lecture_lib.zoo.workshop import train
@@ -10,6 +10,7 @@ __all__ = [
     "NoiseAwareClassifier",
     "Recipe",
     "Row",
+    "embed",
     "evaluate",
     "install",
     "judge",

@@ -56,12 +56,13 @@ def judge() -> Judge:
     return Judge(train.images, train.labels)
 
 
-def install(source: Path | str, *, metrics: dict[str, object] | None = None, folder: Path | None = None) -> Path:
+def install(source: Path | str, *, folder: Path | None = None) -> Path:
     """Turn a finished checkpoint of ``train`` into weights of the zoo: the averaged weights, in half precision.
+
+    Their quality is not known yet: ``embed`` adds the figures once they are measured.
 
     Args:
         source: checkpoint file written by ``zoo.train``.
-        metrics: measured figures to embed.
         folder: where to; default: the package's own weights.
 
     Raises:
@@ -79,12 +80,27 @@ def install(source: Path | str, *, metrics: dict[str, object] | None = None, fol
         "seed": mine.seed,
         "steps": content["step"],
         "seconds": round(content["parts"]["stopwatch"]["seconds"], 3),
-        "metrics": metrics or {},
+        "metrics": {},
         "versions": versions(),
     }
     path = store.write(mine.name, content["parts"]["ema"]["average"], metadata, folder)
     _opened.cache_clear()
     return path
+
+
+def embed(name: str, metrics: dict[str, object], *, folder: Path | None = None) -> Path:
+    """Put measured figures into installed weights, in place of those there; the tensors stay as they are, bit for bit.
+
+    Args:
+        name: one of ``names()``.
+        metrics: measured figures, as ``summary`` gives them.
+        folder: where the weights are; default: the package's own.
+
+    Raises:
+        UnknownNameError, DamagedFileError: as in ``load``.
+    """
+    state, metadata = store.read(recipe(name).name, folder)
+    return store.write(name, state, metadata | {"metrics": metrics}, folder)
 
 
 def versions() -> dict[str, str]:
