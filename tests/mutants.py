@@ -104,9 +104,9 @@ MUTANTS = {
     ),
     "t in [0, 1] for the network": _of("core/denoiser", "1000 * t / path.t_max", "t / path.t_max", DENOISER),
     "t reversed on the path": _of("core/paths", "        return 1 - t\n", "        return t * 1.0\n", CORE),
-    "table read one entry early": _of("core/times", "[(i + 1) / T for i", "[max(i, 0.5) / T for i", CORE),
+    "table read one entry early": _of("core/grids", "[(i + 1) / T for i", "[max(i, 0.5) / T for i", CORE),
     "one step short": _of(
-        "core/times",
+        "core/grids",
         'torch.linspace(start, end, check_count("steps", steps) + 1',
         'torch.linspace(start, end, check_count("steps", steps)',
         CORE,

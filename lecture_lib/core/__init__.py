@@ -3,18 +3,7 @@
 from lecture_lib.core.conditions import Cond, drop_condition
 from lecture_lib.core.couplings import independent, minibatch_ot
 from lecture_lib.core.denoiser import Denoiser, Given, quarter_log_noise, thousand, unit_input
-from lecture_lib.core.likelihood import exact_divergence, hutchinson, log_likelihood
-from lecture_lib.core.losses import min_snr, plain
-from lecture_lib.core.parameterization import EPS, SCORE, VELOCITY, X0, Parameterization, V, edm
-from lecture_lib.core.paths import EDM, Coeffs, Discrete, Path, RectifiedFlow, Trigonometric, VPCosine, VPLinear
-from lecture_lib.core.prediction import Denoise, Prediction
-from lecture_lib.core.rebase import rebase
-from lecture_lib.core.tables import ddpm_linear, stable_diffusion, zero_terminal_snr
-from lecture_lib.core.times import (
-    LogitNormalTimes,
-    LogNormalNoise,
-    Times,
-    UniformTimes,
+from lecture_lib.core.grids import (
     check_grid,
     karras_grid,
     logsnr_grid,
@@ -22,6 +11,14 @@ from lecture_lib.core.times import (
     timestep_grid,
     uniform_grid,
 )
+from lecture_lib.core.likelihood import exact_divergence, hutchinson, log_likelihood
+from lecture_lib.core.losses import min_snr, plain
+from lecture_lib.core.parameterization import EPS, SCORE, VELOCITY, X0, Parameterization, V, edm
+from lecture_lib.core.paths import EDM, Coeffs, Discrete, Path, RectifiedFlow, Trigonometric, VPCosine, VPLinear
+from lecture_lib.core.prediction import Denoise, Prediction
+from lecture_lib.core.rebase import rebase
+from lecture_lib.core.tables import ddpm_linear, stable_diffusion, zero_terminal_snr
+from lecture_lib.core.times import LogitNormalTimes, LogNormalNoise, Times, UniformTimes
 
 __all__ = [
     "EDM",
