@@ -255,13 +255,17 @@ class Discrete(Path):
             raise RangeError("alphas_cumprod: expected a strictly falling 1-D table of at least two values in [0, 1)")
         angle = torch.atan2((1 - table).sqrt(), table.sqrt())
         self.angles = torch.cat([angle.new_zeros(1), angle])
+        # The right end of each cell. Behind the table the last cell goes on, so that t = 1 needs no case of its own.
+        self._right = torch.cat([angle, 2 * angle[-1:] - self.angles[-2:-1]])
+
+    def _cell(self, t):
+        """The table's angles to the left and to the right of ``t``, and which share of the way t has come."""
+        position = (t * (len(self.angles) - 1)).clamp(0, len(self.angles) - 1)
+        left = position.long()
+        return self.angles.to(t.device).take(left), self._right.to(t.device).take(left), position.frac()
 
     def _angle(self, t):
-        angles = self.angles.to(t.device)
-        position = t * (len(angles) - 1)
-        # A time written as (i + 1)/T comes back as i + 1 +- 1e-13; the floor of that must not jump a cell.
-        low = position.detach().floor().long().clamp(0, len(angles) - 2)
-        return torch.lerp(angles[low], angles[low + 1], position - low)
+        return torch.lerp(*self._cell(t))
 
     def __eq__(self, other):
         return isinstance(other, Discrete) and torch.equal(self.angles, other.angles)
@@ -278,6 +282,11 @@ class Discrete(Path):
 
     def sigma(self, t):
         return torch.sin(self._angle(t))
+
+    def slopes(self, t):
+        left, right, share = self._cell(t.double())  # by hand, since autodiff's set-up costs fifty times as much
+        angle, rise = torch.lerp(left, right, share), (right - left) * (len(self.angles) - 1)
+        return -torch.sin(angle) * rise, torch.sin(math.pi / 2 - angle) * rise
 
     def time_of(self, lam):
         angles = self.angles.to(lam.device)
