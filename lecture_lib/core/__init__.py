@@ -17,7 +17,8 @@ from lecture_lib.core.parameterization import EPS, SCORE, VELOCITY, X0, Paramete
 from lecture_lib.core.paths import EDM, Coeffs, Discrete, Path, RectifiedFlow, Trigonometric, VPCosine, VPLinear
 from lecture_lib.core.prediction import Denoise, Prediction
 from lecture_lib.core.rebase import rebase
-from lecture_lib.core.tables import ddpm_linear, stable_diffusion, zero_terminal_snr
+from lecture_lib.core.schedules import FunctionPath, LearnedSchedule, Sigmoid
+from lecture_lib.core.tables import cosine_table, ddpm_linear, stable_diffusion, zero_terminal_snr
 from lecture_lib.core.times import LogitNormalTimes, LogNormalNoise, Times, UniformTimes
 
 __all__ = [
@@ -31,13 +32,16 @@ __all__ = [
     "Denoise",
     "Denoiser",
     "Discrete",
+    "FunctionPath",
     "Given",
+    "LearnedSchedule",
     "LogNormalNoise",
     "LogitNormalTimes",
     "Parameterization",
     "Path",
     "Prediction",
     "RectifiedFlow",
+    "Sigmoid",
     "Times",
     "Trigonometric",
     "UniformTimes",
@@ -45,6 +49,7 @@ __all__ = [
     "VPCosine",
     "VPLinear",
     "check_grid",
+    "cosine_table",
     "ddpm_linear",
     "drop_condition",
     "edm",
