@@ -5,10 +5,15 @@ from lecture_lib.core.couplings import independent, minibatch_ot
 from lecture_lib.core.denoiser import Denoiser, Given, quarter_log_noise, thousand, unit_input
 from lecture_lib.core.grids import (
     check_grid,
+    exponential_grid,
     karras_grid,
+    leading_grid,
+    linspace_grid,
     logsnr_grid,
     quadratic_grid,
+    then_clean,
     timestep_grid,
+    trailing_grid,
     uniform_grid,
 )
 from lecture_lib.core.likelihood import exact_divergence, hutchinson, log_likelihood
@@ -18,6 +23,7 @@ from lecture_lib.core.paths import EDM, Coeffs, Discrete, Path, RectifiedFlow, T
 from lecture_lib.core.prediction import Denoise, Prediction
 from lecture_lib.core.rebase import rebase
 from lecture_lib.core.schedules import FunctionPath, LearnedSchedule, Sigmoid
+from lecture_lib.core.shift import ShiftedTimes, shift_times, shifted_grid
 from lecture_lib.core.tables import cosine_table, ddpm_linear, stable_diffusion, zero_terminal_snr
 from lecture_lib.core.times import LogitNormalTimes, LogNormalNoise, Times, UniformTimes
 
@@ -41,6 +47,7 @@ __all__ = [
     "Path",
     "Prediction",
     "RectifiedFlow",
+    "ShiftedTimes",
     "Sigmoid",
     "Times",
     "Trigonometric",
@@ -54,9 +61,12 @@ __all__ = [
     "drop_condition",
     "edm",
     "exact_divergence",
+    "exponential_grid",
     "hutchinson",
     "independent",
     "karras_grid",
+    "leading_grid",
+    "linspace_grid",
     "log_likelihood",
     "logsnr_grid",
     "min_snr",
@@ -65,9 +75,13 @@ __all__ = [
     "quadratic_grid",
     "quarter_log_noise",
     "rebase",
+    "shift_times",
+    "shifted_grid",
     "stable_diffusion",
+    "then_clean",
     "thousand",
     "timestep_grid",
+    "trailing_grid",
     "uniform_grid",
     "unit_input",
     "zero_terminal_snr",

@@ -1,10 +1,20 @@
-"""Grids: which noise levels a sampler visits. n steps are n + 1 strictly falling times, float64, on the CPU."""
+"""Grids: which noise levels a sampler visits. n steps are n + 1 strictly falling times, float64, on the CPU.
+
+Two kinds. *By time*: ``uniform_grid``, ``quadratic_grid`` and ``logsnr_grid`` run from a time ``start`` to ``end``.
+*By noise level*: ``karras_grid``, ``exponential_grid`` and the timesteps of a table list the n levels at which the
+network is asked, and then 0, clean data.
+
+No flag says where a grid ends, two operations do. ``then_clean(grid)`` walks one step further, to t = 0: n + 1 steps.
+``grid[:-1]`` leaves the last step out, so that ``karras_grid(path, n + 1)[:-1]`` are n steps that stop at sigma_min.
+"""
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -46,7 +56,8 @@ def uniform_grid(path: Path, steps: int, *, start: float | None = None, end: flo
 def quadratic_grid(path: Path, steps: int, *, start: float | None = None, end: float = 0.0) -> Float[Tensor, " n+1"]:
     """Equal steps in sqrt(t): finer near the data (Song et al. 2020, DDIM, App. D.2)."""
     start, end = _ends(path, start, end)
-    return check_grid(torch.linspace(start**0.5, end**0.5, check_count("steps", steps) + 1, dtype=torch.float64) ** 2)
+    root = torch.linspace(start**0.5, end**0.5, check_count("steps", steps) + 1, dtype=torch.float64)
+    return check_grid((root**2).clamp(end, start))  # sqrt(80)^2 is a little more than 80
 
 
 def logsnr_grid(path: Path, steps: int, *, start: float, end: float) -> Float[Tensor, " n+1"]:
@@ -60,27 +71,49 @@ def logsnr_grid(path: Path, steps: int, *, start: float, end: float) -> Float[Te
     return check_grid(path.time_of(lam))
 
 
-def karras_grid(
-    path: Path, steps: int, *, sigma_max: float = 80.0, sigma_min: float = 0.002, rho: float = 7.0
-) -> Float[Tensor, " n+1"]:
-    """``sigma/alpha`` with equal steps in its rho-th root, then exactly 0 (Karras et al. 2022, Eq. 5)."""
+def then_clean(grid: Float[Tensor, " n+1"]) -> Float[Tensor, " n+2"]:
+    """``grid`` and one step more, to t = 0. What ends at 0 already is refused: a step of no length is a wasted call."""
+    return _then_zero(check_grid(grid))
+
+
+def _noise_levels(path: Path, steps: int, sigma_max: float, sigma_min: float) -> tuple[int, float, float]:
+    """The arguments of a grid by noise level, checked: both levels must be on the path."""
     steps = check_count("steps", steps)
     highest = float(torch.exp(-path.lam(torch.tensor([path.t_max], dtype=torch.float64))))
     if not check_number("sigma_max", sigma_max) <= highest * (1 + 1e-9):
         raise RangeError(f"sigma_max: got {sigma_max:g}, but this path ends at sigma/alpha = {highest:g}")
-    check_number("sigma_min", sigma_min, 1e-12, sigma_max)
-    check_number("rho", rho, 1e-3)
-    ramp = torch.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps, dtype=torch.float64)
-    return check_grid(torch.cat([path.time_of(-rho * ramp.log()), torch.zeros(1, dtype=torch.float64)]))
+    return steps, sigma_max, check_number("sigma_min", sigma_min, 1e-12, sigma_max)
+
+
+def karras_grid(
+    path: Path, steps: int, *, sigma_max: float = 80.0, sigma_min: float = 0.002, rho: float = 7.0
+) -> Float[Tensor, " n+1"]:
+    """``sigma/alpha`` with equal steps in its rho-th root, then exactly 0 (Karras et al. 2022, Eq. 5)."""
+    steps, high, low = _noise_levels(path, steps, sigma_max, sigma_min)
+    rho = check_number("rho", rho, 1e-3)
+    ramp = torch.linspace(high ** (1 / rho), low ** (1 / rho), steps, dtype=torch.float64)
+    return _then_zero(path.time_of(-rho * ramp.log()))
+
+
+def exponential_grid(
+    path: Path, steps: int, *, sigma_max: float = 80.0, sigma_min: float = 0.002
+) -> Float[Tensor, " n+1"]:
+    """``sigma/alpha`` falling by the same factor each step, then exactly 0; the Karras grid as rho goes to infinity.
+
+    ``log(sigma/alpha) = -lam``: so this is also the 'lu' grid, uniform in half log-SNR (Lu et al. 2022), and without
+    its last step it is ``logsnr_grid`` between the times of sigma_max and sigma_min.
+    """
+    steps, high, low = _noise_levels(path, steps, sigma_max, sigma_min)
+    return _then_zero(path.time_of(-torch.linspace(math.log(high), math.log(low), steps, dtype=torch.float64)))
+
+
+def _then_zero(times: Tensor) -> Tensor:
+    return check_grid(torch.cat([times, times.new_zeros(1)]))
 
 
 def timestep_grid(path: Discrete, timesteps: Iterable[int]) -> Float[Tensor, " n+1"]:
     """Falling integer timesteps of a table (999, 979, ...) as times ``t = (i + 1)/T``, then 0, clean data."""
-    if not isinstance(path, Discrete):
-        raise ShapeError(
-            f"path: got {type(path).__name__}, expected a Discrete path, the only one with integer timesteps"
-        )
-    T = len(path.angles) - 1
+    T = _table_length(path)
     try:
         steps = [operator.index(i) for i in timesteps]
     except TypeError:
@@ -88,3 +121,38 @@ def timestep_grid(path: Discrete, timesteps: Iterable[int]) -> Float[Tensor, " n
     if not steps or not all(0 <= i < T for i in steps):
         raise RangeError(f"timesteps: got {steps[:5]}..., expected at least one integer in [0, {T - 1}]")
     return check_grid(torch.tensor([(i + 1) / T for i in steps] + [0.0], dtype=torch.float64))
+
+
+def _table_length(path: Discrete, steps: int = 1) -> int:
+    if not isinstance(path, Discrete):
+        raise ShapeError(
+            f"path: got {type(path).__name__}, expected a Discrete path, the only one with integer timesteps"
+        )
+    T = len(path.angles) - 1
+    if check_count("steps", steps) > T:
+        raise RangeError(f"steps: got {steps}, expected at most {T}, the length of the table")
+    return T
+
+
+def trailing_grid(path: Discrete, steps: int) -> Float[Tensor, " n+1"]:
+    """Timesteps ``round(T - i T/n) - 1``: from the noisiest entry down (Lin et al. 2023, Table 2), then clean data."""
+    T = _table_length(path, steps)
+    # np.arange, so that ties (937.5) round as in diffusers; a length off by one, as for 61 steps there, is cut.
+    return timestep_grid(path, np.arange(T, 0, -T / steps)[:steps].round().astype(int) - 1)
+
+
+def leading_grid(path: Discrete, steps: int, offset: int = 0) -> Float[Tensor, " n+1"]:
+    """The first n multiples of ``T // n``, plus ``offset`` (1 for Stable Diffusion), falling; then clean data.
+
+    The noisiest entry is left out, although sampling starts from pure noise there: the mean of the picture suffers
+    (Lin et al. 2023, Sec. 3.3). With few steps it gets absurd: one step starts at timestep 0, nearly clean.
+    """
+    T = _table_length(path, steps)
+    offset = check_count("offset", offset, 0)
+    return timestep_grid(path, [i * (T // steps) + offset for i in reversed(range(steps))])
+
+
+def linspace_grid(path: Discrete, steps: int) -> Float[Tensor, " n+1"]:
+    """Timesteps from T - 1 to 0 in equal steps, rounded; then clean data. A single step starts at T - 1."""
+    T = _table_length(path, steps)
+    return timestep_grid(path, np.linspace(0, T - 1, steps).round()[::-1].astype(int) if steps > 1 else [T - 1])
