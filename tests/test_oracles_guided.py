@@ -21,7 +21,7 @@ from lecture_lib.oracles import (
     guided_ode_variance,
     tilted_gaussian,
 )
-from lecture_lib.samplers import EulerMaruyama, Heun, last, sample
+from lecture_lib.samplers import EulerMaruyama, Heun, last, one_step, sample
 
 P, P_C, W = Gaussian(0.0, 1.0), Gaussian(1.0, 0.25), 3.0
 
@@ -107,7 +107,7 @@ def guided_sde_law(path, grid, noise_level):
     mean, var = 0.0, noise_level**2
     for t, s in pairwise(grid):  # exact propagation: every step is a x + b + c z
         x, z = times(0, 1, 0)[:, None], times(0, 0, 1)[:, None]
-        out, _ = EulerMaruyama().step(guided(path), path, x, t.expand(3), s.expand(3), None, lambda z=z: z)
+        out, _ = one_step(EulerMaruyama(), guided(path), path, x, t.expand(3), s.expand(3), noise=lambda z=z: z)
         b, ab, bc = out.flatten().tolist()
         mean, var = (ab - b) * mean + b, (ab - b) ** 2 * var + (bc - b) ** 2
     return mean, var

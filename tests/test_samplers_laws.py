@@ -27,107 +27,117 @@ from lecture_lib.core import (
 )
 from lecture_lib.errors import NonFiniteError, SingularError
 from lecture_lib.guidance import cached, extrapolate
-from lecture_lib.oracles import GaussianMixture, flow_map
+from lecture_lib.oracles import GaussianMixture
 from lecture_lib.samplers import (
+    B1,
     DDIM,
     DDPM,
+    FPNDM,
+    LMS,
+    NOISE,
+    PLMS,
+    RK45,
+    ConsistencyMultistep,
+    DPMSolver1,
+    DPMSolver2,
+    DPMSolver3,
     DPMSolverPP2M,
+    DPMSolverPP2S,
+    DPMSolverPP3M,
+    DPMSolverPP3S,
+    DPMSolverV3,
+    EDMChurn,
     Euler,
+    EulerAncestral,
     EulerMaruyama,
+    ExponentialAdams,
     Heun,
+    PredictorCorrector,
+    SDEDPMSolverPP1,
+    SDEDPMSolverPP2M,
+    SDEDPMSolverPP3M,
+    Statistics,
+    UniPC,
+    bump_diffusion,
     forward_diffusion,
     forward_variance,
     last,
+    no_diffusion,
+    one_step,
     sample,
+    sigma_diffusion,
 )
 
 
-def no_diffusion(path, t):
-    return torch.zeros_like(t)
+def unit_diffusion(c):
+    return 1.0
 
 
-def unit_diffusion(path, t):
-    return torch.ones_like(t)
+def twice_forward(c):
+    return 2 * forward_diffusion(c)
 
 
-def sigma_diffusion(path, t):
-    return path.sigma(t)
-
-
-def twice_forward(path, t):
-    return 2 * forward_diffusion(path, t)
-
-
-DETERMINISTIC = [Euler(), Heun(), DDIM(), DPMSolverPP2M()]
-STOCHASTIC = [DDIM(0.5), DDIM(1.0), DDPM(), DDPM(forward_variance), EulerMaruyama(sigma_diffusion)]
+HALF = torch.full((2,), 0.5, dtype=F64)  # the same statistics at every level and for every dimension
+STATISTICS = Statistics(times(-4, 4), HALF, 0.4 * HALF, 0.2 * HALF)
+DETERMINISTIC = [
+    Euler(),
+    Heun(),
+    LMS(2),
+    LMS(4),
+    RK45(),
+    DDIM(),
+    PLMS(),
+    FPNDM(),
+    DPMSolver1(),
+    DPMSolver2(),
+    DPMSolver3(),
+    DPMSolverPP2S(),
+    DPMSolverPP3S(),
+    DPMSolverPP2M(),
+    DPMSolverPP3M(),
+    DPMSolverV3(STATISTICS),
+    UniPC(1),
+    UniPC(2),
+    UniPC(3),
+    UniPC(3, B1, NOISE),
+    ExponentialAdams(2),
+    ExponentialAdams(4),
+    ExponentialAdams(4, NOISE),
+]
+STOCHASTIC = [
+    DDIM(0.5),
+    DDIM(1.0),
+    DDPM(),
+    DDPM(forward_variance),
+    EulerAncestral(),
+    EulerMaruyama(sigma_diffusion),
+    EulerMaruyama(bump_diffusion),
+    PredictorCorrector(DDPM()),
+    EDMChurn(0.2),
+    SDEDPMSolverPP1(),
+    SDEDPMSolverPP2M(),
+    SDEDPMSolverPP3M(),
+    ConsistencyMultistep(),
+]
 ALL = DETERMINISTIC + STOCHASTIC
 every_sampler = pytest.mark.parametrize("sampler", ALL, ids=repr)
 
 
-# Orders of convergence on a mixture, against the exact flow.
-
-
-def global_slope(sampler, path, grid_of, n):
-    t, s = grid_of(1)[[0, -1]]
-    x_T = path.mix(plane().sample(12, generator=seeded(1)), normal(12, 2), t.expand(12))
-    exact = flow_map(plane().denoise(path), path, x_T, t.expand(12), s.expand(12))
-    errors = [gap(last(sample(plane().denoise(path), path, sampler, grid_of(k), x_T)), exact) for k in (n, 2 * n)]
-    return math.log2(errors[0] / errors[1])
-
-
-@pytest.mark.parametrize(
-    ("sampler", "path", "n"),
-    [
-        (Euler(), RectifiedFlow(), 200),
-        (Euler(), EDM(), 200),
-        (Heun(), RectifiedFlow(), 100),
-        (Heun(), EDM(), 100),
-        (DDIM(), VPLinear(), 160),
-        (DDIM(), Trigonometric(), 160),
-        (DPMSolverPP2M(), VPLinear(), 160),
-        (DPMSolverPP2M(), RectifiedFlow(), 160),
-        (EulerMaruyama(no_diffusion), Trigonometric(), 160),
-    ],
-    ids=repr,
-)
-def test_global_order(sampler, path, n):
-    start, end = path.time_of(times(-3.0, 2.5)).tolist()
-    slope = global_slope(sampler, path, lambda k: logsnr_grid(path, k, start=start, end=end), n)
-    assert slope == pytest.approx(sampler.order, abs=0.1)
-
-
-@pytest.mark.parametrize("ratio", [1 / 3, 1.0, 3.0])
-def test_local_order_of_2m_at_unequal_steps(ratio):
-    # Trap 13: on equal steps an inverted step ratio is invisible; the local error tells, it must fall like h^3.
-    path, oracle, lam0 = RectifiedFlow(), plane().denoise(RectifiedFlow()), -0.3
-    x_start = normal(8, 2, seed=3)
-
-    def at(lam):
-        t = path.time_of(times(lam)).expand(8)
-        return flow_map(oracle, path, x_start, torch.full((8,), 0.9, dtype=F64), t), t
-
-    errors = []
-    for h in (0.08, 0.04):
-        (x_prev, t_prev), (x, t), (exact, s) = at(lam0 - ratio * h), at(lam0), at(lam0 + h)
-        state = (oracle(x_prev, t_prev).x0, path.lam(t) - path.lam(t_prev))
-        got, _ = DPMSolverPP2M().step(oracle, path, x, t, s, state, None)
-        errors.append(float((got - exact).abs().mean()))
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(3, abs=0.25)
+# Steps by hand
 
 
 def test_2m_by_hand():
     # One step written out with the formula of Lu et al. 2022b, Alg. 2, at r = 2.
     path, x = VPLinear(), normal(3, 2, seed=1)
     lam = times(-1.0, -0.4, -0.1)
-    t_prev, t, s = path.time_of(lam)[:, None].expand(3, 3)
+    t_prev, t, s = (path.at_lam(float(v)) for v in lam)
     x0_prev, x0 = normal(3, 2, seed=2), normal(3, 2, seed=3)
-    answer = Prediction(path, t, x, x0, x0)
-    got, (kept, _) = DPMSolverPP2M().step(
-        lambda *_: answer, path, x, t, s, (x0_prev, path.lam(t) - path.lam(t_prev)), None
+    answer = Prediction(path, times(t.time).expand(3), x, x0, x0)
+    got, (kept, _) = one_step(
+        DPMSolverPP2M(), lambda *_: answer, path, x, t.time, s.time, state=(x0_prev, t.lam - t_prev.lam)
     )
     D = 1.25 * x0 - 0.25 * x0_prev  # 1 + 1/(2 r) with r = 0.6/0.3
-    sigma_t, sigma_s, alpha_s = (float(v) for v in (path.sigma(t)[0], path.sigma(s)[0], path.alpha(s)[0]))
-    assert gap(got, sigma_s / sigma_t * x - alpha_s * (math.exp(-0.3) - 1) * D) <= 1e-12
+    assert gap(got, s.sigma / t.sigma * x - s.alpha * (math.exp(-0.3) - 1) * D) <= 1e-12
     assert gap(kept, x0) == 0
 
 
@@ -140,7 +150,7 @@ GAUSSIAN = GaussianMixture([1.0], [[MEAN]], [VAR])
 def affine(sampler, path, t, s, state):
     """(a, b, c) of one step, read off three inputs: (x, z) = (0, 0), (1, 0), (0, 1)."""
     x, z = times(0, 1, 0)[:, None], times(0, 0, 1)[:, None]
-    out, state = sampler.step(GAUSSIAN.denoise(path), path, x, t.expand(3), s.expand(3), state, lambda: z)
+    out, state = one_step(sampler, GAUSSIAN.denoise(path), path, x, float(t), float(s), state=state, noise=lambda: z)
     b, a_plus_b, b_plus_c = out.flatten().tolist()
     return a_plus_b - b, b, b_plus_c - b
 
@@ -200,7 +210,7 @@ def test_reference_values_on_the_ddpm_table():
         mean, var = 0.0, 1.0
         for t, s in pairwise(grid):
             x, z = times(0, 1, 0)[:, None], times(0, 0, 1)[:, None]
-            out, _ = sampler.step(data.denoise(path), path, x, t.expand(3), s.expand(3), None, lambda z=z: z)
+            out, _ = one_step(sampler, data.denoise(path), path, x, float(t), float(s), noise=lambda z=z: z)
             b, ab, bc = out.flatten().tolist()
             mean, var = (ab - b) * mean + b, (ab - b) ** 2 * var + (bc - b) ** 2
         return mean, math.sqrt(var)
@@ -214,17 +224,28 @@ def test_eta_one_is_ddpm_with_the_posterior_variance():
     for path in (RectifiedFlow(), VPLinear(), EDM(), Trigonometric()):
         t, s = path.time_of(times(-1.0, 0.5))
         x, z = normal(5, 2, seed=1), normal(5, 2, seed=2)
-        a, _ = DDIM(1.0).step(plane().denoise(path), path, x, t.expand(5), s.expand(5), None, lambda z=z: z)
-        b, _ = DDPM().step(plane().denoise(path), path, x, t.expand(5), s.expand(5), None, lambda z=z: z)
+        a, b = (
+            one_step(k, plane().denoise(path), path, x, t.expand(5), s.expand(5), noise=lambda z=z: z)[0]
+            for k in (DDIM(1.0), DDPM())
+        )
         assert gap(a, b) <= 1e-12
 
 
 def test_first_order_steps_coincide():
     # DDIM = first step of DPM-Solver++ = Euler on the EDM clock.
     path, x = EDM(), 5 * normal(6, 2)
-    t, s = times(3.0).expand(6), times(1.2).expand(6)
-    steps = [k.step(plane().denoise(path), path, x, t, s, None, None)[0] for k in (DDIM(), DPMSolverPP2M(), Euler())]
-    assert gap(steps[0], steps[1]) <= 1e-12 and gap(steps[0], steps[2]) <= 1e-12
+    samplers = (
+        DDIM(),
+        Euler(),
+        DPMSolver1(),
+        DPMSolverPP2M(),
+        UniPC(2),
+        ExponentialAdams(3),
+        LMS(4),
+        EulerAncestral(0.0),
+    )
+    steps = [one_step(k, plane().denoise(path), path, x, 3.0, 1.2)[0] for k in samplers]
+    assert all(gap(steps[0], step) <= 1e-12 for step in steps[1:])
 
 
 def test_ddpm_step_is_hos_formula():
@@ -238,7 +259,7 @@ def test_ddpm_step_is_hos_formula():
     mean = (x - beta / math.sqrt(1 - table[i]) * eps) / math.sqrt(1 - beta)
     small = beta * float((1 - table[i - 1]) / (1 - table[i]))
     for sampler, var in ((DDPM(forward_variance), beta), (DDPM(), small)):
-        got, _ = sampler.step(plane().denoise(path), path, x, t, s, None, lambda: z)
+        got, _ = one_step(sampler, plane().denoise(path), path, x, t, s, noise=lambda: z)
         assert gap(got, mean + math.sqrt(var) * z) <= 1e-11
 
 
@@ -271,21 +292,25 @@ def test_an_infinite_forward_sde_is_named(path):
         last(frames)
 
 
-@pytest.mark.parametrize("sampler", STOCHASTIC, ids=repr)
+# EDMChurn is not among them: its noise comes *before* the step, and the step removes it.
+@pytest.mark.parametrize("sampler", [s for s in STOCHASTIC if not isinstance(s, EDMChurn)], ids=repr)
 @pytest.mark.parametrize("path", [VPLinear(), EDM(), RectifiedFlow()], ids=repr)
 def test_no_noise_at_the_last_step(sampler, path):
-    t = path.time_of(times(0.0)).expand(5)
-    x, s = normal(5, 2), times(0.0).expand(5)
+    t, x = float(path.time_of(times(0.0))), normal(5, 2)
     quiet, loud = (
-        sampler.step(plane().denoise(path), path, x, t, s, None, lambda k=k: torch.full((5, 2), k, dtype=F64))[0]
+        one_step(sampler, plane().denoise(path), path, x, t, 0.0, noise=lambda k=k: torch.full((5, 2), k, dtype=F64))[0]
         for k in (0.0, 100.0)
     )
     assert gap(quiet, loud) == 0
     if not isinstance(sampler, EulerMaruyama):
-        assert gap(quiet, plane().denoise(path)(x, t).x0) <= 1e-12
+        assert gap(quiet, plane().denoise(path)(x, times(t).expand(5)).x0) <= 1e-12
 
 
-@pytest.mark.parametrize("sampler", [*DETERMINISTIC, DDPM(), DDIM(1.0)], ids=repr)
+# To sigma = 0 most methods return x0; those that extrapolate eps over the last stretch, or solve it finely, do not.
+LANDING = [s for s in DETERMINISTIC if not isinstance(s, LMS | RK45 | PLMS | FPNDM)]
+
+
+@pytest.mark.parametrize("sampler", [*LANDING, DDPM(), DDIM(1.0)], ids=repr)
 def test_the_last_frame_is_the_last_prediction(sampler):
     path = EDM()
     *_, final = sample(
@@ -318,15 +343,31 @@ def test_pictures_in_any_precision(sampler, dtype):
     assert x.shape == (2, 1, 8, 8) and x.dtype == dtype
 
 
+# Five steps from pure noise, where alpha = 0 and methods on an infinite clock take DDIM's step, to clean data.
+NFE = {
+    Heun: 9,
+    RK45: None,
+    PLMS: 6,
+    FPNDM: 1 + 3 * 4 + 1,
+    DPMSolver2: 8,
+    DPMSolverPP2S: 8,
+    DPMSolver3: 11,
+    DPMSolverPP3S: 11,
+    DPMSolverPP3M: 6,
+    EDMChurn: 8,
+    PredictorCorrector: 9,
+}
+
+
 @every_sampler
 def test_frames_and_evaluations_are_counted(sampler):
     path = RectifiedFlow()
     denoise = Counted(plane().denoise(path))
     frames = list(sample(denoise, path, sampler, uniform_grid(path, 5), normal(3, 2), generator=seeded()))
-    expected = 9 if isinstance(sampler, Heun) else 5
+    expected = NFE.get(type(sampler), 5)
     assert [f.step for f in frames] == [0, 1, 2, 3, 4, 5]
     assert [f.t for f in frames] == pytest.approx([1, 0.8, 0.6, 0.4, 0.2, 0])
-    assert frames[-1].nfe == expected == denoise.calls
+    assert frames[-1].nfe == denoise.calls and expected in (None, denoise.calls)
     assert frames[0].nfe == 0 and frames[0].x0 is None and frames[1].x0 is not None
     assert all(a.nfe < b.nfe for a, b in pairwise(frames))
 

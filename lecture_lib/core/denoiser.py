@@ -79,14 +79,13 @@ class Denoiser(nn.Module):
             ShapeError: x_t is not a floating batch, t is not ``(b,)``, or the network changes the shape.
             RangeError: a time outside ``[0, path.t_max]``.
             NonFiniteError: NaN or infinity in x_t.
-            SingularError: the parameterization fails at this time.
+            SingularError: when x0 or eps is read, at a time where the parameterization does not determine them.
         """
         b = check_batch("x_t", x_t).shape[0]
         t = check_times("t", t, b, self.path.t_max).double()
         c = self.path.coeffs(t)
         y = self.raw(x_t, t, expand_cond(check_cond(None, self.null) if cond is None else cond, b, x_t.device), c)
-        x0, eps = self.parameterization.decode(y, x_t, c)
-        return Prediction(self.path, t, x_t, x0, eps)
+        return Prediction.decoded(self.path, t, x_t, y, self.parameterization).at(c)
 
     def given(self, cond: Cond | int | None) -> Denoise:
         """The denoiser with its condition bound: a class number, a ``(b,)`` tensor, a dict; None is unconditional.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import ClassVar
 
 import torch
@@ -18,29 +18,75 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lecture_lib.errors import RangeError
-from lecture_lib.tensors import check_finite, check_number, per_sample
+from lecture_lib.tensors import Number, blend, check_finite, check_number
 
 
 class Coeffs:
-    """alpha, sigma and their slopes at ``t``, each ``(b,)`` in float64; the slopes only when asked for."""
+    """A moment of a path: its time, and there alpha, sigma, the half log-SNR and the slopes; each only when asked for.
 
-    def __init__(self, path: Path, t: Float[Tensor, " b"]):
-        self._path, self._t = path, t
-        self.alpha, self.sigma = path.alpha(t), path.sigma(t)
+    Either all numbers are ``(b,)`` float64 tensors, one time per sample (training, distillation), or all are floats,
+    one time for the whole batch (samplers: no small tensors, no waiting for a GPU).
+
+    Attributes:
+        path, time: where on which path; ``alpha``, ``sigma``, ``lam``, ``dalpha``, ``dsigma`` are the values there.
+    """
+
+    def __init__(self, path: Path, time: Float[Tensor, " b"]):
+        self.path, self.time = path, time
 
     @cached_property
-    def _slopes(self) -> tuple[Tensor, Tensor]:
-        return self._path.slopes(self._t)
+    def alpha(self) -> Number:
+        """The signal's coefficient."""
+        return self.path.alpha(self.time)
+
+    @cached_property
+    def sigma(self) -> Number:
+        """The noise's coefficient."""
+        return self.path.sigma(self.time)
+
+    @cached_property
+    def lam(self) -> Number:
+        """Half log-SNR ``log(alpha/sigma)``; infinite at clean data, minus infinite where alpha = 0."""
+        return self.path.lam(self.time)
+
+    @cached_property
+    def _slopes(self) -> tuple[Number, Number]:
+        return self.path.slopes(self.time)
 
     @property
-    def dalpha(self) -> Float[Tensor, " b"]:
+    def dalpha(self) -> Number:
         """``d alpha / dt``."""
         return self._slopes[0]
 
     @property
-    def dsigma(self) -> Float[Tensor, " b"]:
+    def dsigma(self) -> Number:
         """``d sigma / dt``."""
         return self._slopes[1]
+
+    @property
+    def level(self) -> Number:
+        """Noise-to-signal ratio ``sigma/alpha``, the clock of EDM; infinite where alpha = 0."""
+        if isinstance(self.alpha, float) and self.alpha == 0:
+            return math.inf
+        return self.sigma / self.alpha
+
+    @property
+    def forward_sde(self) -> tuple[Number, Number]:
+        """``f`` and ``g^2`` of the SDE ``dx = f x dt + g dW`` that turns data into noise along this path."""
+        f = self.dalpha / self.alpha
+        return f, 2 * self.sigma * (self.dsigma - f * self.sigma)
+
+
+class _Shared(Coeffs):
+    """Coefficients that were computed together with those of a whole grid."""
+
+    def __init__(self, path, time, alpha, sigma, lam, slopes):
+        super().__init__(path, time)
+        vars(self).update(alpha=alpha, sigma=sigma, lam=lam, _find_slopes=slopes)
+
+    @cached_property
+    def _slopes(self):
+        return self._find_slopes()
 
 
 class Path(ABC):
@@ -67,19 +113,36 @@ class Path(ABC):
         with torch.inference_mode(False):
             t = (t.clone() if t.is_inference() else t).double().contiguous()
             t = t.clamp(max=self.t_max)  # a float32 pi/2 lies past the end, where a clamped alpha has slope 0
-            t = t.clamp(max=self.t_max)  # a float32 pi/2 lies past the end, where a clamped alpha has slope 0
             return torch.func.jvp(lambda t: (self.alpha(t), self.sigma(t)), (t,), (torch.ones_like(t),))[1]
 
     def coeffs(self, t: Float[Tensor, " b"]) -> Coeffs:
-        """alpha, sigma and their slopes at ``t``, in float64."""
+        """alpha, sigma, lam and slopes at ``t``, one time per sample, in float64."""
         return Coeffs(self, t.double())
+
+    def along(self, grid: Float[Tensor, " n"]) -> list[Coeffs]:
+        """The moments of a time grid, as floats: all of them computed at once, slopes when the first is asked for."""
+        grid = grid.detach().double().cpu()
+        with torch.no_grad():
+            rows = [v.tolist() for v in (grid, self.alpha(grid), self.sigma(grid), self.lam(grid))]
+        moments, slopes = [], cache(lambda: [v.tolist() for v in self.slopes(grid)])
+        for i, (time, alpha, sigma, lam) in enumerate(zip(*rows, strict=True)):
+            moments.append(_Shared(self, time, alpha, sigma, lam, lambda i=i: (slopes()[0][i], slopes()[1][i])))
+        return moments
+
+    def at(self, time: float) -> Coeffs:
+        """The moment at one time, as floats."""
+        return self.along(torch.tensor([time], dtype=torch.float64))[0]
+
+    def at_lam(self, lam: float) -> Coeffs:
+        """The moment at which the half log-SNR equals ``lam``, as floats."""
+        return self.at(float(self.time_of(torch.tensor([lam], dtype=torch.float64))))
 
     def mix(
         self, x0: Float[Tensor, " b *d"], eps: Float[Tensor, " b *d"], t: Float[Tensor, " b"]
     ) -> Float[Tensor, " b *d"]:
         """``x_t = alpha x0 + sigma eps``: the forward process, and also the DDIM step (with predicted x0 and eps)."""
         t = t.double()
-        return per_sample(self.alpha(t), x0) * x0 + per_sample(self.sigma(t), x0) * eps
+        return blend((self.alpha(t), x0), (self.sigma(t), eps))
 
     def lam(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Half log-SNR ``log(alpha / sigma)``: +inf at the clean end, falling; -inf where alpha = 0."""
@@ -101,9 +164,7 @@ class Path(ABC):
 
         ``f = alpha'/alpha`` and ``g^2 = 2 sigma (sigma' - f sigma)``; both ``(b,)``. Infinite where alpha = 0.
         """
-        c = self.coeffs(t)
-        f = c.dalpha / c.alpha
-        return f, 2 * c.sigma * (c.dsigma - f * c.sigma)
+        return self.coeffs(t).forward_sde
 
     def _repr_markdown_(self) -> str:
         return f"**{type(self).__name__}**: ${self.formula}$, $t\\in[0, {self.t_max:g}]$. *{self.source}*"

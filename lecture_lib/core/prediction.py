@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from jaxtyping import Float
 from torch import Tensor
 
-from lecture_lib.core.parameterization import VELOCITY, V
-from lecture_lib.core.paths import Path
+from lecture_lib.core.parameterization import SCORE, VELOCITY, Parameterization, V
+from lecture_lib.core.paths import Coeffs, Path
 from lecture_lib.errors import ShapeError, SingularError
-from lecture_lib.tensors import per_sample
+from lecture_lib.tensors import Number, blend, per_sample
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,65 @@ class Prediction:
     eps: Float[Tensor, " b *d"]
     nfe: int = 1
 
+    @classmethod
+    def decoded(
+        cls,
+        path: Path,
+        t: Float[Tensor, " b"],
+        x_t: Float[Tensor, " b *d"],
+        y: Float[Tensor, " b *d"],
+        output: Parameterization,
+    ) -> Prediction:
+        """What a network's output ``y`` amounts to; x0 and eps are worked out when first asked for.
+
+        Raises (then, not now):
+            SingularError: where ``y`` does not determine x0 and eps.
+        """
+        p = object.__new__(cls)
+        vars(p).update(path=path, t=t, x_t=x_t, nfe=1, _y=y, _output=output)
+        return p
+
+    def __getattr__(self, name: str) -> Tensor:  # reached only by what ``decoded`` left open
+        if name not in ("x0", "eps") or "_y" not in vars(self):
+            raise AttributeError(f"Prediction has no attribute {name!r}")
+        value = blend(*self.parts(**{name: 1.0}))
+        if value.requires_grad or not self._y.requires_grad:  # read under no_grad, it must not stay without a graph
+            vars(self)[name] = value
+        return value
+
+    @cached_property
+    def coeffs(self) -> Coeffs:
+        """alpha, sigma and slopes of the path at ``t``."""
+        return self.path.coeffs(self.t)
+
+    @cached_property
+    def _inverse(self) -> tuple[tuple[Number, Number], tuple[Number, Number]]:
+        return self._output.inverse(self.coeffs)
+
+    def parts(
+        self, *, x0: Number = 0.0, eps: Number = 0.0, velocity: Number = 0.0, score: Number = 0.0
+    ) -> list[tuple[Number, Tensor]]:
+        """Terms for ``blend`` that add up to the weighted sum of the named quantities.
+
+        All of them are linear in the two tensors at hand (x0 and eps, or x_t and the network's output), so a sampler
+        pays one pass over memory per tensor, whatever it asks for.
+
+        Raises:
+            SingularError: a quantity that is infinite at this time, e.g. a VP path's velocity at t = 0.
+        """
+        for weight, kind in ((velocity, VELOCITY), (score, SCORE)):
+            if isinstance(weight, Tensor) or weight != 0.0:
+                a, b = kind.finite_row(self.coeffs)
+                x0, eps = x0 + weight * a, eps + weight * b
+        if "_y" not in vars(self):
+            return [(x0, self.x0), (eps, self.eps)]
+        (x0_x, x0_y), (eps_x, eps_y) = self._inverse
+        return [(x0 * x0_x + eps * eps_x, self.x_t), (x0 * x0_y + eps * eps_y, self._y)]
+
     @property
     def v(self) -> Float[Tensor, " b *d"]:
         """``v = alpha eps - sigma x0`` (Salimans & Ho 2022)."""
-        return V.encode(self.x0, self.eps, self.path.coeffs(self.t))
+        return V.encode(self.x0, self.eps, self.coeffs)
 
     @property
     def velocity(self) -> Float[Tensor, " b *d"]:
@@ -43,7 +99,7 @@ class Prediction:
         Raises:
             SingularError: where it is infinite: at t = 0 of the VP paths.
         """
-        return VELOCITY.encode(self.x0, self.eps, self.path.coeffs(self.t))
+        return blend(*self.parts(velocity=1.0))
 
     @property
     def score(self) -> Float[Tensor, " b *d"]:
@@ -60,8 +116,14 @@ class Prediction:
 
     def on(self, path: Path) -> Prediction:
         """The prediction itself, if it speaks about ``path``; a ShapeError if it was made for another one."""
-        if self.path != path:
+        if self.path is not path and self.path != path:
             raise ShapeError(f"path: the denoiser speaks {self.path!r}, expected {path!r}; use core.rebase")
+        return self
+
+    def at(self, c: Coeffs) -> Prediction:
+        """The prediction itself, reckoning from now on with ``c``, the coefficients at its time, instead of its own."""
+        vars(self)["coeffs"] = c
+        vars(self).pop("_inverse", None)
         return self
 
     def with_score_shift(self, g: Float[Tensor, " b *d"]) -> Prediction:

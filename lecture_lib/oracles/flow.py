@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lecture_lib.core.paths import Path, Trigonometric
+from lecture_lib.core.flow import integrate
+from lecture_lib.core.paths import Path
 from lecture_lib.core.prediction import Denoise
-from lecture_lib.core.rebase import rebase
-from lecture_lib.errors import CourseError
-from lecture_lib.tensors import check_batch, check_times, per_sample
 
 
 def flow_map(
@@ -23,36 +19,9 @@ def flow_map(
     *,
     tolerance: float = 1e-11,
 ) -> Float[Tensor, " b *d"]:
-    """``x_s`` on the ODE trajectory through ``x_t``; s may lie on either side of t, clean data and pure noise included.
+    """``x_s`` on the ODE trajectory through ``x_t``, by scipy's DOP853; times as in ``core.flow.integrate``.
 
-    Solved by scipy's DOP853 in float64 *on the quarter circle*, whatever the path: there velocity and time stay finite
-    at both ends, and all paths share one trajectory up to scaling. Per-sample times run on one clock u from 0 to 1.
+    solve_ivp bounds the *root mean square* error of the batch; the bound is divided, so that it holds for every entry.
     """
-    from scipy.integrate import solve_ivp
-
-    b = check_batch("x", x).shape[0]
-    t, s = check_times("t", t, b, path.t_max).double(), check_times("s", s, b, path.t_max).double()
-    circle = Trigonometric()
-    on_circle = rebase(denoise, path, circle)
-
-    def angle_radius(time: Tensor) -> tuple[Tensor, Tensor]:
-        alpha, sigma = path.alpha(time), path.sigma(time)
-        return torch.atan2(sigma, alpha), (alpha**2 + sigma**2).sqrt()
-
-    (angle_t, radius_t), (angle_s, radius_s) = angle_radius(t), angle_radius(s)
-    y0 = x.double() / per_sample(radius_t, x.double())
-
-    def slope(u: float, flat: np.ndarray) -> np.ndarray:
-        y = torch.from_numpy(flat).reshape(x.shape).to(x.device)
-        angle = angle_t + u * (angle_s - angle_t)
-        with torch.no_grad():
-            dy = per_sample(angle_s - angle_t, y) * on_circle(y, angle).velocity
-        return dy.cpu().numpy().ravel()
-
-    # solve_ivp bounds the *root mean square* error of the batch: divide, so that the bound holds for every entry.
-    bound = tolerance / np.sqrt(y0.numel())
-    out = solve_ivp(slope, (0.0, 1.0), y0.cpu().numpy().ravel(), method="DOP853", rtol=max(bound, 3e-14), atol=bound)
-    if not out.success:
-        raise CourseError(f"flow_map: the ODE solver gave up: {out.message}")
-    y1 = torch.from_numpy(out.y[:, -1]).reshape(x.shape).to(x.device)
-    return (per_sample(radius_s, y1) * y1).to(x.dtype)
+    bound = tolerance / max(x.numel(), 1) ** 0.5
+    return integrate(denoise, path, x, t, s, method="DOP853", rtol=max(bound, 3e-14), atol=bound)

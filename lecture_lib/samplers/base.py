@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -13,28 +14,32 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lecture_lib.core.grids import check_grid
-from lecture_lib.core.paths import Path
+from lecture_lib.core.paths import Coeffs, Path
 from lecture_lib.core.prediction import Denoise, Prediction
 from lecture_lib.errors import RangeError, ShapeError
 from lecture_lib.tensors import check_batch, check_finite, randn_like
 
 
 class Sampler(ABC):
-    """One step from time t down to s. State is a value, in and out; nothing is remembered on ``self``."""
+    """One step from time t down to s. State is a value, in and out; nothing is remembered on ``self``.
+
+    A step is written in the numbers of the two moments, ``t.alpha``, ``s.sigma``, ``s.lam - t.lam``: floats, since the
+    whole batch is at one time. Where nothing but arithmetic and ``blend`` is used they may be ``(b,)`` tensors as well.
+    """
 
     order: ClassVar[int]
     evaluations: ClassVar[str]
     formula: ClassVar[str]
     source: ClassVar[str]
+    deterministic: ClassVar[bool] = True
 
     @abstractmethod
     def step(
         self,
-        denoise: Denoise,
-        path: Path,
+        denoise: Callable[[Tensor, Coeffs], Prediction],
         x: Float[Tensor, " b *d"],
-        t: Float[Tensor, " b"],
-        s: Float[Tensor, " b"],
+        t: Coeffs,
+        s: Coeffs,
         state: Any,
         noise: Callable[[], Tensor],
     ) -> tuple[Float[Tensor, " b *d"], Any]:
@@ -45,7 +50,8 @@ class Sampler(ABC):
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def _repr_markdown_(self) -> str:
-        return f"**{self!r}**, order {self.order}, {self.evaluations}: ${self.formula}$. *{self.source}*"
+        kind = "deterministic" if self.deterministic else "stochastic, weak order"
+        return f"**{self!r}**, {kind}, order {self.order}, {self.evaluations}: ${self.formula}$. *{self.source}*"
 
 
 def _name(value: Any) -> str:
@@ -61,15 +67,20 @@ class Frame:
         step: 0 for the initial noise, n for the result.
         t: the time of ``x``.
         x: the sample so far, ``(b, ...)``.
-        x0: what the denoiser predicted at the start of the step that led here; None at step 0.
+        prediction: what the denoiser said at the start of the step that led here; None at step 0.
         nfe: network evaluations per sample so far, counted, both branches of guidance included.
     """
 
     step: int
     t: float
     x: Float[Tensor, " b *d"]
-    x0: Float[Tensor, " b *d"] | None
+    prediction: Prediction | None
     nfe: int
+
+    @property
+    def x0(self) -> Float[Tensor, " b *d"] | None:
+        """The clean data that was predicted at the start of the step that led here; None at step 0."""
+        return None if self.prediction is None else self.prediction.x0
 
 
 def sample(
@@ -99,34 +110,52 @@ def sample(
     return _frames(denoise, path, sampler, grid, x_T, generator)
 
 
-@torch.no_grad()
 def _frames(denoise, path, sampler, grid, x, generator) -> Iterator[Frame]:
-    b, state, nfe = x.shape[0], None, 0
-    grid = grid.to(x.device)
-    times = grid.tolist()
-    yield Frame(0, times[0], x, None, 0)
-    for i in range(len(grid) - 1):
-        meter = _Meter(denoise, path)
-        x, state = sampler.step(
-            meter, path, x, grid[i].expand(b), grid[i + 1].expand(b), state, lambda x=x: randn_like(x, generator)
-        )
-        nfe += meter.nfe
-        if i == len(grid) - 2:
+    moments, state, nfe = path.along(grid), None, 0
+    yield Frame(0, moments[0].time, x, None, 0)
+    for i, (t, s) in enumerate(pairwise(moments), start=1):
+        watched = Watched(denoise, path)
+        with torch.no_grad():
+            x, state = sampler.step(watched, x, t, s, state, lambda x=x: randn_like(x, generator))
+        nfe += watched.nfe
+        if i == len(moments) - 1:
             check_finite("sample", x)  # a silent wrong picture is worse than an error
-        yield Frame(i + 1, times[i + 1], x, meter.first.x0, nfe)
+        yield Frame(i, s.time, x, watched.first, nfe)
 
 
-class _Meter:
-    """The denoiser of one step, watched: how many evaluations, and what the first one predicted."""
+class Watched:
+    """A denoiser as a step sees it: asked at a moment of the path, its evaluations counted, its first answer kept."""
 
     def __init__(self, denoise: Denoise, path: Path):
         self.denoise, self.path, self.nfe, self.first = denoise, path, 0, None
 
-    def __call__(self, x: Tensor, t: Tensor) -> Prediction:
-        p = self.denoise(x, t).on(self.path)
+    def __call__(self, x: Float[Tensor, " b *d"], t: Coeffs | Float[Tensor, " b"]) -> Prediction:
+        time = t if isinstance(t, Tensor) else t.time
+        if not isinstance(time, Tensor):
+            time = torch.full((x.shape[0],), time, dtype=torch.float64, device=x.device)
+        p = self.denoise(x, time).on(self.path)
         self.nfe += p.nfe
         self.first = self.first or p
-        return p
+        return p if isinstance(t, Tensor) else p.at(t)
+
+
+def one_step(
+    sampler: Sampler,
+    denoise: Denoise,
+    path: Path,
+    x: Float[Tensor, " b *d"],
+    t: float | Float[Tensor, " b"],
+    s: float | Float[Tensor, " b"],
+    *,
+    state: Any = None,
+    noise: Callable[[], Tensor] | None = None,
+) -> tuple[Float[Tensor, " b *d"], Any]:
+    """One step outside the driver, for distillation and for tests: ``(x_s, state)``.
+
+    t and s are times, floats or one per sample ``(b,)``; single-step samplers take both. Gradients flow.
+    """
+    moments = [path.coeffs(time) if isinstance(time, Tensor) else path.at(time) for time in (t, s)]
+    return sampler.step(Watched(denoise, path), x, *moments, state, noise or (lambda: randn_like(x)))
 
 
 def last(frames: Iterator[Frame]) -> Float[Tensor, " b *d"]:

@@ -1,0 +1,87 @@
+"""UniPC: one formula predicts the next point and, once the network has been asked there, corrects it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import expm1, factorial, isinf
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from lecture_lib.core.paths import Coeffs
+from lecture_lib.samplers.base import Sampler
+from lecture_lib.samplers.exponential import DATA, Form, endless
+from lecture_lib.samplers.weights import jump, phi, remember
+from lecture_lib.tensors import blend, check_count
+
+
+def B1(tau: float) -> float:
+    """``B(tau) = tau``."""
+    return tau
+
+
+def B2(tau: float) -> float:
+    """``B(tau) = e^tau - 1``."""
+    return expm1(tau)
+
+
+class Memory(NamedTuple):
+    """What a step leaves to the next: predictions ``(lam, m)`` newest first, and the point it started from."""
+
+    history: list[tuple[float, Tensor]]
+    x: Tensor
+    t: Coeffs
+
+
+@dataclass(frozen=True, repr=False)
+class UniPC(Sampler):
+    """Predictor of order p and corrector of order p + 1, still one evaluation per step.
+
+    The correction of a point waits for the evaluation that the next step makes there anyway; so the last point stays
+    as predicted. ``B`` matters only where a single coefficient is set to 1/2 (predictor of order 2, corrector of order
+    1): solved exactly, the system cancels it.
+    """
+
+    order: int = 3
+    B: Callable[[float], float] = B2
+    form: Form = DATA
+    evaluations: ClassVar[str] = "1 NFE per step"
+    formula: ClassVar[str] = (
+        r"x_s=\rho\,x_t-a(e^\tau-1)m_t-a\,B(\tau)\sum_k\rho_k\tfrac{m_k-m_t}{r_k},"
+        r"\;\sum_kr_k^{i-1}\rho_k=\tfrac{i!\,\tau\,\phi_{i+1}(\tau)}{B(\tau)}"
+    )
+    source: ClassVar[str] = "Zhao et al. 2023 (2302.04867), Alg. 1 and 2"
+
+    def __post_init__(self):
+        check_count("order", self.order)
+
+    def step(self, denoise, x, t, s, state, noise):
+        p = denoise(x, t)
+        m = self.form.model(p)
+        if state is not None and not endless(state.t, t):
+            x = self.update(state, t, arrived=m)  # UniC
+        if isinf(t.lam):  # nothing to remember on an infinite clock
+            return jump(p, s), None
+        memory = Memory(remember(state and state.history, t.lam, m, self.order), x, t)
+        return (jump(p, s) if endless(t, s) else self.update(memory, s)), memory  # UniP
+
+    def update(self, memory: Memory, s: Coeffs, arrived: Tensor | None = None) -> Tensor:
+        """x_s from where ``memory`` stands; with the prediction ``arrived`` at s it is the corrector."""
+        (lam, m), *past = memory.history
+        ratio, amp, tau = self.form.scales(memory.t, s)
+        h = s.lam - lam
+        nodes = [((at - lam) / h, value) for at, value in past] + ([] if arrived is None else [(1.0, arrived)])
+        rho = self.coefficients([r for r, _ in nodes], tau)
+        gains = [-amp * self.B(tau) * k / r for k, (r, _) in zip(rho, nodes, strict=True)]
+        terms = [(gain, value) for gain, (_, value) in zip(gains, nodes, strict=True)]
+        return blend((ratio, memory.x), (-amp * expm1(tau) - sum(gains), m), *terms)
+
+    def coefficients(self, r: list[float], tau: float) -> list[float]:
+        """``rho_k`` for nodes ``r_k``: 1/2 for a single one, as in the paper; else its linear system solved."""
+        if len(r) < 2:
+            return [0.5] * len(r)
+        orders = range(1, len(r) + 1)
+        b = [factorial(i) * tau * phi(i + 1, tau) / self.B(tau) for i in orders]
+        return np.linalg.solve([[node ** (i - 1) for node in r] for i in orders], b).tolist()
