@@ -73,7 +73,10 @@ MUTANTS = {
     "all of the score, not half": _of("samplers/stochastic", "per_sample(w / 2, x)", "per_sample(w, x)", SAMPLERS),
     "g^2 without its 2": _of("core/paths", "f, 2 * c.sigma * (c.dsigma", "f, c.sigma * (c.dsigma", CORE),
     "alpha-bar for alpha in the table": _of(
-        "core/paths", "torch.atan2((1 - table).sqrt(), table.sqrt())", "torch.atan2((1 - table**2).sqrt(), table)", CORE
+        "core/tables",
+        "torch.atan2((1 - table).sqrt(), table.sqrt())",
+        "torch.atan2((1 - table**2).sqrt(), table)",
+        CORE,
     ),
     "alpha-bar rescaled for zero SNR": _of(
         "core/tables", "alphas_cumprod.double().sqrt()", "alphas_cumprod.double()", CORE
@@ -122,8 +125,8 @@ MUTANTS = {
         "core/schedules", "fixed: ClassVar[float] = 0.01", "fixed: ClassVar[float] = 0.0", SCHEDULES
     ),
     "own path not checked": _of("core/schedules", "if not good.all():", "if False:", SCHEDULES),
-    "table's slope of the wrong cell": _of("core/paths", "(right - left) * (len", "(right - left) / (len", SCHEDULES),
-    "table goes on flat": _of("core/paths", "2 * angle[-1:] - self.angles[-2:-1]", "angle[-1:]", SCHEDULES),
+    "table's slope of the wrong cell": _of("core/tables", "(right - left) * (len", "(right - left) / (len", SCHEDULES),
+    "table goes on flat": _of("core/tables", "2 * angle[-1:] - self.angles[-2:-1]", "angle[-1:]", SCHEDULES),
     "exponential in sigma": _of(
         "core/grids", "math.log(high), math.log(low), steps", "math.log(high), math.log(low) / 2, steps", GRIDS
     ),

@@ -31,12 +31,12 @@ from lecture_lib.core.interpolants import (
 from lecture_lib.core.likelihood import exact_divergence, hutchinson, log_likelihood
 from lecture_lib.core.losses import min_snr, plain
 from lecture_lib.core.parameterization import EPS, SCORE, VELOCITY, X0, Parameterization, V, edm
-from lecture_lib.core.paths import EDM, Coeffs, Discrete, Path, RectifiedFlow, Trigonometric, VPCosine, VPLinear
+from lecture_lib.core.paths import EDM, Coeffs, Path, RectifiedFlow, Trigonometric, VPCosine, VPLinear
 from lecture_lib.core.prediction import Denoise, Prediction
 from lecture_lib.core.rebase import rebase
 from lecture_lib.core.schedules import FunctionPath, LearnedSchedule, Sigmoid
 from lecture_lib.core.shift import ShiftedTimes, shift_times, shifted_grid
-from lecture_lib.core.tables import cosine_table, ddpm_linear, stable_diffusion, zero_terminal_snr
+from lecture_lib.core.tables import Discrete, cosine_table, ddpm_linear, stable_diffusion, zero_terminal_snr
 from lecture_lib.core.times import LogitNormalTimes, LogNormalNoise, Times, UniformTimes
 
 __all__ = [

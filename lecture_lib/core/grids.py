@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lecture_lib.core.paths import Discrete, Path
+from lecture_lib.core.paths import Path
+from lecture_lib.core.tables import Discrete
 from lecture_lib.errors import RangeError, ShapeError
 from lecture_lib.tensors import check_count, check_number
 

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lecture_lib.core.paths import Path
+from lecture_lib.core.paths import Coeffs, Path
 from lecture_lib.core.schedules import TimeFunction, check_function, expect, name_of
 from lecture_lib.errors import RangeError, ShapeError, SingularError
-from lecture_lib.tensors import check_number, per_sample
+from lecture_lib.tensors import all_finite, blend, check_number, per_sample
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,8 +65,7 @@ class Interpolant(Path):
     ) -> Float[Tensor, " b *d"]:
         """``x_t = alpha x0 + beta x1 + gamma z``."""
         t = t.double()
-        weights = (self.alpha(t), x0), (self.beta(t), x1), (self.gamma(t), z)
-        return sum(per_sample(weight, x) * x for weight, x in weights)
+        return blend((self.alpha(t), x0), (self.beta(t), x1), (self.gamma(t), z))
 
     def derivatives(self, t: Float[Tensor, " b"]) -> tuple[Tensor, Tensor, Tensor]:
         """``d alpha/dt, d beta/dt, d gamma/dt``, each ``(b,)``, by forward-mode autodiff as in ``Path.slopes``."""
@@ -114,12 +113,12 @@ class TwoSided:
             SingularError: where a slope is infinite, as that of sqrt(t (1 - t)) at both ends.
         """
         slopes = self.path.derivatives(self.t)
-        if not all(torch.isfinite(slope).all() for slope in slopes):
+        if not all_finite(*slopes):
             raise SingularError(
                 "velocity: a slope is infinite, as that of gamma = sqrt(t (1 - t)) at both ends (gamma' z tends to a "
                 "limit there, but as infinity times 0); expected times a little inside, such as 1e-3 from each end"
             )
-        return sum(per_sample(slope, x) * x for slope, x in zip(slopes, (self.x0, self.x1, self.z), strict=True))
+        return blend(*zip(slopes, (self.x0, self.x1, self.z), strict=True))
 
     @property
     def score(self) -> Float[Tensor, " b *d"]:
@@ -133,6 +132,10 @@ class TwoSided:
         """The prediction itself, if it speaks about ``path``; a ShapeError if it was made for another one."""
         if self.path != path:
             raise ShapeError(f"path: the denoiser speaks {self.path!r}, expected {path!r}")
+        return self
+
+    def at(self, c: Coeffs) -> TwoSided:
+        """The prediction itself: the driver offers the numbers of the moment, but they lack beta."""
         return self
 
     def parts(self, **weights: Tensor | float) -> list[tuple[Tensor | float, Tensor]]:

@@ -103,11 +103,13 @@ class LearnedSchedule(nn.Module, Path):
 
     def _progress(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """From 0 to 1, strictly rising: ``sum_k c_k binomial(n, k) t^k (1 - t)^(n - k)``."""
-        k, n = self._k.double(), len(self.logits)
-        rises = (1 - self.fixed) * self.logits.double().softmax(0) + self.fixed / n
+        # To where the times are: a sampler asks on the CPU, wherever the network lives.
+        logits, k, binomial = (x.to(t.device, torch.float64) for x in (self.logits, self._k, self._binomial))
+        n = len(logits)
+        rises = (1 - self.fixed) * logits.softmax(0) + self.fixed / n
         heights = torch.cat([rises.new_zeros(1), rises.cumsum(0)])
         t = t[:, None]
-        return (self._binomial.double() * t**k * (1 - t) ** (n - k)) @ heights
+        return (binomial * t**k * (1 - t) ** (n - k)) @ heights
 
     def lam(self, t):
         return self.lam_max - (self.lam_max - self.lam_min) * self._progress(t.double())
