@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE, PARAMETERIZATION, DENOISER = "test_core_paths", "test_core_parameterization", "test_core_denoiser"
 SAMPLERS, DIFFUSERS, GUIDANCE = "test_samplers_laws", "test_samplers_diffusers", "test_guidance_rules"
 MIXTURE, GUIDED = "test_oracles_mixture", "test_oracles_guided"
+SCHEDULES, GRIDS, INTERPOLANTS = "test_core_schedules", "test_core_grids", "test_core_interpolants"
 
 
 class Mutant(NamedTuple):
@@ -72,7 +73,10 @@ MUTANTS = {
     "all of the score, not half": _of("samplers/stochastic", "per_sample(w / 2, x)", "per_sample(w, x)", SAMPLERS),
     "g^2 without its 2": _of("core/paths", "f, 2 * c.sigma * (c.dsigma", "f, c.sigma * (c.dsigma", CORE),
     "alpha-bar for alpha in the table": _of(
-        "core/paths", "torch.atan2((1 - table).sqrt(), table.sqrt())", "torch.atan2((1 - table**2).sqrt(), table)", CORE
+        "core/tables",
+        "torch.atan2((1 - table).sqrt(), table.sqrt())",
+        "torch.atan2((1 - table**2).sqrt(), table)",
+        CORE,
     ),
     "alpha-bar rescaled for zero SNR": _of(
         "core/tables", "alphas_cumprod.double().sqrt()", "alphas_cumprod.double()", CORE
@@ -104,14 +108,56 @@ MUTANTS = {
     ),
     "t in [0, 1] for the network": _of("core/denoiser", "1000 * t / path.t_max", "t / path.t_max", DENOISER),
     "t reversed on the path": _of("core/paths", "        return 1 - t\n", "        return t * 1.0\n", CORE),
-    "table read one entry early": _of("core/times", "[(i + 1) / T for i", "[max(i, 0.5) / T for i", CORE),
+    "table read one entry early": _of("core/grids", "[(i + 1) / T for i", "[max(i, 0.5) / T for i", CORE),
     "one step short": _of(
-        "core/times",
+        "core/grids",
         'torch.linspace(start, end, check_count("steps", steps) + 1',
         'torch.linspace(start, end, check_count("steps", steps)',
         CORE,
     ),
     "times broadcast over the width": _of("tensors", ".reshape(c.shape[0], *(1,) * (like.ndim - 1))", "", CORE),
+    # schedules and grids
+    "cosine betas without their bound": _of("core/tables", ".clamp(min=1 - max_beta)", "", SCHEDULES),
+    "sigmoid without its temperature": _of(
+        "core/schedules", "(self.end - self.start) / self.tau", "(self.end - self.start)", SCHEDULES
+    ),
+    "learned schedule that may be flat": _of(
+        "core/schedules", "fixed: ClassVar[float] = 0.01", "fixed: ClassVar[float] = 0.0", SCHEDULES
+    ),
+    "own path not checked": _of("core/schedules", "if not good.all():", "if False:", SCHEDULES),
+    "table's slope of the wrong cell": _of("core/tables", "(right - left) * (len", "(right - left) / (len", SCHEDULES),
+    "table goes on flat": _of("core/tables", "2 * angle[-1:] - self.angles[-2:-1]", "angle[-1:]", SCHEDULES),
+    "exponential in sigma": _of(
+        "core/grids", "math.log(high), math.log(low), steps", "math.log(high), math.log(low) / 2, steps", GRIDS
+    ),
+    "trailing without its -1": _of(
+        "core/grids", "[:steps].round().astype(int) - 1", "[:steps].round().astype(int) - 2", GRIDS
+    ),
+    "leading with steps + 1": _of("core/grids", "i * (T // steps) + offset", "i * (T // (steps + 1)) + offset", GRIDS),
+    "shift the wrong way": _of("core/shift", "path.time_of(lam - shift)", "path.time_of(lam + shift)", GRIDS),
+    "shift by kappa^2": _of("core/shift", "path.time_of(lam - shift)", "path.time_of(lam - 2 * shift)", GRIDS),
+    "shift that drops steps": _of(
+        "core/shift", "past + 1, dtype=torch.float64)[:past]", "past + 1, dtype=torch.float64)[:1]", GRIDS
+    ),
+    # interpolants
+    "sign of the two-sided score": _of(
+        "core/interpolants", "return -self.z / per", "return self.z / per", INTERPOLANTS
+    ),
+    "velocity without gamma'": _of(
+        "core/interpolants",
+        "zip(slopes, (self.x0, self.x1, self.z), strict=True)",
+        "zip(slopes[:2], (self.x0, self.x1), strict=True)",
+        INTERPOLANTS,
+    ),
+    "gamma for gamma^2": _of(
+        "oracles/bridge", "(gamma**2)[..., None] * torch.eye", "gamma[..., None] * torch.eye", INTERPOLANTS
+    ),
+    "pairs without their weights": _of(
+        "oracles/bridge", "return log_u + log_v + log_norm", "return log_norm", INTERPOLANTS
+    ),
+    "pairs in step": _of(
+        "oracles/bridge", "torch.arange(k1).repeat(k0)", "torch.arange(k1).repeat_interleave(k0)", INTERPOLANTS
+    ),
     # samplers
     "step ratio inverted": _of("samplers/deterministic", "h_prev / h", "h / h_prev", SAMPLERS),
     "DDIM keeps all of eps": _of("samplers/stochastic", "sigma_s**2 - fresh**2", "sigma_s**2", SAMPLERS),
@@ -237,6 +283,23 @@ HINTS = {
     "table read one entry early": "timestep_grid",
     "one step short": "grid",
     "times broadcast over the width": "broadcasts",
+    "cosine betas without their bound": "cosine_table",
+    "sigmoid without its temperature": "papers",
+    "learned schedule that may be flat": "no_parameters",
+    "own path not checked": "no_path",
+    "table's slope of the wrong cell": "by_hand",
+    "table goes on flat": "by_hand",
+    "exponential in sigma": "one_factor",
+    "trailing without its -1": "one_step",
+    "leading with steps + 1": "timesteps_are",
+    "shift the wrong way": "papers",
+    "shift by kappa^2": "papers",
+    "shift that drops steps": "spread",
+    "sign of the two-sided score": "gradient",
+    "velocity without gamma'": "carries",
+    "gamma for gamma^2": "add_up",
+    "pairs without their weights": "density",
+    "pairs in step": "gradient",
     "step ratio inverted": "2m_by_hand",
     "DDIM keeps all of eps": "eta_one",
     "DDPM's last noise kept": "no_noise",

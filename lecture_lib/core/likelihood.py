@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lecture_lib.core.grids import check_grid
 from lecture_lib.core.paths import Path
 from lecture_lib.core.prediction import Denoise
-from lecture_lib.core.times import check_grid
 from lecture_lib.errors import SingularError
 from lecture_lib.tensors import check_batch, check_times
 

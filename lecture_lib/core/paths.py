@@ -17,8 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lecture_lib.errors import RangeError
-from lecture_lib.tensors import Number, blend, check_finite, check_number
+from lecture_lib.tensors import Number, blend, check_number
 
 
 class Coeffs:
@@ -294,54 +293,3 @@ class EDM(Path):
 
     def time_of(self, lam):
         return torch.exp(-lam.double()).clamp(max=self.t_max)
-
-
-class Discrete(Path):
-    """A table of ``alpha_bar`` (DDPM, Stable Diffusion) made continuous.
-
-    Entry ``i`` of the table (0-based) sits at ``t = (i + 1)/T``; ``t = 0`` is clean data. Between entries the *angle*
-    ``atan2(sigma, alpha)`` is linear, so alpha^2 + sigma^2 = 1 holds everywhere and both ends stay finite, a table
-    with zero terminal SNR included.
-
-    Args:
-        alphas_cumprod: ``(T,)``, strictly falling, in [0, 1).
-    """
-
-    formula = r"\alpha_i=\sqrt{\bar\alpha_i},\;t_i=\tfrac{i+1}{T}"
-    source = "Ho et al. 2020 (2006.11239), Eq. 4"
-
-    def __init__(self, alphas_cumprod: Float[Tensor, " T"]):
-        table = check_finite("alphas_cumprod", torch.as_tensor(alphas_cumprod, dtype=torch.float64))
-        if table.ndim != 1 or len(table) < 2 or not ((table >= 0) & (table < 1)).all() or not (table.diff() < 0).all():
-            raise RangeError("alphas_cumprod: expected a strictly falling 1-D table of at least two values in [0, 1)")
-        angle = torch.atan2((1 - table).sqrt(), table.sqrt())
-        self.angles = torch.cat([angle.new_zeros(1), angle])
-
-    def _angle(self, t):
-        angles = self.angles.to(t.device)
-        position = t * (len(angles) - 1)
-        # A time written as (i + 1)/T comes back as i + 1 +- 1e-13; the floor of that must not jump a cell.
-        low = position.detach().floor().long().clamp(0, len(angles) - 2)
-        return torch.lerp(angles[low], angles[low + 1], position - low)
-
-    def __eq__(self, other):
-        return isinstance(other, Discrete) and torch.equal(self.angles, other.angles)
-
-    def __hash__(self):
-        return hash(tuple(self.angles.tolist()))
-
-    def __repr__(self):
-        alpha = self.alpha(torch.ones(1, dtype=torch.float64)).item()
-        return f"Discrete({len(self.angles) - 1} steps, alpha_T={alpha:.4g})"
-
-    def alpha(self, t):
-        return torch.sin(math.pi / 2 - self._angle(t))  # the cosine, but exactly 0 at zero terminal SNR
-
-    def sigma(self, t):
-        return torch.sin(self._angle(t))
-
-    def time_of(self, lam):
-        angles = self.angles.to(lam.device)
-        angle = torch.atan(torch.exp(-lam.double())).clamp(max=angles[-1])
-        low = (torch.searchsorted(angles, angle) - 1).clamp(0, len(angles) - 2)
-        return (low + (angle - angles[low]) / (angles[low + 1] - angles[low])) / (len(angles) - 1)

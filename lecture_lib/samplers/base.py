@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lecture_lib.core.grids import check_grid
 from lecture_lib.core.paths import Coeffs, Path
 from lecture_lib.core.prediction import Denoise, Prediction
-from lecture_lib.core.times import check_grid
 from lecture_lib.errors import RangeError, ShapeError
 from lecture_lib.tensors import check_batch, check_finite, randn_like
 
