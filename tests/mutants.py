@@ -18,6 +18,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 CORE, PARAMETERIZATION, DENOISER = "test_core_paths", "test_core_parameterization", "test_core_denoiser"
 SAMPLERS, DIFFUSERS, GUIDANCE = "test_samplers_laws", "test_samplers_diffusers", "test_guidance_rules"
+ORDERS = "test_samplers_orders"
 MIXTURE, GUIDED = "test_oracles_mixture", "test_oracles_guided"
 SCHEDULES, GRIDS, INTERPOLANTS = "test_core_schedules", "test_core_grids", "test_core_interpolants"
 
@@ -46,19 +47,22 @@ MUTANTS = {
     "sign of the edm row": _of(
         "core/parameterization", "c.sigma / (s * n), -c.alpha", "-c.sigma / (s * n), c.alpha", PARAMETERIZATION
     ),
-    "sign of the SDE's push": _of(
-        "samplers/stochastic", "p.velocity - per_sample", "p.velocity + per_sample", SAMPLERS
-    ),
+    "sign of the SDE's push": _of("samplers/sde", "score=h * w / 2", "score=-h * w / 2", SAMPLERS),
     "sign of the divergence": _of("core/likelihood", "prior + total", "prior - total", DENOISER),
     "sign of the momentum": _of("guidance/memory", "+ beta * running", "- beta * running", GUIDANCE),
-    "sign of 2M's exponent": _of("samplers/deterministic", "torch.expm1(-h)", "torch.expm1(h)", DIFFUSERS),
+    "sign of 2M's exponent": _of(
+        "samplers/dpm_solver_multistep",
+        "gain = s.sigma / t.sigma, -s.alpha * expm1(-h)",
+        "gain = s.sigma / t.sigma, -s.alpha * expm1(h)",
+        DIFFUSERS,
+    ),
     # squares and roots
     "sigma for sigma^2 in the shift": _of("core/prediction", "sigma**2 / alpha", "sigma / alpha", GUIDANCE),
     "sigma for sigma^2 in the posterior": _of(
-        "samplers/stochastic", "return beta * (sigma_s / sigma_t) ** 2", "return beta * (sigma_s / sigma_t)", SAMPLERS
+        "samplers/ancestral", "return beta * (sigma_s / sigma_t) ** 2", "return beta * (sigma_s / sigma_t)", SAMPLERS
     ),
     "sigma for sigma^2 in DDPM's beta": _of(
-        "samplers/stochastic", "sigma_t**2 - (alpha_ts * sigma_s) ** 2", "sigma_t - (alpha_ts * sigma_s)", DIFFUSERS
+        "samplers/ancestral", "t.sigma**2 - (alpha_ts * s.sigma) ** 2", "t.sigma - (alpha_ts * s.sigma)", DIFFUSERS
     ),
     "sigma for sigma^2 in the x0 weight": _of(
         "core/parameterization", "(self.det(c) / c.sigma) ** 2", "(self.det(c) / c.sigma).abs()", PARAMETERIZATION
@@ -69,9 +73,9 @@ MUTANTS = {
         "self.variances + sigma[:, None, None]",
         MIXTURE,
     ),
-    "variance for deviation in the SDE": _of("samplers/stochastic", "(w * (t - s)).sqrt()", "(w * (t - s))", SAMPLERS),
-    "all of the score, not half": _of("samplers/stochastic", "per_sample(w / 2, x)", "per_sample(w, x)", SAMPLERS),
-    "g^2 without its 2": _of("core/paths", "f, 2 * c.sigma * (c.dsigma", "f, c.sigma * (c.dsigma", CORE),
+    "variance for deviation in the SDE": _of("samplers/sde", "fresh((w * h) ** 0.5", "fresh((w * h)", SAMPLERS),
+    "all of the score, not half": _of("samplers/sde", "score=h * w / 2", "score=h * w", SAMPLERS),
+    "g^2 without its 2": _of("core/paths", "return f, 2 * c.sigma * (c.dsigma", "return f, c.sigma * (c.dsigma", CORE),
     "alpha-bar for alpha in the table": _of(
         "core/tables",
         "torch.atan2((1 - table).sqrt(), table.sqrt())",
@@ -95,8 +99,9 @@ MUTANTS = {
     ),
     "eps through x0": _of(
         "core/parameterization",
-        "eps = per_sample(c.alpha / det, y) * y - per_sample(a / det, x_t) * x_t",
-        "eps = (x_t - per_sample(c.alpha, x_t) * x0) / per_sample(c.sigma, x_t)",
+        "return tuple(blend((on_x, x_t), (on_y, y)) for on_x, on_y in self.inverse(c))",
+        "(p, q), _ = self.inverse(c)\n        x0 = blend((p, x_t), (q, y))\n"
+        "        return x0, blend((1 / c.sigma, x_t), (-c.alpha / c.sigma, x0))",
         PARAMETERIZATION,
     ),
     "min-SNR not converted": _of(
@@ -159,24 +164,83 @@ MUTANTS = {
         "oracles/bridge", "torch.arange(k1).repeat(k0)", "torch.arange(k1).repeat_interleave(k0)", INTERPOLANTS
     ),
     # samplers
-    "step ratio inverted": _of("samplers/deterministic", "h_prev / h", "h / h_prev", SAMPLERS),
-    "DDIM keeps all of eps": _of("samplers/stochastic", "sigma_s**2 - fresh**2", "sigma_s**2", SAMPLERS),
-    "DDPM's last noise kept": _of(
-        "samplers/stochastic", "if (sigma_s == 0).all():  # clean", "if False:  # clean", SAMPLERS
-    ),
-    "SDE's last noise kept": _of("samplers/stochastic", "if (path.sigma(s) == 0).all():", "if False:", SAMPLERS),
-    "Heun without its average": _of(
-        "samplers/deterministic",
-        "h / 2 * (slope + denoise(euler, s).velocity)",
-        "h * denoise(euler, s).velocity",
+    "step ratio inverted": _of("samplers/dpm_solver_multistep", "r = h_prev / h ", "r = h / h_prev ", ORDERS),
+    "DDIM keeps all of eps": _of(
+        "samplers/ancestral",
+        "kept = s.sigma * (1 - self.eta**2 + (self.eta * q) ** 2) ** 0.5",
+        "kept = s.sigma",
         SAMPLERS,
+    ),
+    "DDPM's last noise kept": _of(
+        "samplers/ancestral", "if all_zero(s.sigma):  # clean", "if False:  # clean", SAMPLERS
+    ),
+    "SDE's last noise kept": _of("samplers/sde", "        if all_zero(s.sigma):\n", "        if False:\n", SAMPLERS),
+    "Heun without its average": _of(
+        "samplers/classical",
+        "*p.parts(velocity=h / 2), *q.parts(velocity=h / 2)",
+        "*q.parts(velocity=h)",
+        ORDERS,
     ),
     "noise mutated": _of(
-        "samplers/deterministic",
-        "return x + per_sample(s - t, x) * denoise(x, t).velocity",
-        "return x.add_(per_sample(s - t, x) * denoise(x, t).velocity)",
+        "tensors",
+        "total = per_sample(c, x) * x\n",
+        "total = x.mul_(per_sample(c, x))\n",
         SAMPLERS,
     ),
+    "DDIM jumps with the old sigma": _of("samplers/ancestral", "kept = s.sigma *", "kept = t.sigma *", ORDERS),
+    "churn asked at the old sigma": _of("samplers/sde", "noise)), hat\n", "noise)), t\n", SAMPLERS),
+    "Langevin step without its 2": _of("samplers/sde", "e = (2 * (self.snr", "e = (1 * (self.snr", SAMPLERS),
+    "ancestral up and down swapped": _of(
+        "samplers/ancestral",
+        "*p.parts(eps=s.alpha * (down - t.level))",
+        "*p.parts(eps=s.alpha * (up - t.level))",
+        SAMPLERS,
+    ),
+    "consistency noise of all of sigma": _of(
+        "samplers/consistency", "(s.sigma**2 - (ratio * end.sigma) ** 2) ** 0.5", "s.sigma", SAMPLERS
+    ),
+    "phi without its subtraction": _of(
+        "samplers/weights", "(value - 1 / math.factorial(j)) / tau", "value / tau", ORDERS
+    ),
+    "Adams weights transposed": _of("samplers/weights", "increasing=True).T,", "increasing=True),", ORDERS),
+    "midpoint correction doubled": _of("samplers/dpm_solver", "(gain / (2 * r), m_mid)", "(gain / r, m_mid)", ORDERS),
+    "third order without 1/r2": _of("samplers/dpm_solver", "(-amp / r2 * tau", "(-amp * tau", ORDERS),
+    "fast budget of the wrong rest": _of("samplers/dpm_solver", "[3] * whole + [rest]", "[3] * whole + [1]", ORDERS),
+    "3M without its 2": _of(
+        "samplers/dpm_solver_multistep", ", 2 * (D10 - D11) / (r0 + r1)", ", (D10 - D11) / (r0 + r1)", ORDERS
+    ),
+    "3M starting with order 1": _of(
+        "samplers/dpm_solver_multistep",
+        "return singlestep2(DATA, denoise, p, x, t, s, 0.5), history",
+        "return jump(p, s), history",
+        ORDERS,
+    ),
+    "SDE without its damping": _of(
+        "samplers/dpm_solver_multistep", "s.sigma / t.sigma * exp(-h)", "s.sigma / t.sigma", SAMPLERS
+    ),
+    "SDE 2M the wrong way": _of(
+        "samplers/dpm_solver_multistep", "gain = -s.alpha * expm1(-2 * h)", "gain = s.alpha * expm1(-2 * h)", SAMPLERS
+    ),
+    "SDE 3M with -1/2": _of("samplers/dpm_solver_multistep", "psi2 = 0.5 -", "psi2 = -0.5 -", SAMPLERS),
+    "UniC left out": _of("samplers/unipc", "x = self.update(state, t, arrived=m)  # UniC", "pass", ORDERS),
+    "UniPC without B": _of("samplers/unipc", "-amp * self.B(tau) * k / r", "-amp * k / r", ORDERS),
+    "UniPC's order of rows": _of("samplers/unipc", "node ** (i - 1)", "node**i", ORDERS),
+    "PLMS with Adams of equal weights": _of(
+        "samplers/pndm", "(23 / 12, -16 / 12, 5 / 12)", "(1 / 3, 1 / 3, 1 / 3)", DIFFUSERS
+    ),
+    "pseudo Runge-Kutta unweighted": _of(
+        "samplers/pndm", "(e1 + 2 * e2 + 2 * e3 + e4) / 6", "(e1 + e2 + e3 + e4) / 4", DIFFUSERS
+    ),
+    "v3 does not carry its history": _of("samplers/dpm_solver_v3", "growth * (g + shift)", "g", ORDERS),
+    "v3 without the decay of L": _of("samplers/dpm_solver_v3", "np.exp(-L[-1])", "np.ones_like(L[-1])", ORDERS),
+    "v3's l of a neighbour": _of("samplers/dpm_solver_v3", "share * (v[low + 1] - v[low])", "0 * v[low]", ORDERS),
+    "graph lost by reading early": _of(
+        "core/prediction", "if value.requires_grad or not self._y.requires_grad:", "if True:", DENOISER
+    ),
+    "slopes of the grid's first time": _of(
+        "core/paths", "(slopes()[0][i], slopes()[1][i])", "(slopes()[0][0], slopes()[1][0])", ORDERS
+    ),
+    "terms merged once": _of("tensors", "merged[id(x)][0] + c if", "c if", ORDERS),
     "global generator": _of(
         "tensors", "torch.randn(x.shape, generator=generator", "torch.randn(x.shape, generator=None", SAMPLERS
     ),
@@ -247,7 +311,7 @@ MUTANTS = {
         "oracles/mixture", "return self.log_weights + log_norm", "return log_norm", MIXTURE
     ),
     "flow map on the wrong radius": _of(
-        "oracles/flow", "per_sample(radius_s, y1) * y1", "per_sample(radius_t, y1) * y1", MIXTURE
+        "core/flow", "per_sample(radius_s, y1) * y1", "per_sample(radius_t, y1) * y1", MIXTURE
     ),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,6 +34,7 @@ from lecture_lib.core import (
     Discrete,
     LogitNormalTimes,
     LogNormalNoise,
+    Prediction,
     RectifiedFlow,
     Trigonometric,
     UniformTimes,
@@ -59,6 +61,7 @@ from lecture_lib.core import (
 from lecture_lib.errors import SingularError
 from lecture_lib.oracles import GaussianMixture
 from lecture_lib.samplers import DDIM, DPMSolverPP2M, last, sample
+from lecture_lib.tensors import blend
 
 every_path = pytest.mark.parametrize("path", PATHS, ids=PATH_NAMES)
 
@@ -443,3 +446,27 @@ def test_everything_follows_the_device_of_its_input():
     grid = uniform_grid(RectifiedFlow(), 4)
     assert last(sample(d.given(1), RectifiedFlow(), DDIM(0.5), grid, x, generator=seeded())).device.type == "cuda"
     assert log_likelihood(d.given(1), RectifiedFlow(), x, grid[1:]).device.type == "cuda"
+
+
+def test_what_is_read_without_autograd_does_not_stay_so():
+    # x0 is worked out when first read; a look at it under no_grad must not cut the graph of whoever reads it next.
+    denoiser = Denoiser(TinyNetwork(), RectifiedFlow(), V)
+    p = denoiser(normal(3, 2), times(0.2, 0.5, 0.8), torch.tensor([0, 1, 2]))
+    with torch.no_grad():
+        early = p.x0
+    assert not early.requires_grad and p.x0.requires_grad and torch.equal(early, p.x0)
+    assert p.x0 is p.x0  # and with its graph it is kept
+
+
+def test_a_prediction_that_was_decoded_late_is_the_same():
+    path, t, x_t, y = VPLinear(), times(0.2, 0.5, 0.8), normal(3, 2), normal(3, 2, seed=1)
+    for kind in ROWS:
+        late = Prediction.decoded(path, t, x_t, y, kind)
+        early = Prediction(path, t, x_t, *kind.decode(y, x_t, path.coeffs(t)))
+        for name in ("x0", "eps", "v", "velocity", "score"):
+            assert gap(getattr(late, name), getattr(early, name)) <= 1e-12
+        weights = {"x0": 0.3, "eps": -1.2, "velocity": 0.7, "score": times(0.1, 0.0, -2.0)}
+        assert gap(blend(*late.parts(**weights)), blend(*early.parts(**weights))) <= 1e-12
+        assert replace(late, nfe=5).nfe == 5 and gap(replace(late, nfe=5).x0, early.x0) <= 1e-12
+        with pytest.raises(AttributeError, match="no attribute 'x1'"):
+            late.x1  # noqa: B018

@@ -20,14 +20,17 @@ from lecture_lib.core import (
     VPLinear,
     ddpm_linear,
     karras_grid,
+    linear_interpolant,
     logsnr_grid,
+    sine_noise,
     stable_diffusion,
     timestep_grid,
+    trigonometric_interpolant,
     uniform_grid,
 )
-from lecture_lib.errors import NonFiniteError, SingularError
+from lecture_lib.errors import NonFiniteError, RangeError, SingularError
 from lecture_lib.guidance import cached, extrapolate
-from lecture_lib.oracles import GaussianMixture
+from lecture_lib.oracles import GaussianBridge, GaussianMixture
 from lecture_lib.samplers import (
     B1,
     DDIM,
@@ -255,8 +258,8 @@ def test_too_much_noise_is_too_much():
 
 @pytest.mark.parametrize("path", [VPLinear(), EDM()], ids=repr)
 def test_langevin_corrections_pull_a_wrong_marginal_back(path):
-    # Twice too wide, in a step too short for the predictor to matter. On Gaussian data one correction of size e takes the
-    # variance v to (1 - e/home)^2 v + 2 e, where e = 2 (snr home)^2 / v in a batch that large.
+    # Twice too wide, in a step too short for the predictor to matter. On Gaussian data one correction of size e takes
+    # the variance v to (1 - e/home)^2 v + 2 e, where e = 2 (snr home)^2 / v in a batch that large.
     t, s = (float(v) for v in path.time_of(times(0.0, 1e-6)))
     mean, home = marginal(path, times(s)[0])
     n, snr, var = 100_000, 0.3, 4 * home
@@ -273,6 +276,35 @@ def test_langevin_corrections_pull_a_wrong_marginal_back(path):
             expected = (1 - e / home) ** 2 * expected + 2 * e
         assert float(got.var()) / home == pytest.approx(expected / home, rel=0.02)
         assert float(got.mean()) == pytest.approx(mean, abs=0.02)
+
+
+@pytest.mark.parametrize("path", [linear_interpolant(sine_noise), trigonometric_interpolant()], ids=repr)
+@pytest.mark.parametrize(
+    "sampler", [Euler(), Heun(), EulerMaruyama(sigma_diffusion), EulerMaruyama(bump_diffusion)], ids=repr
+)
+def test_interpolants_go_through_the_same_samplers(path, sampler):
+    # From N(-1, 0.09) at t = 1 to N(1.5, 0.25) at t = 0, by the ODE and by SDEs: one law, whatever the diffusion. It is
+    # known at every time, so the run may start and stop a little inside, where Brownian noise has finite slopes.
+    bridge = GaussianBridge(GAUSSIAN, GaussianMixture([1.0], [[-1.0]], [0.09]))
+
+    def law(t):
+        t = times(t)
+        a, b, c = (float(f(t)) for f in (path.alpha, path.beta, path.gamma))
+        return a * MEAN - b, a * a * VAR + b * b * 0.09 + c * c
+
+    errors = []
+    for n in (200, 400):
+        mean, var = propagate(sampler, path, uniform_grid(path, n, start=0.98, end=0.02), *law(0.98), bridge)
+        errors.append(max(abs(mean - law(0.02)[0]), abs(var - law(0.02)[1])))
+    assert errors[1] <= 6e-3 and errors[1] <= 0.6 * errors[0]  # first order: they halve
+
+
+def test_a_bridge_has_no_forward_sde():
+    path = linear_interpolant(sine_noise)
+    bridge = GaussianBridge(GAUSSIAN, GAUSSIAN)
+    grid = uniform_grid(path, 3, start=0.9, end=0.1)
+    with pytest.raises(RangeError, match="no forward SDE"):
+        last(sample(bridge.denoise(path), path, EulerMaruyama(), grid, normal(4, 1), generator=seeded()))
 
 
 @pytest.mark.parametrize("end", [0.0, 0.002])

@@ -139,8 +139,12 @@ class TwoSided:
         return self
 
     def parts(self, **weights: Tensor | float) -> list[tuple[Tensor | float, Tensor]]:
-        """Pairs ``(weight, tensor)`` for a sampler to add up: ``parts(x0=a, z=c)`` is ``[(a, x0), (c, z)]``."""
-        return [(weight, getattr(self, name)) for name, weight in weights.items()]
+        """Pairs ``(weight, tensor)`` for a sampler to add up: ``parts(x0=a, z=c)`` is ``[(a, x0), (c, z)]``.
+
+        What has weight 0.0 is not looked at: a sampler without noise never meets a score that is singular.
+        """
+        asked = {name: w for name, w in weights.items() if isinstance(w, Tensor) or w != 0.0}
+        return [(weight, getattr(self, name)) for name, weight in asked.items()]
 
 
 # What gamma may be, and the usual interpolants. Named functions, not lambdas: equal ones must compare equal.

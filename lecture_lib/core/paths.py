@@ -69,12 +69,6 @@ class Coeffs:
             return math.inf
         return self.sigma / self.alpha
 
-    @property
-    def forward_sde(self) -> tuple[Number, Number]:
-        """``f`` and ``g^2`` of the SDE ``dx = f x dt + g dW`` that turns data into noise along this path."""
-        f = self.dalpha / self.alpha
-        return f, 2 * self.sigma * (self.dsigma - f * self.sigma)
-
 
 class _Shared(Coeffs):
     """Coefficients that were computed together with those of a whole grid."""
@@ -158,12 +152,14 @@ class Path(ABC):
             low, high = torch.where(too_clean, middle, low), torch.where(too_clean, high, middle)
         return (low + high) / 2
 
-    def drift_diffusion(self, t: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
+    def drift_diffusion(self, t: Float[Tensor, " b"] | Coeffs) -> tuple[Number, Number]:
         """``f`` and ``g^2`` of the forward SDE ``dx = f x dt + g dW`` with these marginals (Kingma et al. 2021, Eq. 7).
 
         ``f = alpha'/alpha`` and ``g^2 = 2 sigma (sigma' - f sigma)``; both ``(b,)``. Infinite where alpha = 0.
         """
-        return self.coeffs(t).forward_sde
+        c = t if isinstance(t, Coeffs) else self.coeffs(t)
+        f = c.dalpha / c.alpha
+        return f, 2 * c.sigma * (c.dsigma - f * c.sigma)
 
     def _repr_markdown_(self) -> str:
         return f"**{type(self).__name__}**: ${self.formula}$, $t\\in[0, {self.t_max:g}]$. *{self.source}*"

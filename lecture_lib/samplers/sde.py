@@ -28,7 +28,7 @@ def forward_diffusion(c: Coeffs) -> Number:
             f"grid: the forward SDE of {type(c.path).__name__} is infinite at t = {float(c.time):g} (alpha = 0); "
             "start the grid a little earlier, e.g. at 0.999 t_max"
         )
-    return c.forward_sde[1]
+    return c.path.drift_diffusion(c)[1]
 
 
 def no_diffusion(c: Coeffs) -> Number:
