@@ -167,7 +167,7 @@ def _rungs(ladder: Axes, levels: Sequence[float], now: int) -> list[Artist]:
 
 @dataclass(frozen=True)
 class CostLine:
-    """One sampler, its error at several costs; ``look`` as from ``style.other``, the same whichever others are shown."""
+    """One sampler, its error at several costs; ``look`` as from ``style.other``, whatever others are shown."""
 
     label: str
     nfe: Sequence[int]
