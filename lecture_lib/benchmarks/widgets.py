@@ -45,6 +45,25 @@ def _others() -> Iterator[Measurement]:
     yield Measurement("mixture playground: 2 x 3000 samples", _median(widgets.mixture_playground(), "w", SCALES), "ms")
     yield Measurement("negative prompt: 3000 samples", _median(widgets.negative_prompt(), "w", SCALES), "ms")
     yield Measurement("parallelogram", _median(widgets.parallelogram_explorer(), "w", SCALES), "ms")
+    yield from _samplers()
+
+
+def _samplers() -> Iterator[Measurement]:
+    """The widgets of sampling in the plane: a walk through one run, new runs, and new lines of errors."""
+    from lecture_lib import widgets
+
+    films, few = widgets.trajectories_explorer(), list(range(1, 20))
+    films.set(steps=50)
+    yield Measurement("trajectories: a step of the same run", _median(films, "step", list(range(10, 30))), "ms", BAR)
+    films.set(step=5, steps=10)
+    yield Measurement("trajectories: another seed, 10 steps", _median(films, "seed", few), "ms", BAR)
+    names = list(films.controls["sampler"].options)
+    yield Measurement("trajectories: another sampler, 10 steps", _median(films, "sampler", names), "ms", BAR)
+    errors = widgets.error_nfe_explorer()
+    yield Measurement("error against NFE: a new line", _median(errors, "more", errors.controls["more"].options), "ms")
+    errors.set(pp3m=True)
+    lines = [_milliseconds(errors, name, not errors.values[name]) for name in ("ddim", "heun", "pp2m", "unipc3")]
+    yield Measurement("error against NFE: a known line on or off", statistics.median(lines), "ms", BAR)
 
 
 def _median(explorer: Any, name: str, values: list[float]) -> float:

@@ -15,6 +15,16 @@ from lecture_lib.viz.densities import (
 )
 from lecture_lib.viz.display import bundle, show
 from lecture_lib.viz.fields import parallelogram, trajectories, vector_field
+from lecture_lib.viz.films import (
+    SAMPLED,
+    Backdrop,
+    CostLine,
+    Shot,
+    cost_shot,
+    cost_stage,
+    film_shot,
+    film_stage,
+)
 from lecture_lib.viz.images import as_picture, image_grid, png_bytes, stack, text_card, to_pixels
 from lecture_lib.viz.style import (
     COND,
@@ -39,17 +49,25 @@ __all__ = [
     "GUIDED",
     "NOISE",
     "OTHERS",
+    "SAMPLED",
     "STUDENT",
     "UNCOND",
+    "Backdrop",
+    "CostLine",
     "Curve",
     "Histogram",
     "Line",
+    "Shot",
     "Tradeoff",
     "as_picture",
     "bars",
     "bundle",
+    "cost_shot",
+    "cost_stage",
     "density_contours",
     "density_curves",
+    "film_shot",
+    "film_stage",
     "heat_map",
     "image_grid",
     "lattice",
