@@ -149,19 +149,26 @@ def info() -> None:
 def bench(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these; default: all.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when a bar is missed.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Write each benchmark there too, as CSV and, if any, figure.")
+    ] = None,
 ) -> None:
     """Measure the bars of the course here.
 
-    One benchmark per module of lecture_lib.benchmarks: import time, slider latency and the like.
+    One benchmark per module of lecture_lib.benchmarks: import time, slider latency, samplers and the like.
     """
     from lecture_lib.tooling import benching
 
     missed = 0
     print(benching.conditions(), flush=True)
     for name in names or benching.names():
+        measurements = []
         for measurement in benching.run(name):
             print(measurement, flush=True)
+            measurements.append(measurement)
             missed += not measurement.within
+        for path in benching.save(name, measurements, out) if out else []:
+            print(f"wrote {path}", flush=True)
     raise typer.Exit(1 if strict and missed else 0)
 
 

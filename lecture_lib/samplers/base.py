@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -115,7 +116,7 @@ def _frames(denoise, path, sampler, grid, x, generator) -> Iterator[Frame]:
     yield Frame(0, moments[0].time, x, None, 0)
     for i, (t, s) in enumerate(pairwise(moments), start=1):
         watched = Watched(denoise, path)
-        with torch.no_grad():
+        with torch.no_grad() if torch.is_grad_enabled() else nullcontext():  # switching costs as much as a small step
             x, state = sampler.step(watched, x, t, s, state, lambda x=x: randn_like(x, generator))
         nfe += watched.nfe
         if i == len(moments) - 1:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 from lecture_lib import benchmarks
 from lecture_lib.errors import UnknownNameError
@@ -42,6 +44,24 @@ def conditions() -> str:
 def names() -> list[str]:
     """The benchmarks there are: the modules of ``lecture_lib.benchmarks``."""
     return sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+
+
+def save(name: str, measurements: Sequence[Measurement], directory: Path) -> list[Path]:
+    """The measurements as ``NAME.csv``, and as ``NAME.png`` where the benchmark has a figure; what was written."""
+    directory.mkdir(parents=True, exist_ok=True)
+    table = directory / f"{name}.csv"
+    with table.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["what", "value", "unit", "bar", "within"])
+        rows.writerows(
+            [m.what, f"{m.value:.6g}", m.unit, "" if m.bar is None else m.bar, m.within] for m in measurements
+        )
+    draw = getattr(import_module(f"lecture_lib.benchmarks.{name}"), "figure", None)
+    if draw is None:
+        return [table]
+    picture = directory / f"{name}.png"
+    draw(measurements).savefig(picture)
+    return [table, picture]
 
 
 def run(name: str) -> Iterator[Measurement]:

@@ -27,7 +27,7 @@ from lecture_lib.core import (
     uniform_grid,
 )
 from lecture_lib.errors import UnknownNameError
-from lecture_lib.oracles import GaussianMixture
+from lecture_lib.oracles import GaussianMixture, ring_of_modes
 from lecture_lib.samplers import (
     B1,
     DDIM,
@@ -77,13 +77,7 @@ FLOOR = 0.01  # the last noise level above zero of the Karras grid, and the end 
 _STRIDE = 0.4  # steps in half log-SNR of the flow map that plays the consistency model
 
 
-@cache
-def ring() -> GaussianMixture:
-    """Eight round modes on the unit circle, standard deviation 0.1: the course's benchmark of samplers."""
-    angle = torch.arange(8, dtype=torch.float64) * (math.pi / 4)
-    return GaussianMixture([1.0] * 8, torch.stack([angle.cos(), angle.sin()], dim=1), [0.01] * 8)
-
-
+ring = cache(ring_of_modes)
 WORLDS: dict[str, Callable[[], GaussianMixture]] = {"ring of eight": ring, "three classes": three_classes}
 
 PATHS: dict[str, Path] = {

@@ -1,0 +1,90 @@
+"""What a step costs without the network: ours and `diffusers`', in turn, in one process, on one thread."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from lecture_lib.core import EDM, EPS, Discrete, Path, Prediction, karras_grid, stable_diffusion, trailing_grid
+from lecture_lib.errors import MissingPackageError
+from lecture_lib.samplers import DDIM, DPMSolverPP2M, Euler, Heun, Sampler, UniPC, last, sample
+from lecture_lib.tooling.benching import Measurement
+
+BAR = 0.2  # of what theirs costs
+STEPS, REPEATS = 50, 15
+SHAPE = (64, 3, 32, 32)  # float32
+SCHEDULERS = {
+    "DDIM": ("DDIMScheduler", {"clip_sample": False}, DDIM()),
+    "2M": ("DPMSolverMultistepScheduler", {}, DPMSolverPP2M()),
+    "UniPC": ("UniPCMultistepScheduler", {}, UniPC(2)),
+    "Euler": ("EulerDiscreteScheduler", {}, Euler()),
+    "Heun": ("HeunDiscreteScheduler", {}, Heun()),
+}
+
+
+def measure() -> Iterator[Measurement]:
+    """Microseconds per step, theirs and ours, and the ratio, for five samplers; ours on the EDM clock and on a table.
+
+    Theirs counts the calls that a pipeline must make (``step``, and ``scale_model_input`` where the sampler needs it),
+    ours everything that ``sample`` does. The network's output is a fixed tensor, which stands for eps.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for name, (scheduler, options, sampler) in SCHEDULERS.items():
+            yield from _compare(name, _scheduler(scheduler, options), sampler)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _scheduler(name: str, options: dict) -> Callable:
+    try:
+        import diffusers
+    except ImportError as error:
+        raise MissingPackageError("diffusers is needed to compare with: pip install 'lecture-lib[oracles]'") from error
+    diffusers.logging.set_verbosity_error()
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    return lambda: getattr(diffusers, name)(**betas, **options)
+
+
+def _compare(name: str, make: Callable, sampler: Sampler) -> Iterator[Measurement]:
+    generator = torch.Generator().manual_seed(0)
+    x, eps = (torch.randn(SHAPE, generator=generator) for _ in range(2))
+    edm, table = EDM(), Discrete(stable_diffusion())
+    grids = {"EDM clock": (edm, karras_grid(edm, STEPS, sigma_max=14.6, sigma_min=0.03))}
+    if name in ("DDIM", "2M", "UniPC"):  # the velocity of a table is infinite at clean data
+        grids["table"] = (table, trailing_grid(table, STEPS))
+    times: dict[str, list[float]] = {"theirs": [], **{clock: [] for clock in grids}}
+    for _ in range(REPEATS):
+        times["theirs"].append(_theirs(make(), x, eps))
+        for clock, (path, grid) in grids.items():
+            times[clock].append(_ours(sampler, path, grid, x, eps))
+    theirs, *ours = (statistics.median(v) for v in times.values())
+    yield Measurement(f"{name}: a step of diffusers", theirs, "us")
+    for clock, value in zip(grids, ours, strict=True):
+        yield Measurement(f"{name}: a step of ours, {clock}", value, "us")
+    yield Measurement(f"{name}: ours over theirs", ours[0] / theirs, "", BAR)
+
+
+def _theirs(scheduler, x: Tensor, eps: Tensor) -> float:
+    scheduler.set_timesteps(STEPS)
+    start = time.perf_counter()
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            scheduler.scale_model_input(x, t)
+            x = scheduler.step(eps, t, x).prev_sample
+    return 1e6 * (time.perf_counter() - start) / STEPS
+
+
+def _ours(sampler: Sampler, path: Path, grid: Tensor, x: Tensor, eps: Tensor) -> float:
+    def denoise(x_t: Tensor, t: Tensor) -> Prediction:
+        return Prediction.decoded(path, t, x_t, eps, EPS)
+
+    start = time.perf_counter()
+    with torch.no_grad():
+        last(sample(denoise, path, sampler, grid, x))
+    return 1e6 * (time.perf_counter() - start) / STEPS

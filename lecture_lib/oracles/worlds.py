@@ -1,0 +1,17 @@
+"""Mixtures that several parts of the course look at."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from lecture_lib.oracles.mixture import GaussianMixture
+from lecture_lib.tensors import check_count, check_number
+
+
+def ring_of_modes(modes: int = 8, radius: float = 1.0, std: float = 0.1) -> GaussianMixture:
+    """Round modes on a circle, all of one weight: the course's benchmark of samplers."""
+    angle = torch.arange(check_count("modes", modes), dtype=torch.float64) * (2 * math.pi / modes)
+    variance = check_number("std", std, 1e-9) ** 2
+    return GaussianMixture([1.0] * modes, radius * torch.stack([angle.cos(), angle.sin()], dim=1), [variance] * modes)
