@@ -7,9 +7,24 @@ import torch
 from worlds import F64, gap, normal, plane, seeded, times, tiny_pictures
 
 from lecture_lib.core import EDM, Discrete, RectifiedFlow, edm, stable_diffusion, timestep_grid, zero_terminal_snr
-from lecture_lib.samplers import DDIM, DDPM, DPMSolverPP2M, Euler, Heun, forward_variance, last, sample
+from lecture_lib.samplers import (
+    DDIM,
+    DDPM,
+    FPNDM,
+    LMS,
+    PLMS,
+    DPMSolverPP2M,
+    Euler,
+    EulerAncestral,
+    Heun,
+    forward_variance,
+    last,
+    sample,
+)
 
 diffusers = pytest.importorskip("diffusers", reason="the oracle needs `diffusers`")
+diffusers.logging.set_verbosity_error()
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # theirs, with numpy 2
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 TABLE = stable_diffusion()
@@ -135,13 +150,95 @@ def test_heun_on_edm(world, steps):
 
 
 @pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("steps", [1, 4, 28])
-def test_euler_on_rectified_flow(world, steps):
+@pytest.mark.parametrize("steps", [1, 2, 3, 28])
+@pytest.mark.parametrize("shift", [1.0, 3.0, 0.5])
+def test_euler_on_rectified_flow(world, steps, shift):
     mixture, shape, path = WORLDS[world][0](), WORLDS[world][1], RectifiedFlow()
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(steps)
     x_T = x = normal(*shape, dtype=torch.float32)
     for i, timestep in enumerate(scheduler.timesteps):
         x = scheduler.step(ask(mixture, path, x, scheduler.sigmas[i], "velocity"), timestep, x).prev_sample
     got = ours(mixture, path, Euler(), scheduler.sigmas.double(), x_T)
     assert gap(got, x) <= 1e-5
+
+
+def sigma_space(scheduler, mixture, x, **options):
+    """Their run in x0 + sigma eps; what ``scale_model_input`` returns is the network's affair, and not used here."""
+    for i, timestep in enumerate(scheduler.timesteps):
+        scheduler.scale_model_input(x, timestep)
+        x = scheduler.step(ask(mixture, EDM(), x, scheduler.sigmas[i]), timestep, x, **options).prev_sample
+    return x
+
+
+ENDS = {
+    "trailing": {"timestep_spacing": "trailing"},
+    "karras": {"use_karras_sigmas": True, "timestep_spacing": "trailing"},
+    "sigma_min": {"final_sigmas_type": "sigma_min", "timestep_spacing": "trailing"},
+}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 20])
+def test_euler_with_stable_diffusions_sigmas(world, end, steps):
+    mixture, shape = WORLDS[world][0](), WORLDS[world][1]
+    scheduler = diffusers.EulerDiscreteScheduler(**SD, **ENDS[end])
+    scheduler.set_timesteps(steps)
+    x_T = float(scheduler.sigmas[0]) * normal(*shape, dtype=torch.float32)
+    expected = sigma_space(scheduler, mixture, x_T)
+    assert gap(ours(mixture, EDM(), Euler(), scheduler.sigmas.double(), x_T), expected) <= 1e-5
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 20, 50])
+def test_euler_ancestral(world, steps):
+    mixture, shape = WORLDS[world][0](), WORLDS[world][1]
+    scheduler = diffusers.EulerAncestralDiscreteScheduler(**SD, timestep_spacing="trailing")
+    scheduler.set_timesteps(steps)
+    x_T = float(scheduler.sigmas[0]) * normal(*shape, dtype=torch.float32)
+    expected = sigma_space(scheduler, mixture, x_T, generator=seeded(5))
+    got = ours(mixture, EDM(), EulerAncestral(), scheduler.sigmas.double(), x_T, seed=5)
+    assert gap(got, expected) <= 1e-5
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("end", ["trailing", "karras"])
+@pytest.mark.parametrize(("order", "steps"), [(4, 1), (4, 2), (4, 3), (4, 20), (4, 50), (2, 20), (3, 20)])
+def test_lms(world, end, order, steps):
+    mixture, shape = WORLDS[world][0](), WORLDS[world][1]
+    scheduler = diffusers.LMSDiscreteScheduler(**SD, **ENDS[end])
+    scheduler.set_timesteps(steps)
+    x_T = float(scheduler.sigmas[0]) * normal(*shape, dtype=torch.float32)
+    expected = sigma_space(scheduler, mixture, x_T, order=order)
+    assert gap(ours(mixture, EDM(), LMS(order), scheduler.sigmas.double(), x_T), expected) <= 1e-5
+
+
+# Where PNDM stops: on clean data, or, as Stable Diffusion is shipped, at the first entry of the table.
+PNDM_ENDS = {
+    "clean": ({"set_alpha_to_one": True}, 0.0),
+    "shipped": ({"set_alpha_to_one": False, "steps_offset": 1}, 0.001),
+}
+
+
+# PLMS not with a single step that ends at noise > 0: theirs is DDIM then, ours asks at the end as in any first step.
+# FPNDM: theirs needs four steps and an even 1000/steps, since the middle of a step has to be a timestep.
+PNDM_RUNS = [(PLMS(), n, "clean") for n in (1, 2, 3, 5, 50)] + [(PLMS(), n, "shipped") for n in (2, 3, 5, 50)]
+PNDM_RUNS += [(FPNDM(), n, end) for n in (4, 5, 50) for end in PNDM_ENDS]
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize(("sampler", "steps", "end"), PNDM_RUNS, ids=str)
+def test_pndm(world, sampler, steps, end):
+    mixture, shape = WORLDS[world][0](), WORLDS[world][1]
+    options, last_time = PNDM_ENDS[end]
+    scheduler = diffusers.PNDMScheduler(**SD, **options, skip_prk_steps=isinstance(sampler, PLMS))
+    scheduler.alphas_cumprod = TABLE  # Adams' weights alternate in sign: their float32 table alone would cost 1e-5
+    scheduler.final_alpha_cumprod = PATH.alpha(times(last_time))[0] ** 2
+    scheduler.set_timesteps(steps)
+    x_T = normal(*shape, dtype=torch.float32)
+    expected = theirs(scheduler, mixture, PATH, x_T)
+    # The grid of the steps, not of the evaluations: equal steps of 1000 // steps, which is their "leading" spacing.
+    grid = timestep_grid(PATH, sorted(scheduler._timesteps, reverse=True))
+    grid[-1] = last_time
+    assert gap(ours(mixture, PATH, sampler, grid, x_T), expected) <= 1e-5
