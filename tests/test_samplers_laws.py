@@ -16,6 +16,7 @@ from lecture_lib.core import (
     Prediction,
     RectifiedFlow,
     Trigonometric,
+    V,
     VPCosine,
     VPLinear,
     ddpm_linear,
@@ -455,6 +456,18 @@ def test_many_steps_give_samples_of_the_data():
 
 
 @every_sampler
+def test_a_sampler_explains_itself(sampler):
+    text = sampler._repr_markdown_()
+    assert (
+        text.startswith(f"**{sampler!r}**")
+        and f"order {sampler.order}" in text
+        and "NFE" in text
+        and text.count("$") == 2
+    )
+    assert ("deterministic" in text) == (sampler in DETERMINISTIC) and text.rstrip().endswith("*")
+
+
+@every_sampler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_pictures_in_any_precision(sampler, dtype):
     path, mixture = RectifiedFlow(), tiny_pictures()
@@ -541,6 +554,23 @@ def test_only_one_frame_is_alive():
     alive.clear()
     last(watched(sample(plane().denoise(path), path, DDIM(), uniform_grid(path, 30), x_T)))
     assert sum(ref() is not None for ref in alive) <= 1
+
+
+@pytest.mark.parametrize("sampler", [s for s in ALL if not isinstance(s, RK45)], ids=repr)
+def test_a_step_never_looks_at_the_numbers(sampler):
+    # On the meta device tensors have shapes and no numbers: a step that waited for one, as `if x.any()` does, would
+    # fail here, and on a GPU it would stall. RK45 is scipy's, on the CPU.
+    path, meta = VPLinear(), torch.zeros(3, 2, device="meta")
+
+    def denoise(x, t):
+        assert x.device.type == t.device.type == "meta"
+        return Prediction.decoded(path, t, x, meta, V)
+
+    x, state, moments = torch.zeros(3, 2, device="meta"), None, path.along(uniform_grid(path, 5, end=0.1))
+    with torch.no_grad():
+        for t, s in pairwise(moments):
+            x, state = sampler.step(Watched(denoise, path), x, t, s, state, lambda: torch.zeros(3, 2, device="meta"))
+    assert x.device.type == "meta" and x.shape == (3, 2)
 
 
 def test_no_graph_is_built_and_the_callers_mode_is_left_alone():

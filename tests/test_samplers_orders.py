@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from scipy.integrate import quad
 from worlds import F64, gap, normal, plane, seeded, times
 
 from lecture_lib.benchmarks.samplers.orders import CORRECTED, MULTISTEP, SINGLESTEP, Problem
@@ -40,6 +41,7 @@ from lecture_lib.samplers import (
     sample,
 )
 from lecture_lib.samplers.base import Watched
+from lecture_lib.samplers.weights import adams_weights, phi
 
 PATH = VPLinear()
 PROBLEM = Problem.of(plane(), PATH, 12, lam=(-3.0, 2.5), seed=1)
@@ -246,3 +248,26 @@ def test_the_fast_budget_converges_like_order_three():
 
     # The last two of its steps are of order 2 and 1: their share falls like h^2, and sets in late.
     assert math.log2(error(120) / error(240)) > 1.8
+
+
+@pytest.mark.parametrize("tau", [-30.0, -4.0, -1.0, -0.3, 0.0, 1e-9, 0.7, 1.0, 6.0])
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5])
+def test_phi_functions_are_their_integrals(k, tau):
+    def integrand(u):
+        return math.exp((1 - u) * tau) * u ** (k - 1) / math.factorial(k - 1)
+
+    exact, _ = quad(integrand, 0, 1, epsabs=0, epsrel=1e-13)
+    assert phi(k, tau) == pytest.approx(exact, rel=1e-11)
+
+
+@pytest.mark.parametrize("tau", [-4.0, 0.0, 2.5])
+def test_adams_weights_integrate_lagrange_polynomials(tau):
+    nodes = [0.0, -0.4, -1.7, -2.0]
+    for j, weight in enumerate(adams_weights(nodes, tau)):
+        others = [node for i, node in enumerate(nodes) if i != j]
+
+        def basis(u, j=j, others=others):
+            return math.exp((1 - u) * tau) * math.prod((u - v) / (nodes[j] - v) for v in others)
+
+        assert weight == pytest.approx(quad(basis, 0, 1)[0], rel=1e-9)
+    assert adams_weights([0.0, -1.0, -2.0, -3.0], 0.0) == pytest.approx([55 / 24, -59 / 24, 37 / 24, -9 / 24])

@@ -150,7 +150,7 @@ def figure(measurements: Sequence[Measurement]) -> Figure:
     from lecture_lib.viz import cost_stage
     from lecture_lib.viz.style import EXACT, other
 
-    title = "Ring of eight modes: error at equal cost (in colour: one grid, log-SNR to 0.01)"
+    title = "Ring of eight modes; in colour: log-SNR grid to 0.01"
     stage = cost_stage(nfe=(4, 54), error=(1e-5, 1.0), orders=(1, 2, 3), title=title)
     (ax,) = stage.figure.axes
     for i, (name, errors) in enumerate(curves().items()):
@@ -166,5 +166,6 @@ def figure(measurements: Sequence[Measurement]) -> Figure:
         if points:
             style = ":" if marker == "s" else "-"
             ax.plot(*zip(*points, strict=True), label=who, color=EXACT, linestyle=style, linewidth=2.4, marker=marker)
+    ax.set_xlim(3.5, 54)
     ax.legend(loc="lower left", fontsize=9)
     return stage.figure
