@@ -14,17 +14,28 @@ from lecture_lib.core import Discrete
 from lecture_lib.errors import MissingPackageError
 from lecture_lib.oracles import GaussianMixture
 
-SPACINGS = ({"timestep_spacing": "trailing"}, {"timestep_spacing": "linspace"}, {"use_karras_sigmas": True})
+SPACINGS = (
+    {"timestep_spacing": "trailing"},
+    {"timestep_spacing": "linspace"},
+    {"timestep_spacing": "leading", "steps_offset": 1},
+    {"use_karras_sigmas": True},
+    {"use_exponential_sigmas": True},
+)
+LU = ({"use_lu_lambdas": True}, {"use_lu_lambdas": True, "euler_at_final": True})
 FAMILIES: dict[str, list[dict[str, Any]]] = {
     "DDIMScheduler": [{"clip_sample": False, "timestep_spacing": "trailing"}],
     "DPMSolverMultistepScheduler": [
         {"solver_order": order, "solver_type": kind, **spacing}
-        for order, kind, spacing in product((2, 3), ("midpoint", "heun"), (*SPACINGS, {"use_lu_lambdas": True}))
+        for order, kind, spacing in product((2, 3), ("midpoint", "heun"), (*SPACINGS, *LU))
         if (order, kind) != (3, "heun")
     ],
+    "DPMSolverSinglestepScheduler": [
+        {"solver_order": order, "lower_order_final": True, **spacing}
+        for order, spacing in product((2, 3), (SPACINGS[3], SPACINGS[4], {}))
+    ],
     "UniPCMultistepScheduler": [
-        {"solver_order": order, "solver_type": "bh2", "predict_x0": data, "final_sigmas_type": "zero", **spacing}
-        for order, data, spacing in product((2, 3), (True, False), SPACINGS)
+        {"solver_order": order, "predict_x0": data, "final_sigmas_type": end, **spacing}
+        for order, data, end, spacing in product((2, 3), (True, False), ("zero", "sigma_min"), SPACINGS)
     ],
     "DEISMultistepScheduler": [{"solver_order": order, **spacing} for order, spacing in product((2, 3), SPACINGS)],
     "LMSDiscreteScheduler": list(SPACINGS),
