@@ -128,6 +128,11 @@ def check_count(name: str, value: int, low: int = 1) -> int:
     return int(value)
 
 
+def root(c: Number) -> Number:
+    """``sqrt(c)``, where rounding below zero counts as zero (a float's ``** 0.5`` would turn complex)."""
+    return c.clamp(min=0).sqrt() if isinstance(c, Tensor) else math.sqrt(max(c, 0.0))
+
+
 def all_zero(c: Number) -> bool:
     """Whether the coefficient is zero, for every sample: clean data reached, no noise in sight."""
     return bool((c == 0).all()) if isinstance(c, Tensor) else c == 0

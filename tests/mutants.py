@@ -73,7 +73,7 @@ MUTANTS = {
         "self.variances + sigma[:, None, None]",
         MIXTURE,
     ),
-    "variance for deviation in the SDE": _of("samplers/sde", "fresh((w * h) ** 0.5", "fresh((w * h)", SAMPLERS),
+    "variance for deviation in the SDE": _of("samplers/sde", "fresh(root(w * h)", "fresh((w * h)", SAMPLERS),
     "all of the score, not half": _of("samplers/sde", "score=h * w / 2", "score=h * w", SAMPLERS),
     "g^2 without its 2": _of("core/paths", "return f, 2 * c.sigma * (c.dsigma", "return f, c.sigma * (c.dsigma", CORE),
     "alpha-bar for alpha in the table": _of(
@@ -167,7 +167,7 @@ MUTANTS = {
     "step ratio inverted": _of("samplers/dpm_solver_multistep", "r = h_prev / h ", "r = h / h_prev ", ORDERS),
     "DDIM keeps all of eps": _of(
         "samplers/ancestral",
-        "kept = s.sigma * (1 - self.eta**2 + (self.eta * q) ** 2) ** 0.5",
+        "kept = s.sigma * root(1 - self.eta**2 + (self.eta * q) ** 2)",
         "kept = s.sigma",
         SAMPLERS,
     ),
@@ -197,7 +197,7 @@ MUTANTS = {
         SAMPLERS,
     ),
     "consistency noise of all of sigma": _of(
-        "samplers/consistency", "(s.sigma**2 - (ratio * end.sigma) ** 2) ** 0.5", "s.sigma", SAMPLERS
+        "samplers/consistency", "root(s.sigma**2 - (ratio * end.sigma) ** 2)", "s.sigma", SAMPLERS
     ),
     "phi without its subtraction": _of(
         "samplers/weights", "(value - 1 / math.factorial(j)) / tau", "value / tau", ORDERS
@@ -240,7 +240,7 @@ MUTANTS = {
     "slopes of the grid's first time": _of(
         "core/paths", "(slopes()[0][i], slopes()[1][i])", "(slopes()[0][0], slopes()[1][0])", ORDERS
     ),
-    "terms merged once": _of("tensors", "merged[id(x)][0] + c if", "c if", ORDERS),
+    "terms merged once": _of("tensors", "merged[id(x)][0] + c if", "c if", SAMPLERS),
     "global generator": _of(
         "tensors", "torch.randn(x.shape, generator=generator", "torch.randn(x.shape, generator=None", SAMPLERS
     ),

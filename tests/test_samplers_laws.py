@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import weakref
 from itertools import pairwise
@@ -556,6 +557,20 @@ def test_only_one_frame_is_alive():
     assert sum(ref() is not None for ref in alive) <= 1
 
 
+@every_sampler
+def test_a_networks_output_may_stay_as_it_is(sampler):
+    # Most samplers never work out x0 and eps, but sum the network's output and x_t at once: the result is the same.
+    path, oracle = VPLinear(), plane().denoise(VPLinear())
+
+    def raw(x, t):
+        p = oracle(x, t)
+        return Prediction.decoded(path, t, x, V.encode(p.x0, p.eps, p.coeffs), V)
+
+    grid, x_T = uniform_grid(path, 6, end=0.05), normal(4, 2)
+    early, late = (last(sample(d, path, sampler, grid, x_T, generator=seeded())) for d in (oracle, raw))
+    assert gap(early, late) <= (1e-4 if isinstance(sampler, RK45) else 1e-10)  # RK45 may choose other inner steps
+
+
 @pytest.mark.parametrize("sampler", [s for s in ALL if not isinstance(s, RK45)], ids=repr)
 def test_a_step_never_looks_at_the_numbers(sampler):
     # On the meta device tensors have shapes and no numbers: a step that waited for one, as `if x.any()` does, would
@@ -571,6 +586,20 @@ def test_a_step_never_looks_at_the_numbers(sampler):
         for t, s in pairwise(moments):
             x, state = sampler.step(Watched(denoise, path), x, t, s, state, lambda: torch.zeros(3, 2, device="meta"))
     assert x.device.type == "meta" and x.shape == (3, 2)
+
+
+@every_sampler
+def test_memory_does_not_grow_with_the_steps(sampler):
+    # Tensors of the batch's shape that are alive at the last frame: as many after 24 steps as after 8.
+    def alive(steps):
+        path, x_T = RectifiedFlow(), normal(37, 2)
+        frames = sample(plane().denoise(path), path, sampler, uniform_grid(path, steps, start=0.9, end=0.1), x_T)
+        for frame in frames:
+            if frame.step == steps:
+                gc.collect()
+                return sum(isinstance(v, torch.Tensor) and v.shape == (37, 2) for v in gc.get_objects())
+
+    assert alive(24) <= alive(8)
 
 
 def test_no_graph_is_built_and_the_callers_mode_is_left_alone():
@@ -613,3 +642,14 @@ def test_memory_starts_anew_with_every_run():
 def test_samplers_introduce_themselves(sampler):
     text = sampler._repr_markdown_()
     assert type(sampler).__name__ in repr(sampler) and "$" in text and str(sampler.order) in text
+
+
+@pytest.mark.parametrize(
+    "sampler", [DDIM(1.0), EulerAncestral(), DDPM(), EDMChurn(0.1), ConsistencyMultistep(0.5)], ids=repr
+)
+def test_rounding_below_zero_under_a_root_is_zero(sampler):
+    # Two times one rounding apart, and two that are eight powers of ten apart: no variance may come out as -1e-17.
+    path = EDM()
+    for t, s in ((0.5 + 2e-16, 0.5), (80.0, 1e-7), (1.0, 1.0 - 2e-16)):
+        x, _ = one_step(sampler, plane().denoise(path), path, normal(3, 2), t, s, noise=lambda: normal(3, 2, seed=1))
+        assert torch.isfinite(x).all() and not x.is_complex()

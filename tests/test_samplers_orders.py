@@ -36,7 +36,7 @@ from lecture_lib.samplers import (
     Statistics,
     UniPC,
     last,
-    measure,
+    measure_statistics,
     no_diffusion,
     sample,
 )
@@ -171,7 +171,7 @@ def test_measured_statistics_leave_less_to_approximate():
     world = plane()
     lam = torch.linspace(-3.2, 2.7, 60, dtype=F64)
     data = world.sample(4000, generator=seeded(2))
-    statistics = measure(world.denoise(PATH), PATH, data, lam, generator=seeded(3))
+    statistics = measure_statistics(world.denoise(PATH), PATH, data, lam, generator=seeded(3))
     grid = logsnr_grid(PATH, 20, start=START, end=END)
 
     def error(sampler):
@@ -189,7 +189,7 @@ def test_statistics_of_a_gaussian_are_closed_forms():
     v, lam = 0.3, times(-1.5, -0.5, 0.5, 1.5)
     world = GaussianMixture([1.0], [[0.0, 0.0]], [v])
     data = world.sample(500, generator=seeded(2))
-    found = measure(world.denoise(PATH), PATH, data, lam, generator=seeded(3))
+    found = measure_statistics(world.denoise(PATH), PATH, data, lam, generator=seeded(3))
     c = PATH.coeffs(PATH.time_of(lam))
     expected = c.sigma**2 / (c.alpha**2 * v + c.sigma**2)
     assert gap(found.l, expected[:, None].expand(4, 2)) <= 1e-12

@@ -19,7 +19,7 @@ from lecture_lib.samplers.dpm_solver_multistep import (
     SDEDPMSolverPP2M,
     SDEDPMSolverPP3M,
 )
-from lecture_lib.samplers.dpm_solver_v3 import DPMSolverV3, Statistics, measure
+from lecture_lib.samplers.dpm_solver_v3 import DPMSolverV3, Statistics, measure_statistics
 from lecture_lib.samplers.exponential import DATA, NOISE, ExponentialAdams
 from lecture_lib.samplers.pndm import FPNDM, PLMS
 from lecture_lib.samplers.sde import (
@@ -73,7 +73,7 @@ __all__ = [
     "forward_diffusion",
     "forward_variance",
     "last",
-    "measure",
+    "measure_statistics",
     "no_diffusion",
     "one_step",
     "posterior_variance",

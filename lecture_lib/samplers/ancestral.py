@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from lecture_lib.samplers.base import Sampler
 from lecture_lib.samplers.weights import fresh
-from lecture_lib.tensors import Number, all_zero, blend, check_number
+from lecture_lib.tensors import Number, all_zero, blend, check_number, root
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,8 +39,8 @@ class DDIM(Sampler):
     def step(self, denoise, x, t, s, state, noise):
         p = denoise(x, t)
         q = (t.alpha * s.sigma) / (s.alpha * t.sigma)  # e^(lam_t - lam_s), finite at both ends
-        new = self.eta * s.sigma * (1 - q**2) ** 0.5
-        kept = s.sigma * (1 - self.eta**2 + (self.eta * q) ** 2) ** 0.5  # sqrt(sigma_s^2 - new^2)
+        new = self.eta * s.sigma * root(1 - q**2)
+        kept = s.sigma * root(1 - self.eta**2 + (self.eta * q) ** 2)  # sqrt(sigma_s^2 - new^2)
         return blend(*p.parts(x0=s.alpha, eps=kept), *fresh(new, noise)), None
 
 
@@ -75,7 +75,7 @@ class DDPM(Sampler):
         mean = [(alpha_ts * (s.sigma / t.sigma) ** 2, x), *p.parts(x0=s.alpha * beta / t.sigma**2)]
         if all_zero(s.sigma):  # clean data carries no noise: the last step is its mean
             return blend(*mean), None
-        return blend(*mean, *fresh(self.variance(beta, t.sigma, s.sigma) ** 0.5, noise)), None
+        return blend(*mean, *fresh(root(self.variance(beta, t.sigma, s.sigma)), noise)), None
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,10 +105,10 @@ class EulerAncestral(Sampler):
 
     def step(self, denoise, x, t, s, state, noise):
         p = denoise(x, t)
-        if isinf(t.level):  # out of pure noise x/alpha is infinite, but its limit is not: x0 and all noise fresh
-            up, down = self.eta * s.level, (1 - self.eta**2) ** 0.5 * s.level
-            return blend(*p.parts(x0=s.alpha, eps=s.alpha * down), *fresh(s.alpha * up, noise)), None
-        up = self.eta * s.level * (1 - (s.level / t.level) ** 2) ** 0.5
-        down = (s.level**2 - up**2) ** 0.5
-        euler = [(s.alpha / t.alpha, x), *p.parts(eps=s.alpha * (down - t.level))]
+        q = s.level / t.level  # 0 out of pure noise
+        up, down = self.eta * s.level * root(1 - q**2), s.level * root(1 - self.eta**2 + (self.eta * q) ** 2)
+        if isinf(t.level):  # there x/alpha is infinite, but the limit of the step is not
+            euler = p.parts(x0=s.alpha, eps=s.alpha * down)
+        else:
+            euler = [(s.alpha / t.alpha, x), *p.parts(eps=s.alpha * (down - t.level))]
         return blend(*euler, *fresh(s.alpha * up, noise)), None

@@ -12,7 +12,7 @@ from lecture_lib.core.paths import Path
 from lecture_lib.core.prediction import Denoise, Prediction
 from lecture_lib.samplers.base import Sampler
 from lecture_lib.samplers.weights import fresh
-from lecture_lib.tensors import blend, check_number, per_sample
+from lecture_lib.tensors import blend, check_number, per_sample, root
 
 
 def consistency(f: Callable[[Tensor, Tensor], Tensor], path: Path) -> Denoise:
@@ -51,4 +51,4 @@ class ConsistencyMultistep(Sampler):
             return f, None
         end = t.path.at(self.end)
         ratio = s.alpha / end.alpha
-        return blend((ratio, f), *fresh((s.sigma**2 - (ratio * end.sigma) ** 2) ** 0.5, noise)), None
+        return blend((ratio, f), *fresh(root(s.sigma**2 - (ratio * end.sigma) ** 2), noise)), None

@@ -61,7 +61,7 @@ class Statistics:
         return tuple(v[low] + share * (v[low + 1] - v[low]) for v in rows)
 
 
-def measure(
+def measure_statistics(
     denoise: Denoise,
     path: Path,
     x0: Float[Tensor, " n *event"],

@@ -11,7 +11,7 @@ from lecture_lib.core.paths import Coeffs
 from lecture_lib.errors import SingularError
 from lecture_lib.samplers.base import Sampler
 from lecture_lib.samplers.weights import fresh, jump
-from lecture_lib.tensors import Number, all_zero, blend, check_count, check_number
+from lecture_lib.tensors import Number, all_zero, blend, check_count, check_number, root
 
 Diffusion = Callable[[Coeffs], Number]
 """The rate ``w >= 0`` of a reverse SDE at one moment; the marginals do not depend on it."""
@@ -66,7 +66,7 @@ class EulerMaruyama(Sampler):
         mean = [(1.0, x), *p.parts(velocity=-h, score=h * w / 2)]
         if all_zero(s.sigma):
             return blend(*mean), None
-        return blend(*mean, *fresh((w * h) ** 0.5, noise)), None
+        return blend(*mean, *fresh(root(w * h), noise)), None
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,7 +97,7 @@ class PredictorCorrector(Sampler):
             p, z = denoise(x, s), noise()
             ratio = z.flatten(1).norm(dim=1).mean() / (p.eps.flatten(1).norm(dim=1).mean() / s.sigma)
             e = (2 * (self.snr * ratio) ** 2).expand(len(x))
-            x = blend((1.0, x), *p.parts(score=e), ((2 * e) ** 0.5, z))
+            x = blend((1.0, x), *p.parts(score=e), (root(2 * e), z))
         return x, state
 
 
@@ -139,7 +139,7 @@ class EDMChurn(Sampler):
         if self.gamma > 0 and self.low <= t.level <= self.high and not math.isinf(t.level):
             hat = t.path.at_lam(t.lam - math.log1p(self.gamma))  # stays at t_max if the path ends before
             ratio = hat.alpha / t.alpha
-            added = max(hat.sigma**2 - (ratio * t.sigma) ** 2, 0.0) ** 0.5
+            added = root(hat.sigma**2 - (ratio * t.sigma) ** 2)
             x, t = blend((ratio, x), *fresh(self.inflate * added, noise)), hat
         p = denoise(x, t)
         euler = jump(p, s)

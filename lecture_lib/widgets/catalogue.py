@@ -64,7 +64,7 @@ from lecture_lib.samplers import (
     consistency,
     forward_variance,
     last,
-    measure,
+    measure_statistics,
     sample,
     sigma_diffusion,
 )
@@ -119,8 +119,8 @@ def fast(law: GaussianMixture, steps: int) -> Sampler:
 def statistics(law: GaussianMixture) -> Statistics:
     """What DPM-Solver-v3 wants to know of a world; the same on every path, so measured on the simplest."""
     generator, lam = torch.Generator().manual_seed(0), torch.linspace(-math.log(START), -math.log(FLOOR), 40)
-    return measure(law.denoise(RectifiedFlow()), RectifiedFlow(), law.sample(256, generator=generator), lam.double(),
-                   generator=generator)  # fmt: skip
+    data, path = law.sample(256, generator=generator), RectifiedFlow()
+    return measure_statistics(law.denoise(path), path, data, lam.double(), generator=generator)
 
 
 def v3(law: GaussianMixture, steps: int) -> Sampler:
