@@ -40,7 +40,7 @@ class ConsistencyMultistep(Sampler):
     formula: ClassVar[str] = (
         r"x_s=\tfrac{\alpha_s}{\alpha_{end}}f(x_t,t)+\sqrt{\sigma_s^2-\tfrac{\alpha_s^2}{\alpha_{end}^2}\sigma_{end}^2}\,z"
     )
-    source: ClassVar[str] = "Song et al. 2023 (2303.01469), Alg. 1; Luo et al. 2023, LCM (2310.04378), Alg. 3"
+    source: ClassVar[str] = "Song et al. 2023 (2303.01469), Alg. 1; Luo et al. 2023, LCM (2310.04378)"
 
     def __post_init__(self):
         check_number("end", self.end, 0)

@@ -83,7 +83,7 @@ class DPMSolver2(Sampler):
         r"x_s=\tfrac{\alpha_s}{\alpha_t}x_t-\sigma_s(e^h-1)"
         r"\big[\hat\epsilon_t+\tfrac1{2r}(\hat\epsilon_u-\hat\epsilon_t)\big]"
     )
-    source: ClassVar[str] = "Lu et al. 2022 (2206.00927), Alg. 1 and App. B"
+    source: ClassVar[str] = "Lu et al. 2022 (2206.00927), Alg. 1"
 
     def __post_init__(self):
         check_number("r", self.r, 1e-3, 1)
@@ -155,7 +155,7 @@ class DPMSolverFast(Sampler):
     order: ClassVar[int] = 3
     evaluations: ClassVar[str] = "as budgeted: nfe in all, fewer where the last step goes to clean data"
     formula: ClassVar[str] = r"K=\lfloor NFE/3\rfloor+1\text{ steps of orders }3,\dots,3\text{ and }2,1\;|\;1\;|\;2"
-    source: ClassVar[str] = "Lu et al. 2022 (2206.00927), Sec. 3.4 (DPM-Solver-fast)"
+    source: ClassVar[str] = "Lu et al. 2022 (2206.00927), DPM-Solver-fast"
 
     def __post_init__(self):
         check_count("nfe", self.nfe)

@@ -68,7 +68,7 @@ class DPMSolverPP3M(Sampler):
         r"+\alpha_s\varphi_2D^{(1)}-\alpha_s\varphi_3D^{(2)},"
         r"\;\varphi_1=e^{-h}-1,\;\varphi_2=\tfrac{\varphi_1}h+1,\;\varphi_3=\tfrac{\varphi_2}h-\tfrac12"
     )
-    source: ClassVar[str] = "Lu et al. 2022 (2211.01095), App. B, with D2 corrected (docs/samplers.md)"
+    source: ClassVar[str] = "Lu et al. 2022 (2211.01095), its third order with D2 corrected (docs/samplers.md)"
 
     def step(self, denoise, x, t, s, state, noise):
         p, h = denoise(x, t), s.lam - t.lam
@@ -105,7 +105,7 @@ class SDEDPMSolverPP1(Sampler):
     formula: ClassVar[str] = (
         r"x_s=\tfrac{\sigma_s}{\sigma_t}e^{-h}x_t+\alpha_s(1-e^{-2h})\hat x_0+\sigma_s\sqrt{1-e^{-2h}}\,z"
     )
-    source: ClassVar[str] = "Lu et al. 2022 (2211.01095), Eq. 18"
+    source: ClassVar[str] = "Lu et al. 2022 (2211.01095), SDE-DPM-Solver++1"
 
     def step(self, denoise, x, t, s, state, noise):
         return sde_first_order(x, denoise(x, t).x0, t, s, noise), None
@@ -121,7 +121,7 @@ class SDEDPMSolverPP2M(Sampler):
     formula: ClassVar[str] = (
         r"\text{order 1}+\tfrac12\alpha_s(1-e^{-2h})\tfrac{\hat x_0-\hat x_0^{prev}}r,\;r=h_{prev}/h"
     )
-    source: ClassVar[str] = "Lu et al. 2022 (2211.01095), Eq. 19 (SDE-DPM-Solver++2M)"
+    source: ClassVar[str] = "Lu et al. 2022 (2211.01095), SDE-DPM-Solver++2M"
 
     def step(self, denoise, x, t, s, state, noise):
         D, h = denoise(x, t).x0, s.lam - t.lam

@@ -70,7 +70,7 @@ def measure_statistics(
     generator: torch.Generator,
     delta: float = 0.02,
 ) -> Statistics:
-    """The statistics of a model over data ``x0``, at the levels ``lam`` (Zheng et al. 2023, Eq. 10 and 13).
+    """The statistics of a model over data ``x0``, at the levels ``lam`` (Zheng et al. 2023, 2310.13268).
 
     ``l`` from one random-sign probe of the Jacobian's diagonal per sample; s and b by least squares on ``df/dlam``,
     a central difference of width ``delta`` along the trajectory. Costs four evaluations and one gradient per level.
@@ -140,7 +140,7 @@ class DPMSolverV3(Sampler):
         r"x_s=\tfrac{\alpha_s}{\alpha_t}e^{-L}x_t-\alpha_se^{-L}\big[I\,g+C+\textstyle\sum_kE_k\,g^{(k)}\big],"
         r"\;g=\tfrac{\sigma_t\hat\epsilon-l\,x_t}{\alpha_t}"
     )
-    source: ClassVar[str] = "Zheng et al. 2023 (2310.13268), Eq. 8 and Alg. 2, without its optional corrector"
+    source: ClassVar[str] = "Zheng et al. 2023 (2310.13268), the predictor without the optional corrector"
 
     def __post_init__(self):
         check_count("order", self.order)

@@ -1,6 +1,6 @@
 """Exponential integrators: the linear part of the ODE solved exactly, only the prediction approximated.
 
-In half log-SNR lam the probability-flow ODE has two exact forms (Lu et al. 2022, Eq. 3.4, and 2022b, Eq. 7):
+In half log-SNR lam the probability-flow ODE has two exact forms (Lu et al. 2022: 2206.00927, Prop. 3.1; 2211.01095):
 
     x_s = (sigma_s/sigma_t) x_t + sigma_s int e^lam x0(lam) dlam      hold x0 polynomial: DATA  (DPM-Solver++)
     x_s = (alpha_s/alpha_t) x_t - alpha_s int e^-lam eps(lam) dlam    hold eps polynomial: NOISE (DPM-Solver)
@@ -61,7 +61,9 @@ class ExponentialAdams(Sampler):
         r"x_s=\rho\,x_t-a\,\tau\sum_jw_jm_{t_j},\;w_j=\int_0^1e^{(1-u)\tau}\ell_j(u)\,du,"
         r"\;u=\tfrac{\lambda-\lambda_t}{\lambda_s-\lambda_t}"
     )
-    source: ClassVar[str] = "Hochbruck & Ostermann 2010, Sec. 2.5; for diffusion Zhang & Chen 2022, DEIS (2204.13902)"
+    source: ClassVar[str] = (
+        "Hochbruck & Ostermann 2010, exponential multistep; for diffusion Zhang & Chen 2022, DEIS (2204.13902)"
+    )
 
     def __post_init__(self):
         check_count("order", self.order)

@@ -38,7 +38,7 @@ class PLMS(Sampler):
     formula: ClassVar[str] = (
         r"x_s=\phi\big(x_t,\tfrac{55\epsilon_0-59\epsilon_{-1}+37\epsilon_{-2}-9\epsilon_{-3}}{24},t,s\big)"
     )
-    source: ClassVar[str] = "Liu et al. 2022 (2202.09778), Eq. 12; CompVis latent-diffusion"
+    source: ClassVar[str] = "Liu et al. 2022 (2202.09778); CompVis latent-diffusion"
 
     def step(self, denoise, x, t, s, state, noise):
         p = denoise(x, t)
@@ -58,7 +58,7 @@ class FPNDM(Sampler):
     order: ClassVar[int] = 2
     evaluations: ClassVar[str] = "4 NFE for each of the first three steps, then 1"
     formula: ClassVar[str] = r"\epsilon'=\tfrac{e_1+2e_2+2e_3+e_4}6\text{ three times, then as PLMS}"
-    source: ClassVar[str] = "Liu et al. 2022 (2202.09778), Alg. 2 (F-PNDM)"
+    source: ClassVar[str] = "Liu et al. 2022 (2202.09778), F-PNDM"
 
     def step(self, denoise, x, t, s, state, noise):
         p = denoise(x, t)

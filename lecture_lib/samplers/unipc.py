@@ -52,7 +52,7 @@ class UniPC(Sampler):
         r"x_s=\rho\,x_t-a(e^\tau-1)m_t-a\,B(\tau)\sum_k\rho_k\tfrac{m_k-m_t}{r_k},"
         r"\;\sum_kr_k^{i-1}\rho_k=\tfrac{i!\,\tau\,\phi_{i+1}(\tau)}{B(\tau)}"
     )
-    source: ClassVar[str] = "Zhao et al. 2023 (2302.04867), Alg. 1 and 2"
+    source: ClassVar[str] = "Zhao et al. 2023 (2302.04867), UniC and UniP"
 
     def __post_init__(self):
         check_count("order", self.order)

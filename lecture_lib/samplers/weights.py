@@ -17,7 +17,7 @@ from lecture_lib.tensors import Number, blend
 def phi(k: int, tau: float) -> float:
     r"""``phi_k(tau) = int_0^1 e^{(1-u) tau} u^{k-1}/(k-1)! du``, the functions of exponential integrators.
 
-    ``phi_1 = (e^tau - 1)/tau`` and ``phi_{k+1} = (phi_k - 1/k!)/tau`` (Hochbruck & Ostermann 2010, Eq. 2.10-2.12); near
+    ``phi_1 = (e^tau - 1)/tau`` and ``phi_{k+1} = (phi_k - 1/k!)/tau`` (Hochbruck & Ostermann 2010); near
     zero that recursion cancels, and the power series is summed instead.
     """
     if abs(tau) < 1:
