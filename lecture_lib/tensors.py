@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Integral
 
 import torch
@@ -33,10 +34,9 @@ def blend(*terms: tuple[Number, Float[Tensor, " b *d"]]) -> Float[Tensor, " b *d
     Terms of one and the same tensor are merged, those with c = 0.0 dropped. Outside autograd the sum grows in place
     in a new tensor; the inputs are never changed.
     """
-    merged: dict[int, tuple[Number, Tensor]] = {}
-    for c, x in terms:
-        merged[id(x)] = (merged[id(x)][0] + c if id(x) in merged else c, x)
-    kept = [(c, x) for c, x in merged.values() if isinstance(c, Tensor) or c != 0.0]
+    if len({id(x) for _, x in terms}) < len(terms):
+        terms = _merged(terms)
+    kept = [(c, x) for c, x in terms if isinstance(c, Tensor) or c != 0.0]
     if not kept:
         return torch.zeros_like(terms[0][1])
     (c, x), *rest = kept
@@ -57,6 +57,13 @@ def blend(*terms: tuple[Number, Float[Tensor, " b *d"]]) -> Float[Tensor, " b *d
     for c, y in rest[:-1]:
         total = add(total, y, alpha=c)
     return total
+
+
+def _merged(terms: Sequence[tuple[Number, Tensor]]) -> list[tuple[Number, Tensor]]:
+    sums: dict[int, tuple[Number, Tensor]] = {}
+    for c, x in terms:
+        sums[id(x)] = (sums[id(x)][0] + c if id(x) in sums else c, x)
+    return list(sums.values())
 
 
 def all_finite(*numbers: Number) -> bool:

@@ -240,7 +240,7 @@ MUTANTS = {
     "slopes of the grid's first time": _of(
         "core/paths", "(slopes()[0][i], slopes()[1][i])", "(slopes()[0][0], slopes()[1][0])", ORDERS
     ),
-    "terms merged once": _of("tensors", "merged[id(x)][0] + c if", "c if", SAMPLERS),
+    "terms merged once": _of("tensors", "sums[id(x)][0] + c if", "c if", SAMPLERS),
     "global generator": _of(
         "tensors", "torch.randn(x.shape, generator=generator", "torch.randn(x.shape, generator=None", SAMPLERS
     ),

@@ -62,6 +62,10 @@ class Coeffs:
         """``d sigma / dt``."""
         return self._slopes[1]
 
+    def batch(self, b: int, device: torch.device) -> Float[Tensor, " b"]:
+        """The time as a network wants it: one per sample."""
+        return self.time
+
     @property
     def level(self) -> Number:
         """Noise-to-signal ratio ``sigma/alpha``, the clock of EDM; infinite where alpha = 0."""
@@ -73,9 +77,14 @@ class Coeffs:
 class _Shared(Coeffs):
     """Coefficients that were computed together with those of a whole grid."""
 
-    def __init__(self, path, time, alpha, sigma, lam, slopes):
+    def __init__(self, path, time, alpha, sigma, lam, clock, slopes):
         super().__init__(path, time)
-        vars(self).update(alpha=alpha, sigma=sigma, lam=lam, _find_slopes=slopes)
+        vars(self).update(alpha=alpha, sigma=sigma, lam=lam, _clock=clock, _find_slopes=slopes)
+
+    def batch(self, b, device):
+        if device.type == "cpu":
+            return self._clock.expand(b)  # half the price of a new tensor
+        return torch.full((b,), self.time, dtype=torch.float64, device=device)
 
     @cached_property
     def _slopes(self):
@@ -118,8 +127,8 @@ class Path(ABC):
         with torch.no_grad():
             rows = [v.tolist() for v in (grid, self.alpha(grid), self.sigma(grid), self.lam(grid))]
         moments, slopes = [], cache(lambda: [v.tolist() for v in self.slopes(grid)])
-        for i, (time, alpha, sigma, lam) in enumerate(zip(*rows, strict=True)):
-            moments.append(_Shared(self, time, alpha, sigma, lam, lambda i=i: (slopes()[0][i], slopes()[1][i])))
+        for i, numbers in enumerate(zip(*rows, grid.unbind(), strict=True)):
+            moments.append(_Shared(self, *numbers, lambda i=i: (slopes()[0][i], slopes()[1][i])))
         return moments
 
     def at(self, time: float) -> Coeffs:

@@ -131,10 +131,7 @@ class Watched:
         self.denoise, self.path, self.nfe, self.first = denoise, path, 0, None
 
     def __call__(self, x: Float[Tensor, " b *d"], t: Coeffs | Float[Tensor, " b"]) -> Prediction:
-        time = t if isinstance(t, Tensor) else t.time
-        if not isinstance(time, Tensor):
-            time = torch.full((x.shape[0],), time, dtype=torch.float64, device=x.device)
-        p = self.denoise(x, time).on(self.path)
+        p = self.denoise(x, t if isinstance(t, Tensor) else t.batch(x.shape[0], x.device)).on(self.path)
         self.nfe += p.nfe
         self.first = self.first or p
         return p if isinstance(t, Tensor) else p.at(t)
