@@ -353,6 +353,38 @@ def test_eta_one_is_ddpm_with_the_posterior_variance():
         assert gap(a, b) <= 1e-12
 
 
+@pytest.mark.parametrize(
+    "sampler",
+    [DDIM(), DDIM(0.7), DDPM(), EulerAncestral(), Euler(), Heun(), EulerMaruyama(), EulerMaruyama(bump_diffusion)],
+    ids=repr,
+)
+def test_every_sample_may_be_at_a_time_of_its_own(sampler):
+    # Distillation steps each sample of a batch between times of its own; the answer is that of separate steps.
+    path, x, z = VPLinear(), normal(4, 2), normal(4, 2, seed=1)
+    t, s = times(0.9, 0.5, 0.3, 0.7), times(0.8, 0.1, 0.29, 0.4)
+    together, _ = one_step(sampler, plane().denoise(path), path, x, t, s, noise=lambda: z)
+    for i in range(4):
+        alone, _ = one_step(
+            sampler, plane().denoise(path), path, x[[i]], float(t[i]), float(s[i]), noise=lambda i=i: z[[i]]
+        )
+        assert gap(together[[i]], alone) <= 1e-12
+
+
+def test_a_steps_gradient_flows():
+    path = VPLinear()
+    x = normal(3, 2).requires_grad_()
+    y, _ = one_step(Heun(), plane().denoise(path), path, x, times(0.9, 0.5, 0.3), times(0.8, 0.4, 0.2))
+    (slope,) = torch.autograd.grad(y[1, 0], x)
+    h = torch.zeros_like(x)
+    h[1, 0] = 1e-6
+    ends = [
+        one_step(Heun(), plane().denoise(path), path, x.detach() + k * h, times(0.9, 0.5, 0.3), times(0.8, 0.4, 0.2))[0]
+        for k in (1, -1)
+    ]
+    assert float(slope[1, 0]) == pytest.approx(float(ends[0][1, 0] - ends[1][1, 0]) / 2e-6, rel=1e-6)
+    assert float(slope[[0, 2]].abs().max()) == 0
+
+
 def test_first_order_steps_coincide():
     # DDIM = first step of DPM-Solver++ = Euler on the EDM clock.
     path, x = EDM(), 5 * normal(6, 2)

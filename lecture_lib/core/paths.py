@@ -78,8 +78,7 @@ class _Shared(Coeffs):
     """Coefficients that were computed together with those of a whole grid."""
 
     def __init__(self, path, time, alpha, sigma, lam, clock, slopes):
-        super().__init__(path, time)
-        vars(self).update(alpha=alpha, sigma=sigma, lam=lam, _clock=clock, _find_slopes=slopes)
+        vars(self).update(path=path, time=time, alpha=alpha, sigma=sigma, lam=lam, _clock=clock, _find_slopes=slopes)
 
     def batch(self, b, device):
         if device.type == "cpu":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isinf
 from typing import ClassVar
 
 from lecture_lib.samplers.base import Sampler
@@ -107,7 +106,7 @@ class EulerAncestral(Sampler):
         p = denoise(x, t)
         q = s.level / t.level  # 0 out of pure noise
         up, down = self.eta * s.level * root(1 - q**2), s.level * root(1 - self.eta**2 + (self.eta * q) ** 2)
-        if isinf(t.level):  # there x/alpha is infinite, but the limit of the step is not
+        if all_zero(t.alpha):  # there x/alpha is infinite, but the limit of the step is not
             euler = p.parts(x0=s.alpha, eps=s.alpha * down)
         else:
             euler = [(s.alpha / t.alpha, x), *p.parts(eps=s.alpha * (down - t.level))]

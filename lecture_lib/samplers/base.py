@@ -25,7 +25,8 @@ class Sampler(ABC):
     """One step from time t down to s. State is a value, in and out; nothing is remembered on ``self``.
 
     A step is written in the numbers of the two moments, ``t.alpha``, ``s.sigma``, ``s.lam - t.lam``: floats, since the
-    whole batch is at one time. Where nothing but arithmetic and ``blend`` is used they may be ``(b,)`` tensors as well.
+    whole batch is at one time. Where a step uses nothing but arithmetic and ``blend`` they may be ``(b,)`` tensors as
+    well, one time per sample: in DDIM, DDPM, EulerAncestral, Euler, Heun and EulerMaruyama.
     """
 
     order: ClassVar[int]
@@ -150,7 +151,7 @@ def one_step(
 ) -> tuple[Float[Tensor, " b *d"], Any]:
     """One step outside the driver, for distillation and for tests: ``(x_s, state)``.
 
-    t and s are times, floats or one per sample ``(b,)``; single-step samplers take both. Gradients flow.
+    t and s are times, floats or, for the samplers that ``Sampler`` names, one per sample ``(b,)``. Gradients flow.
     """
     moments = [path.coeffs(time) if isinstance(time, Tensor) else path.at(time) for time in (t, s)]
     return sampler.step(Watched(denoise, path), x, *moments, state, noise or (lambda: randn_like(x)))

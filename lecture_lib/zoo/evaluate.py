@@ -20,6 +20,7 @@ CHUNK = 128  # images in one pass of the network: more do not fit the cache, and
 # name: (largest Frechet distance over that of train against test, least judge accuracy at w = 1.5)
 BARS = {"digits-dit": (1.05, 0.99)}
 PLAIN = "w = 1, 32 DPMSolverPP2M steps"
+DRAWS = 20  # of training digits with replacement, beside the pools of a model
 SETS = 7  # sets of the training split's size in one pool: 10,094 digits, few enough for a laptop
 
 
@@ -129,6 +130,8 @@ def _denoiser(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
     )
     sets = [part for pool in pools for part in pool.split(len(train))]
     yield from _frechet(name, pools, sets)
+    if name in BARS:
+        yield _memoriser(name, len(pools[0]))
     yield from _fidelity(name, sets)
     yield Row(name, f"judge accuracy, {PLAIN}", tuple(judge().accuracy(x, many) for x in pools))
     # Heun wants a finite slope at t = 0, which the rectified flow has and the cosine path has not.
@@ -156,6 +159,22 @@ def _frechet(name: str, pools: list[Tensor], sets: list[Tensor]) -> Iterator[Row
     measure, ratios = f"... over train against test ({real:.3f}), n = {len(pools[0])}", tuple(x / real for x in fakes)
     yield Row(name, measure, ratios, _bar(name, 0), at_least=False)
     yield Row(name, f"... the same, n = {len(sets[0])}", tuple(distance(x) / real for x in sets))
+
+
+def _memoriser(name: str, n: int) -> Row:
+    """The same ratio for ``n`` training digits drawn with replacement: what a model that knows just these would score.
+
+    Every class keeps its share. The mean is what the bar can ask at this n, the spread how far one pool may be off.
+    """
+    train, test, features = digits("train"), digits("test").images, load("digits-features").features
+    members = [train.of(label) for label in range(10)]
+    real, ratios = frechet_distance(train.images, test, features), []
+    for seed in range(DRAWS):
+        generator = torch.Generator().manual_seed(seed)
+        sizes = [round(n * len(x) / len(train)) for x in members]
+        redrawn = [x[torch.randint(len(x), (k,), generator=generator)] for x, k in zip(members, sizes, strict=True)]
+        ratios.append(frechet_distance(torch.cat(redrawn), test, features) / real)
+    return Row(name, f"... of training digits redrawn, n = {n}", tuple(ratios))
 
 
 def _bar(name: str, which: int) -> float | None:
