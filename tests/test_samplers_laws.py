@@ -562,6 +562,19 @@ def test_noise_comes_from_the_generator_and_inputs_stay(sampler):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+@pytest.mark.gpu
+@every_sampler
+def test_the_same_picture_on_every_device(sampler):
+    # Noise comes from a CPU generator, so the same seed gives the same picture; the oracle answers on the CPU for both.
+    path, x_T = VPLinear(), normal(4, 2)
+    grid = uniform_grid(path, 6, end=0.05)
+    ends = [
+        last(sample(plane().denoise(path), path, sampler, grid, x_T.to(device), generator=seeded()))
+        for device in ("cpu", "cuda")
+    ]
+    assert ends[1].device.type == "cuda" and gap(ends[0], ends[1].cpu()) <= 1e-9
+
+
 def test_frame_zero_is_the_noise_and_x0_the_prediction():
     path, x_T = RectifiedFlow(), normal(3, 2)
     frames = list(sample(plane().denoise(path), path, DDIM(), uniform_grid(path, 4), x_T))
