@@ -34,27 +34,27 @@ def blend(*terms: tuple[Number, Float[Tensor, " b *d"]]) -> Float[Tensor, " b *d
     Terms of one and the same tensor are merged, those with c = 0.0 dropped. Outside autograd the sum grows in place
     in a new tensor; the inputs are never changed.
     """
-    if len({id(x) for _, x in terms}) < len(terms):
+    if len(terms) > 2 or terms[0][1] is terms[-1][1]:
         terms = _merged(terms)
     kept = [(c, x) for c, x in terms if isinstance(c, Tensor) or c != 0.0]
     if not kept:
         return torch.zeros_like(terms[0][1])
     (c, x), *rest = kept
     add = torch.add if torch.is_grad_enabled() else Tensor.add_
-    if not rest or any(isinstance(c, Tensor) for c, _ in kept):
+    if len(kept) == 1 or any(isinstance(c, Tensor) for c, _ in kept):
         total = per_sample(c, x) * x
         for c, y in rest:
             total = add(total, per_sample(c, y) * y)
         return total
     # Two terms in one pass where the weights allow it: x + d y, and (1 - d) x + d y. On the EDM clock they often do.
-    d, y = rest[-1]
+    d, y = rest.pop()
     if c == 1.0:
         total = torch.add(x, y, alpha=d)
     elif c + d == 1.0:
         total = torch.lerp(x, y, d)
     else:
         total = add(c * x, y, alpha=d)
-    for c, y in rest[:-1]:
+    for c, y in rest:
         total = add(total, y, alpha=c)
     return total
 

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -61,8 +61,7 @@ def _name(value: Any) -> str:
     return value.__name__ if callable(value) else repr(value)
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """A sampler's film, picture by picture.
 
     Attributes:
@@ -113,11 +112,11 @@ def sample(
 
 
 def _frames(denoise, path, sampler, grid, x, generator) -> Iterator[Frame]:
-    moments, state, nfe = path.along(grid), None, 0
+    moments, state, nfe, as_it_is = path.along(grid), None, 0, nullcontext()
     yield Frame(0, moments[0].time, x, None, 0)
     for i, (t, s) in enumerate(pairwise(moments), start=1):
         watched = Watched(denoise, path)
-        with torch.no_grad() if torch.is_grad_enabled() else nullcontext():  # switching costs as much as a small step
+        with torch.no_grad() if torch.is_grad_enabled() else as_it_is:  # switching costs as much as a small step
             x, state = sampler.step(watched, x, t, s, state, lambda x=x: randn_like(x, generator))
         nfe += watched.nfe
         if i == len(moments) - 1:
