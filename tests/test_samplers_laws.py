@@ -30,7 +30,7 @@ from lecture_lib.core import (
     trigonometric_interpolant,
     uniform_grid,
 )
-from lecture_lib.errors import NonFiniteError, RangeError, SingularError
+from lecture_lib.errors import NonFiniteError, RangeError, ShapeError, SingularError
 from lecture_lib.guidance import cached, extrapolate
 from lecture_lib.oracles import GaussianBridge, GaussianMixture
 from lecture_lib.samplers import (
@@ -353,11 +353,10 @@ def test_eta_one_is_ddpm_with_the_posterior_variance():
         assert gap(a, b) <= 1e-12
 
 
-@pytest.mark.parametrize(
-    "sampler",
-    [DDIM(), DDIM(0.7), DDPM(), EulerAncestral(), Euler(), Heun(), EulerMaruyama(), EulerMaruyama(bump_diffusion)],
-    ids=repr,
-)
+PER_SAMPLE = [s for s in [*ALL, EulerMaruyama()] if s.per_sample]
+
+
+@pytest.mark.parametrize("sampler", PER_SAMPLE, ids=repr)
 def test_every_sample_may_be_at_a_time_of_its_own(sampler):
     # Distillation steps each sample of a batch between times of its own; the answer is that of separate steps.
     path, x, z = VPLinear(), normal(4, 2), normal(4, 2, seed=1)
@@ -368,6 +367,12 @@ def test_every_sample_may_be_at_a_time_of_its_own(sampler):
             sampler, plane().denoise(path), path, x[[i]], float(t[i]), float(s[i]), noise=lambda i=i: z[[i]]
         )
         assert gap(together[[i]], alone) <= 1e-12
+
+
+@pytest.mark.parametrize("sampler", [s for s in ALL if not s.per_sample], ids=repr)
+def test_times_per_sample_are_refused_by_name_where_they_cannot_be(sampler):
+    with pytest.raises(ShapeError, match="steps a batch together"):
+        one_step(sampler, plane().denoise(VPLinear()), VPLinear(), normal(2, 2), times(0.9, 0.8), times(0.5, 0.4))
 
 
 def test_a_steps_gradient_flows():

@@ -20,6 +20,7 @@ class DDIM(Sampler):
 
     eta: float = 0.0
     order: ClassVar[int] = 1
+    per_sample: ClassVar[bool] = True
     evaluations: ClassVar[str] = "1 NFE per step"
     formula: ClassVar[str] = (
         r"x_s=\alpha_s\hat x_0+\sqrt{\sigma_s^2-\varsigma^2}\,\hat\epsilon+\varsigma z,"
@@ -60,6 +61,7 @@ class DDPM(Sampler):
     variance: Callable[[Number, Number, Number], Number] = posterior_variance
     order: ClassVar[int] = 1
     deterministic: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = True
     evaluations: ClassVar[str] = "1 NFE per step"
     formula: ClassVar[str] = (
         r"x_s=\tfrac{\alpha_{t|s}\sigma_s^2}{\sigma_t^2}x_t+\tfrac{\alpha_s\beta_{t|s}}{\sigma_t^2}\hat x_0"
@@ -86,6 +88,7 @@ class EulerAncestral(Sampler):
 
     eta: float = 1.0
     order: ClassVar[int] = 1
+    per_sample: ClassVar[bool] = True
     evaluations: ClassVar[str] = "1 NFE per step"
     formula: ClassVar[str] = (
         r"\bar x_s=\bar x_t+(\bar\sigma_{down}-\bar\sigma_t)\hat\epsilon+\bar\sigma_{up}z,"

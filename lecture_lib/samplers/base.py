@@ -25,8 +25,8 @@ class Sampler(ABC):
     """One step from time t down to s. State is a value, in and out; nothing is remembered on ``self``.
 
     A step is written in the numbers of the two moments, ``t.alpha``, ``s.sigma``, ``s.lam - t.lam``: floats, since the
-    whole batch is at one time. Where a step uses nothing but arithmetic and ``blend`` they may be ``(b,)`` tensors as
-    well, one time per sample: in DDIM, DDPM, EulerAncestral, Euler, Heun and EulerMaruyama.
+    whole batch is at one time. Samplers that are ``per_sample`` use nothing but arithmetic and ``blend``, and also take
+    ``(b,)`` tensors, one time per sample.
     """
 
     order: ClassVar[int]
@@ -34,6 +34,7 @@ class Sampler(ABC):
     formula: ClassVar[str]
     source: ClassVar[str]
     deterministic: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = False  # whether the two moments may differ from sample to sample
 
     @abstractmethod
     def step(
@@ -150,8 +151,13 @@ def one_step(
 ) -> tuple[Float[Tensor, " b *d"], Any]:
     """One step outside the driver, for distillation and for tests: ``(x_s, state)``.
 
-    t and s are times, floats or, for the samplers that ``Sampler`` names, one per sample ``(b,)``. Gradients flow.
+    t and s are times, floats or, for samplers that are ``per_sample``, one per sample ``(b,)``. Gradients flow.
+
+    Raises:
+        ShapeError: times per sample for a sampler that steps the batch together.
     """
+    if not sampler.per_sample and (isinstance(t, Tensor) or isinstance(s, Tensor)):
+        raise ShapeError(f"t, s: got one time per sample, but {sampler!r} steps a batch together; expected two floats")
     moments = [path.coeffs(time) if isinstance(time, Tensor) else path.at(time) for time in (t, s)]
     return sampler.step(Watched(denoise, path), x, *moments, state, noise or (lambda: randn_like(x)))
 

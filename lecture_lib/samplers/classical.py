@@ -19,6 +19,7 @@ class Euler(Sampler):
     """One velocity, one straight step, on the path's own clock. On the EDM path it is DDIM."""
 
     order: ClassVar[int] = 1
+    per_sample: ClassVar[bool] = True
     evaluations: ClassVar[str] = "1 NFE per step"
     formula: ClassVar[str] = r"x_s=x_t+(s-t)\,\hat u(x_t,t)"
     source: ClassVar[str] = "Euler; flow matching's usual sampler"
@@ -33,6 +34,7 @@ class Heun(Sampler):
     """Euler, then once more with the average of the slopes at both ends; the step to sigma = 0 stays Euler."""
 
     order: ClassVar[int] = 2
+    per_sample: ClassVar[bool] = True
     evaluations: ClassVar[str] = "2 NFE per step, 1 for a last step to clean data"
     formula: ClassVar[str] = r"x_s=x_t+\tfrac{s-t}2\big(\hat u(x_t,t)+\hat u(x^{Euler}_s,s)\big)"
     source: ClassVar[str] = "Karras et al. 2022 (2206.00364), Alg. 1"

@@ -57,6 +57,7 @@ class EulerMaruyama(Sampler):
     diffusion: Diffusion = forward_diffusion
     order: ClassVar[int] = 1
     deterministic: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = True
     evaluations: ClassVar[str] = "1 NFE per step"
     formula: ClassVar[str] = r"x_s=x_t+(s-t)\big[\hat u-\tfrac w2\nabla\log p_t\big]+\sqrt{w(t-s)}\,z"
     source: ClassVar[str] = "Song et al. 2021 (2011.13456), Eq. 6; any w: Ma et al. 2024, SiT (2401.08740), Eq. 4"
