@@ -350,6 +350,9 @@ def test_eta_one_is_ddpm_with_the_posterior_variance():
             one_step(k, plane().denoise(path), path, x, t.expand(5), s.expand(5), noise=lambda z=z: z)[0]
             for k in (DDIM(1.0), DDPM())
         )
+        for other in (EulerAncestral(), SDEDPMSolverPP1()):
+            c, _ = one_step(other, plane().denoise(path), path, x, float(t), float(s), noise=lambda z=z: z)
+            assert gap(a, c) <= 1e-12
         assert gap(a, b) <= 1e-12
 
 
