@@ -16,6 +16,7 @@ from lecture_lib.data.shapes.scenes import (
     draw_scenes,
     relation,
 )
+from lecture_lib.data.shapes.stream import FreshScenes
 
 __all__ = [
     "BACKGROUNDS",
@@ -26,6 +27,7 @@ __all__ = [
     "SIZES",
     "VOCABULARY",
     "Captioned",
+    "FreshScenes",
     "Scene",
     "Scenes",
     "Seen",
