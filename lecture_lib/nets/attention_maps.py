@@ -98,7 +98,7 @@ def recorded_attention(net: nn.Module, *, include_self: bool = False) -> Iterato
     maps: dict[str, Tensor] = {}
 
     def record(name: str, probs: Tensor) -> Tensor:
-        maps[name] = probs.detach()
+        maps[name] = probs.detach().clone()  # a later control may write into its map
         return probs
 
     with controlled_attention(net, record, include_self=include_self):

@@ -121,7 +121,12 @@ def block_table(net: TextUNet, size: int = 64) -> list[BlockRow]:
     """The network block by block, in the order in which the data pass, for latents of size x size.
 
     The parameters of the rows add up to those of the network. ``BlockRow._fields`` are the headings.
+
+    Raises:
+        ShapeError: size is not a multiple of 2^(levels - 1).
     """
+    if size < 1 or size % 2 ** (len(net.down) - 1):
+        raise ShapeError(f"size must be a multiple of {2 ** (len(net.down) - 1)}, got {size}")
     rows = [BlockRow("time", "MLP", None, net.time.mlp[-1].out_features, parameter_count(net.time))]
     if net.vector is not None:
         rows.append(BlockRow("vector", "MLP", None, net.vector[-1].out_features, parameter_count(net.vector)))
