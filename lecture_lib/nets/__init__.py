@@ -1,6 +1,7 @@
 """Networks of the course. They know nothing of diffusion: each is a plain function of (x, t, cond)."""
 
 from lecture_lib.nets.attention import MultiHeadAttention, QKNorm, explicit_attention, fused_attention
+from lecture_lib.nets.attention_maps import controlled_attention, recorded_attention, word_map
 from lecture_lib.nets.autoencoder import Decoder, Encoder, KLAutoencoder, Posterior
 from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.dit import DiT, DiTBlock, patchify, unpatchify
@@ -12,10 +13,15 @@ from lecture_lib.nets.embeddings import (
     timestep_features,
 )
 from lecture_lib.nets.mlp import TimeMLP
+from lecture_lib.nets.spatial_transformer import GEGLU, CrossAttention, SpatialTransformer, TransformerBlock
+from lecture_lib.nets.stable_diffusion import block_table, sdxl_unet, stable_diffusion_unet, unet_from_diffusers
+from lecture_lib.nets.text_unet import TextUNet, size_features
 from lecture_lib.nets.tools import parameter_count, with_kernel
 from lecture_lib.nets.unet import UNet
 
 __all__ = [
+    "GEGLU",
+    "CrossAttention",
     "Decoder",
     "DiT",
     "DiTBlock",
@@ -28,15 +34,26 @@ __all__ = [
     "NoisyClassifier",
     "Posterior",
     "QKNorm",
+    "SpatialTransformer",
+    "TextUNet",
     "TimeMLP",
     "TimestepEmbedding",
+    "TransformerBlock",
     "UNet",
+    "block_table",
+    "controlled_attention",
     "explicit_attention",
     "fused_attention",
     "parameter_count",
     "patchify",
     "positions_2d",
+    "recorded_attention",
+    "sdxl_unet",
+    "size_features",
+    "stable_diffusion_unet",
     "timestep_features",
+    "unet_from_diffusers",
     "unpatchify",
     "with_kernel",
+    "word_map",
 ]

@@ -4,6 +4,9 @@
 differentiation (``torch.func.jvp``), which fused kernels refuse, goes through it. Both compute
 
     Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V            Vaswani et al. 2017, eq. 1
+
+and take a mask of the keys, True where a key may be attended to. A query all of whose keys are masked sees
+nothing: its output is zero.
 """
 
 from __future__ import annotations
@@ -12,28 +15,47 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lecture_lib.errors import ShapeError
 
-AttentionKernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+AttentionKernel = Callable[..., Tensor]
+"""A callable (q, k, v) or (q, k, v, mask) -> (b, h, n, d); only layers that are given a mask pass one on."""
+
+KeyMask = Bool[Tensor, " b 1 1 m"]
 
 
 def fused_attention(
-    q: Float[Tensor, " b h n d"], k: Float[Tensor, " b h m d"], v: Float[Tensor, " b h m d"]
+    q: Float[Tensor, " b h n d"],
+    k: Float[Tensor, " b h m d"],
+    v: Float[Tensor, " b h m d"],
+    mask: KeyMask | None = None,
 ) -> Float[Tensor, " b h n d"]:
     """Attention by PyTorch's fused kernel: fast, but closed to forward-mode differentiation."""
-    return F.scaled_dot_product_attention(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def attention_weights(
+    q: Float[Tensor, " b h n d"], k: Float[Tensor, " b h m d"], mask: KeyMask | None = None
+) -> Float[Tensor, " b h n m"]:
+    """softmax(Q K^T / sqrt(d)): rows that sum to 1, or are zero where every key is masked."""
+    logits = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (b, h, n, m)
+    if mask is None:
+        return torch.softmax(logits, dim=-1)
+    # The lowest number instead of -inf: a fully masked row is then uniform, not NaN, until the mask makes it zero.
+    logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
+    return torch.softmax(logits, dim=-1) * mask
 
 
 def explicit_attention(
-    q: Float[Tensor, " b h n d"], k: Float[Tensor, " b h m d"], v: Float[Tensor, " b h m d"]
+    q: Float[Tensor, " b h n d"],
+    k: Float[Tensor, " b h m d"],
+    v: Float[Tensor, " b h m d"],
+    mask: KeyMask | None = None,
 ) -> Float[Tensor, " b h n d"]:
-    """Attention in three lines: equal to ``fused_attention`` up to rounding, and open to ``torch.func.jvp``."""
-    logits = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (b, h, n, m)
-    weights = torch.softmax(logits, dim=-1)
-    return weights @ v
+    """Attention written out: equal to ``fused_attention`` up to rounding, and open to ``torch.func.jvp``."""
+    return attention_weights(q, k, mask) @ v
 
 
 class QKNorm(nn.Module):

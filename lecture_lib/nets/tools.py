@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from lecture_lib.nets.attention import AttentionKernel, MultiHeadAttention
+from lecture_lib.nets.spatial_transformer import CrossAttention
 
 
 def parameter_count(network: nn.Module, *, trainable_only: bool = False) -> int:
@@ -18,6 +19,6 @@ def with_kernel(network: nn.Module, kernel: AttentionKernel) -> nn.Module:
     ``with_kernel(net, explicit_attention)`` opens a trained network to forward-mode differentiation.
     """
     for module in network.modules():
-        if isinstance(module, MultiHeadAttention):
+        if isinstance(module, MultiHeadAttention | CrossAttention):
             module.kernel = kernel
     return network
