@@ -33,3 +33,7 @@ class DamagedFileError(CourseError):
 
 class MissingPackageError(CourseError):
     """An optional package is needed; the message says how to install it."""
+
+
+class FrozenError(CourseError):
+    """Weights that must stay as they are would be trained."""

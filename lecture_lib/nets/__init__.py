@@ -4,6 +4,7 @@ from lecture_lib.nets.attention import MultiHeadAttention, QKNorm, explicit_atte
 from lecture_lib.nets.attention_maps import controlled_attention, recorded_attention, word_map
 from lecture_lib.nets.autoencoder import Decoder, Encoder, KLAutoencoder, Posterior
 from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
+from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
 from lecture_lib.nets.dit import DiT, DiTBlock, patchify, unpatchify
 from lecture_lib.nets.embeddings import (
     LabelAndScale,
@@ -15,39 +16,63 @@ from lecture_lib.nets.embeddings import (
 from lecture_lib.nets.mlp import TimeMLP
 from lecture_lib.nets.spatial_transformer import GEGLU, CrossAttention, SpatialTransformer, TransformerBlock
 from lecture_lib.nets.stable_diffusion import block_table, sdxl_unet, stable_diffusion_unet, unet_from_diffusers
+from lecture_lib.nets.text import (
+    JointText,
+    MaskedAttention,
+    Penultimate,
+    SpanDenoiser,
+    TextEncoder,
+    TextFeatures,
+    causal_mask,
+    full_mask,
+    sd3_condition,
+)
 from lecture_lib.nets.text_unet import TextUNet, size_features
+from lecture_lib.nets.tokenizer import Tokenizer
 from lecture_lib.nets.tools import parameter_count, with_kernel
 from lecture_lib.nets.unet import UNet
 
 __all__ = [
     "GEGLU",
+    "ContrastivePair",
     "CrossAttention",
     "Decoder",
     "DiT",
     "DiTBlock",
     "Encoder",
     "FeatureNetwork",
+    "ImageEncoder",
+    "JointText",
     "KLAutoencoder",
     "LabelAndScale",
     "LabelEmbedding",
+    "MaskedAttention",
     "MultiHeadAttention",
     "NoisyClassifier",
+    "Penultimate",
     "Posterior",
     "QKNorm",
+    "SpanDenoiser",
     "SpatialTransformer",
+    "TextEncoder",
+    "TextFeatures",
     "TextUNet",
     "TimeMLP",
     "TimestepEmbedding",
+    "Tokenizer",
     "TransformerBlock",
     "UNet",
     "block_table",
+    "causal_mask",
     "controlled_attention",
     "explicit_attention",
+    "full_mask",
     "fused_attention",
     "parameter_count",
     "patchify",
     "positions_2d",
     "recorded_attention",
+    "sd3_condition",
     "sdxl_unet",
     "size_features",
     "stable_diffusion_unet",

@@ -1,0 +1,104 @@
+"""Text to image: words become features, noise becomes a latent, the latent becomes a picture.
+
+    caption -> tokens -> text encoders -> condition
+    noise   -> sampler (denoiser, guided by the condition) -> latent -> decoder -> picture
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from lecture_lib.core import Denoise, Denoiser, Prediction, uniform_grid
+from lecture_lib.core.conditions import Cond, map_cond
+from lecture_lib.errors import RangeError, ShapeError
+from lecture_lib.families.latent import LatentSpace
+from lecture_lib.guidance import Rule, fused, linear
+from lecture_lib.nets import JointText, Tokenizer
+from lecture_lib.samplers import DPMSolverPP2M, Frame, Sampler, sample
+from lecture_lib.tensors import check_count, check_number, per_sample
+
+SIDE = 32
+
+
+class TextToImage(nn.Module):
+    """A latent diffusion model with everything it needs to go from a caption to a picture.
+
+    Args:
+        denoiser: on latents, conditioned on what ``text`` says.
+        space: the autoencoder, frozen.
+        text: the text encoders, frozen.
+        tokenizer: theirs.
+    """
+
+    def __init__(self, denoiser: Denoiser, space: LatentSpace, text: JointText, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.denoiser, self.space, self.text, self.tokenizer = denoiser, space, text, tokenizer
+
+    @property
+    def path(self):
+        """The path of the denoiser."""
+        return self.denoiser.path
+
+    @torch.no_grad()
+    def condition(self, prompts: str | Sequence[str]) -> Cond:
+        """What the denoiser is told: ``{"tokens", "mask", "vector"}``, one row per prompt; "" is no condition.
+
+        Raises:
+            UnknownNameError: a word that the tokenizer does not know; the message suggests others.
+        """
+        tokens = self.tokenizer.encode([prompts] if isinstance(prompts, str) else list(prompts))
+        return self.text(tokens.to(next(self.denoiser.parameters()).device))
+
+    def guided(self, prompts: str | Sequence[str], *, negative: str = "", rule: Rule | None = None) -> Denoise:
+        """The denoiser with its prompts bound, guided away from ``negative`` (one pass over a double batch).
+
+        ``rule`` is any rule of ``lecture_lib.guidance``; default ``linear(3.0)``.
+        """
+        return fused(self.denoiser, self.condition(negative), self.condition(prompts), rule or linear(3.0))
+
+    def noise(self, n: int, generator: torch.Generator, side: int = SIDE) -> Float[Tensor, " n k h w"]:
+        """Where sampling starts: ``n`` latents of pure noise for pictures of ``side`` pixels."""
+        shape = self.space.latent_shape(side, side)
+        return torch.randn(check_count("n", n), *shape, generator=generator).to(next(self.denoiser.parameters()).device)
+
+    def frames(
+        self,
+        denoise: Denoise,
+        x_t: Float[Tensor, " n k h w"],
+        *,
+        steps: int = 10,
+        start: float = 1.0,
+        sampler: Sampler | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[Frame]:
+        """The sampler's frames from time ``start`` down to 0: latents on their way, for films and early stopping."""
+        grid = uniform_grid(self.path, check_count("steps", steps)) * check_number("start", start, 0, 1)
+        return sample(denoise, self.path, sampler or DPMSolverPP2M(), grid, x_t, generator=generator)
+
+    @torch.inference_mode()
+    def picture(self, frames: Iterator[Frame]) -> Float[Tensor, " n 3 h w"]:
+        """The last frame, decoded; in [-1, 1]."""
+        from lecture_lib.samplers import last
+
+        return self.space.decode(last(frames)).clamp(-1, 1)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        generator: torch.Generator,
+        steps: int = 10,
+        negative: str = "",
+        rule: Rule | None = None,
+        sampler: Sampler | None = None,
+    ) -> Float[Tensor, " n 3 32 32"]:
+        """One picture per prompt; 2 ``steps`` evaluations each."""
+        denoise = self.guided(prompts, negative=negative, rule=rule)
+        n = 1 if isinstance(prompts, str) else len(prompts)
+        x_t = self.noise(n, generator)
+        return self.picture(self.frames(denoise, x_t, steps=steps, sampler=sampler, generator=generator))
