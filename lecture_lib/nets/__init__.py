@@ -14,7 +14,14 @@ from lecture_lib.nets.embeddings import (
 )
 from lecture_lib.nets.mlp import TimeMLP
 from lecture_lib.nets.spatial_transformer import GEGLU, CrossAttention, SpatialTransformer, TransformerBlock
-from lecture_lib.nets.stable_diffusion import block_table, sdxl_unet, stable_diffusion_unet, unet_from_diffusers
+from lecture_lib.nets.stable_diffusion import (
+    autoencoder_from_diffusers,
+    block_table,
+    sdxl_unet,
+    stable_diffusion_autoencoder,
+    stable_diffusion_unet,
+    unet_from_diffusers,
+)
 from lecture_lib.nets.text_unet import TextUNet, size_features
 from lecture_lib.nets.tools import parameter_count, with_kernel
 from lecture_lib.nets.unet import UNet
@@ -40,6 +47,7 @@ __all__ = [
     "TimestepEmbedding",
     "TransformerBlock",
     "UNet",
+    "autoencoder_from_diffusers",
     "block_table",
     "controlled_attention",
     "explicit_attention",
@@ -50,6 +58,7 @@ __all__ = [
     "recorded_attention",
     "sdxl_unet",
     "size_features",
+    "stable_diffusion_autoencoder",
     "stable_diffusion_unet",
     "timestep_features",
     "unet_from_diffusers",
