@@ -346,6 +346,12 @@ def test_other_channels_and_precision():
     assert out.dtype == torch.float64
 
 
+def test_the_first_level_may_be_wider_than_the_entry():
+    net = small(multipliers=(2, 1, 3), depths=(0, 1, 0), blocks=2)
+    assert net(randn(1, 4, 4, 8), torch.ones(1), {"tokens": randn(1, 3, 12)}).shape == (1, 4, 4, 8)
+    assert sum(row.parameters for row in block_table(net, 8)) == parameter_count(net)
+
+
 def test_forward_mode_in_time_goes_through_the_explicit_kernel():
     net = with_kernel(small(), explicit_attention).double()
     x, tokens, t = randn(2, 4, 4, 4).double(), randn(2, 3, 12).double(), torch.tensor([40.0, 600.0]).double()

@@ -26,6 +26,13 @@ from lecture_lib.nets.text import (
     causal_mask,
     full_mask,
     sd3_condition,
+from lecture_lib.nets.stable_diffusion import (
+    autoencoder_from_diffusers,
+    block_table,
+    sdxl_unet,
+    stable_diffusion_autoencoder,
+    stable_diffusion_unet,
+    unet_from_diffusers,
 )
 from lecture_lib.nets.text_unet import TextUNet, size_features
 from lecture_lib.nets.tokenizer import Tokenizer
@@ -62,6 +69,7 @@ __all__ = [
     "Tokenizer",
     "TransformerBlock",
     "UNet",
+    "autoencoder_from_diffusers",
     "block_table",
     "causal_mask",
     "controlled_attention",
@@ -75,6 +83,7 @@ __all__ = [
     "sd3_condition",
     "sdxl_unet",
     "size_features",
+    "stable_diffusion_autoencoder",
     "stable_diffusion_unet",
     "timestep_features",
     "unet_from_diffusers",

@@ -33,7 +33,11 @@ def fused_attention(
     mask: KeyMask | None = None,
 ) -> Float[Tensor, " b h n d"]:
     """Attention by PyTorch's fused kernel: fast, but closed to forward-mode differentiation."""
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    if mask is None:
+        return F.scaled_dot_product_attention(q, k, v)
+    # What a kernel makes of a row with nothing to read differs (zero or NaN): it reads everything, times zero.
+    readable = mask.any(dim=-1, keepdim=True)  # (b, 1, 1, 1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask | ~readable) * readable
 
 
 def attention_weights(

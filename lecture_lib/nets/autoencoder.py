@@ -116,7 +116,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Maps (b, in_channels, h, w) to images (b, out_channels, f h, f w): the encoder backwards, a block more per level."""
+    """Maps (b, in_channels, h, w) to images (b, out_channels, f h, f w): encoder reversed, one more block a level."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Published configurations of the text U-Net, and the road for published weights into it."""
+"""Published configurations of the text U-Net and the autoencoder, and the road for published weights into them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lecture_lib.errors import ShapeError, UnknownNameError
+from lecture_lib.nets.autoencoder import KLAutoencoder
 from lecture_lib.nets.text_unet import Stage, TextUNet
 from lecture_lib.nets.tools import parameter_count
 
@@ -36,7 +37,16 @@ def sdxl_unet() -> TextUNet:
     return TextUNet(**widths, head_dim=64, context_dim=2048, vector_dim=2816)
 
 
-# Our names on the left, those of diffusers' UNet2DConditionModel on the right; all rules apply, from top to bottom.
+def stable_diffusion_autoencoder() -> KLAutoencoder:
+    """The autoencoder of Stable Diffusion 1 and 2 and of SDXL: 83,653,863 parameters, f = 8, four latent channels.
+
+    SDXL's has other weights. The U-Nets see latents times a factor: 0.18215 (SD 1, 2), 0.13025 (SDXL).
+    Source: Rombach et al. 2022, appendix G; configuration ``autoencoder_kl_32x32x4.yaml`` of CompVis/stable-diffusion.
+    """
+    return KLAutoencoder()
+
+
+# Our names on the left, those of diffusers' models on the right; all rules apply, from top to bottom.
 UNET_NAMES = (
     (r"^time\.mlp\.0\.", "time_embedding.linear_1."),
     (r"^time\.mlp\.2\.", "time_embedding.linear_2."),
@@ -62,6 +72,31 @@ UNET_NAMES = (
     (r"\.feed_forward\.outer\.", ".ff.net.2."),
 )
 
+AUTOENCODER_NAMES = (
+    (r"^moments\.", "quant_conv."),
+    (r"^unmix\.", "post_quant_conv."),
+    (r"coder\.enter\.", "coder.conv_in."),
+    (r"coder\.norm\.", "coder.conv_norm_out."),
+    (r"coder\.leave\.", "coder.conv_out."),
+    (r"encoder\.levels\.(\d+)\.\d+\.conv\.", r"encoder.down_blocks.\1.downsamplers.0.conv."),
+    (r"decoder\.levels\.(\d+)\.\d+\.conv\.", r"decoder.up_blocks.\1.upsamplers.0.conv."),
+    (r"encoder\.levels\.(\d+)\.(\d+)\.", r"encoder.down_blocks.\1.resnets.\2."),
+    (r"decoder\.levels\.(\d+)\.(\d+)\.", r"decoder.up_blocks.\1.resnets.\2."),
+    (r"\.middle\.0\.", ".mid_block.resnets.0."),
+    (r"\.middle\.1\.norm\.", ".mid_block.attentions.0.group_norm."),
+    (r"\.middle\.1\.([qkv])\.", r".mid_block.attentions.0.to_\1."),
+    (r"\.middle\.1\.out\.", ".mid_block.attentions.0.to_out.0."),
+    (r"\.middle\.2\.", ".mid_block.resnets.1."),
+    (r"\.skip\.", ".conv_shortcut."),
+)
+# diffusers renamed the attention of the autoencoder in 2023; files on the hub still have the names on the left.
+OLD_AUTOENCODER_NAMES = (
+    (r"(attentions\.0)\.query\.", r"\1.to_q."),
+    (r"(attentions\.0)\.key\.", r"\1.to_k."),
+    (r"(attentions\.0)\.value\.", r"\1.to_v."),
+    (r"(attentions\.0)\.proj_attn\.", r"\1.to_out.0."),
+)
+
 
 def unet_from_diffusers(net: TextUNet, state_dict: Mapping[str, Tensor]) -> TextUNet:
     """Load the weights of a ``diffusers.UNet2DConditionModel`` into ``net``, in place, and return ``net``.
@@ -75,6 +110,21 @@ def unet_from_diffusers(net: TextUNet, state_dict: Mapping[str, Tensor]) -> Text
         ShapeError: a weight has another shape. In both cases ``net`` stays as it was.
     """
     return load_renamed(net, state_dict, lambda name: _rename(name, UNET_NAMES))
+
+
+def autoencoder_from_diffusers(net: KLAutoencoder, state_dict: Mapping[str, Tensor]) -> KLAutoencoder:
+    """Load the weights of a ``diffusers.AutoencoderKL`` into ``net``, in place, and return ``net``.
+
+    Args:
+        net: an autoencoder of the same configuration; one on the meta device takes over the tensors themselves.
+        state_dict: the weights by diffusers' names, those of before 2023 too.
+
+    Raises:
+        UnknownNameError: weights are missing, or there are some that the network has no place for.
+        ShapeError: a weight has another shape. In both cases ``net`` stays as it was.
+    """
+    state_dict = {_rename(name, OLD_AUTOENCODER_NAMES): weight for name, weight in state_dict.items()}
+    return load_renamed(net, state_dict, lambda name: _rename(name, AUTOENCODER_NAMES))
 
 
 def load_renamed(net: nn.Module, state_dict: Mapping[str, Tensor], rename: Callable[[str], str]) -> nn.Module:

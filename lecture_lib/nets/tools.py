@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from lecture_lib.nets.attention import AttentionKernel, MultiHeadAttention
+from lecture_lib.nets.autoencoder import PixelAttention
 from lecture_lib.nets.spatial_transformer import CrossAttention
 
 
@@ -19,6 +20,6 @@ def with_kernel(network: nn.Module, kernel: AttentionKernel) -> nn.Module:
     ``with_kernel(net, explicit_attention)`` opens a trained network to forward-mode differentiation.
     """
     for module in network.modules():
-        if isinstance(module, MultiHeadAttention | CrossAttention):
+        if isinstance(module, MultiHeadAttention | CrossAttention | PixelAttention):
             module.kernel = kernel
     return network
