@@ -11,10 +11,12 @@ from lecture_lib.nets.embeddings import (
     timestep_features,
 )
 from lecture_lib.nets.mlp import TimeMLP
+from lecture_lib.nets.quantizers import FSQ, Quantised, VectorQuantizer, perplexity, straight_through
 from lecture_lib.nets.tools import parameter_count, with_kernel
 from lecture_lib.nets.unet import UNet
 
 __all__ = [
+    "FSQ",
     "DiT",
     "DiTBlock",
     "FeatureNetwork",
@@ -23,14 +25,18 @@ __all__ = [
     "MultiHeadAttention",
     "NoisyClassifier",
     "QKNorm",
+    "Quantised",
     "TimeMLP",
     "TimestepEmbedding",
     "UNet",
+    "VectorQuantizer",
     "explicit_attention",
     "fused_attention",
     "parameter_count",
     "patchify",
+    "perplexity",
     "positions_2d",
+    "straight_through",
     "timestep_features",
     "unpatchify",
     "with_kernel",
