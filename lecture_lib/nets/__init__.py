@@ -11,6 +11,8 @@ from lecture_lib.nets.embeddings import (
     timestep_features,
 )
 from lecture_lib.nets.mlp import TimeMLP
+from lecture_lib.nets.patchgan import PatchDiscriminator, hinge_discriminator_loss, hinge_generator_loss
+from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
 from lecture_lib.nets.quantizers import FSQ, Quantised, VectorQuantizer, perplexity, straight_through
 from lecture_lib.nets.tools import parameter_count, with_kernel
 from lecture_lib.nets.unet import UNet
@@ -24,14 +26,19 @@ __all__ = [
     "LabelEmbedding",
     "MultiHeadAttention",
     "NoisyClassifier",
+    "PatchDiscriminator",
+    "PerceptualDistance",
     "QKNorm",
     "Quantised",
+    "ShapeFeatures",
     "TimeMLP",
     "TimestepEmbedding",
     "UNet",
     "VectorQuantizer",
     "explicit_attention",
     "fused_attention",
+    "hinge_discriminator_loss",
+    "hinge_generator_loss",
     "parameter_count",
     "patchify",
     "perplexity",
