@@ -10,6 +10,7 @@ from lecture_lib.nets.embeddings import (
     positions_2d,
     timestep_features,
 )
+from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.mlp import TimeMLP
 from lecture_lib.nets.patchgan import PatchDiscriminator, hinge_discriminator_loss, hinge_generator_loss
 from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
@@ -19,6 +20,7 @@ from lecture_lib.nets.unet import UNet
 
 __all__ = [
     "FSQ",
+    "Adapter",
     "DiT",
     "DiTBlock",
     "FeatureNetwork",
@@ -35,6 +37,7 @@ __all__ = [
     "TimestepEmbedding",
     "UNet",
     "VectorQuantizer",
+    "add_lora",
     "explicit_attention",
     "fused_attention",
     "hinge_discriminator_loss",
