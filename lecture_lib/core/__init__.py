@@ -1,7 +1,7 @@
 """The core: paths -> predictions -> denoisers. Everything else in the library is written in these words."""
 
 from lecture_lib.core.conditions import Cond, drop_condition
-from lecture_lib.core.couplings import independent, minibatch_ot
+from lecture_lib.core.couplings import independent, minibatch_ot, offset_noise
 from lecture_lib.core.denoiser import Denoiser, Given, quarter_log_noise, thousand, unit_input
 from lecture_lib.core.grids import (
     check_grid,
@@ -29,7 +29,7 @@ from lecture_lib.core.interpolants import (
     trigonometric_interpolant,
 )
 from lecture_lib.core.likelihood import exact_divergence, hutchinson, log_likelihood
-from lecture_lib.core.losses import min_snr, plain
+from lecture_lib.core.losses import min_snr, plain, truncated_snr
 from lecture_lib.core.parameterization import EPS, SCORE, VELOCITY, X0, Parameterization, V, edm
 from lecture_lib.core.paths import EDM, Coeffs, Path, RectifiedFlow, Trigonometric, VPCosine, VPLinear
 from lecture_lib.core.prediction import Denoise, Prediction
@@ -89,6 +89,7 @@ __all__ = [
     "min_snr",
     "minibatch_ot",
     "no_noise",
+    "offset_noise",
     "one_sided",
     "parabolic_noise",
     "plain",
@@ -104,6 +105,7 @@ __all__ = [
     "timestep_grid",
     "trailing_grid",
     "trigonometric_interpolant",
+    "truncated_snr",
     "uniform_grid",
     "unit_input",
     "zero_terminal_snr",

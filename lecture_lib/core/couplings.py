@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lecture_lib.tensors import randn_like
+from lecture_lib.errors import ShapeError
+from lecture_lib.tensors import check_number, randn_like
 
 Coupling = Callable[[Tensor, torch.Generator | None], Tensor]
 """``(x0 (b, ...), generator) -> eps (b, ...)``."""
@@ -30,3 +31,31 @@ def minibatch_ot(x0: Float[Tensor, " b *d"], generator: torch.Generator | None =
     cost = torch.cdist(x0.flatten(1).double(), eps.flatten(1).double()) ** 2
     _, columns = linear_sum_assignment(cost.cpu().numpy())
     return eps[torch.as_tensor(columns, device=eps.device)]
+
+
+def offset_noise(scale: float = 0.1) -> Coupling:
+    """``eps = z + scale z_c``: white noise plus one more draw per image and channel, the same at all of its pixels.
+
+    The mean of a channel of n pixels then has variance ``1/n + scale^2`` instead of 1/n: the network meets noise that
+    changes the brightness of a picture. The noise has mean zero, but it is not white any more, and the variance of a
+    pixel is ``1 + scale^2``; eps, this sum, is also the target. With scale = 0 it is ``independent``.
+
+    Args:
+        scale: at least 0; 0.05 to 0.1 in practice.
+
+    Raises:
+        RangeError: scale is negative or not finite.
+        ShapeError: (when called) x0 has no pixels: expected ``(b, c, ...)`` with at least one axis after c.
+
+    Source: Guttenberg 2023 (Diffusion with offset noise); discussed by Lin et al. 2023, section 1.
+    """
+    scale = check_number("scale", scale, low=0)
+
+    def coupling(x0: Float[Tensor, " b c *d"], generator: torch.Generator | None = None) -> Float[Tensor, " b c *d"]:
+        if x0.ndim < 3:
+            raise ShapeError(f"x0: got shape {tuple(x0.shape)}, expected (b, c, ...) with pixels after the channels")
+        z = randn_like(x0, generator)
+        z_c = randn_like(x0.flatten(2)[:, :, 0], generator)  # (b, c)
+        return z + scale * z_c.reshape(*z_c.shape, *(1,) * (x0.ndim - 2))
+
+    return coupling

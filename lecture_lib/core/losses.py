@@ -37,3 +37,13 @@ def min_snr(gamma: float = 5.0) -> Weight:
         return snr.clamp(max=gamma) / parameterization.x0_weight(c)
 
     return weight
+
+
+def truncated_snr(parameterization: Parameterization, c: Coeffs) -> Float[Tensor, " b"]:
+    """``max(SNR, 1)`` on the x0 loss (Salimans & Ho 2022, section 4), converted to the network's own target.
+
+    This is max(1, 1/S) on eps: the eps loss, whose x0-weight S vanishes on pure noise, kept from going below the x0
+    loss. Infinite where the parameterization does not determine x0, such as eps at zero SNR.
+    """
+    snr = (c.alpha / c.sigma) ** 2
+    return snr.clamp(min=1) / parameterization.x0_weight(c)

@@ -13,6 +13,7 @@ from lecture_lib.nets.embeddings import (
     positions_2d,
     timestep_features,
 )
+from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.mlp import TimeMLP
 from lecture_lib.nets.spatial_transformer import GEGLU, CrossAttention, SpatialTransformer, TransformerBlock
 from lecture_lib.nets.stable_diffusion import block_table, sdxl_unet, stable_diffusion_unet, unet_from_diffusers
@@ -36,6 +37,9 @@ from lecture_lib.nets.stable_diffusion import (
 )
 from lecture_lib.nets.text_unet import TextUNet, size_features
 from lecture_lib.nets.tokenizer import Tokenizer
+from lecture_lib.nets.patchgan import PatchDiscriminator, hinge_discriminator_loss, hinge_generator_loss
+from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
+from lecture_lib.nets.quantizers import FSQ, Quantised, VectorQuantizer, perplexity, straight_through
 from lecture_lib.nets.tools import parameter_count, with_kernel
 from lecture_lib.nets.unet import UNet
 
@@ -44,6 +48,8 @@ __all__ = [
     "ContrastivePair",
     "CrossAttention",
     "Decoder",
+    "FSQ",
+    "Adapter",
     "DiT",
     "DiTBlock",
     "Encoder",
@@ -64,6 +70,11 @@ __all__ = [
     "TextEncoder",
     "TextFeatures",
     "TextUNet",
+    "PatchDiscriminator",
+    "PerceptualDistance",
+    "QKNorm",
+    "Quantised",
+    "ShapeFeatures",
     "TimeMLP",
     "TimestepEmbedding",
     "Tokenizer",
@@ -73,11 +84,16 @@ __all__ = [
     "block_table",
     "causal_mask",
     "controlled_attention",
+    "VectorQuantizer",
+    "add_lora",
     "explicit_attention",
     "full_mask",
     "fused_attention",
+    "hinge_discriminator_loss",
+    "hinge_generator_loss",
     "parameter_count",
     "patchify",
+    "perplexity",
     "positions_2d",
     "recorded_attention",
     "sd3_condition",
@@ -85,6 +101,7 @@ __all__ = [
     "size_features",
     "stable_diffusion_autoencoder",
     "stable_diffusion_unet",
+    "straight_through",
     "timestep_features",
     "unet_from_diffusers",
     "unpatchify",
