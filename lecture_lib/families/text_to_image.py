@@ -1,7 +1,7 @@
 """Text to image: words become features, noise becomes a latent, the latent becomes a picture.
 
-    caption -> tokens -> text encoders -> condition
-    noise   -> sampler (denoiser, guided by the condition) -> latent -> decoder -> picture
+caption -> tokens -> text encoders -> condition
+noise   -> sampler (denoiser, guided by the condition) -> latent -> decoder -> picture
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from lecture_lib.core import Denoise, Denoiser, Prediction, uniform_grid
-from lecture_lib.core.conditions import Cond, map_cond
-from lecture_lib.errors import RangeError, ShapeError
+from lecture_lib.core import Denoise, Denoiser, Path, uniform_grid
+from lecture_lib.core.conditions import Cond
 from lecture_lib.families.latent import LatentSpace
 from lecture_lib.guidance import Rule, fused, linear
 from lecture_lib.nets import JointText, Tokenizer
-from lecture_lib.samplers import DPMSolverPP2M, Frame, Sampler, sample
-from lecture_lib.tensors import check_count, check_number, per_sample
+from lecture_lib.samplers import DPMSolverPP2M, Frame, Sampler, last, sample
+from lecture_lib.tensors import check_count, check_number
 
 SIDE = 32
 
@@ -39,7 +38,7 @@ class TextToImage(nn.Module):
         self.denoiser, self.space, self.text, self.tokenizer = denoiser, space, text, tokenizer
 
     @property
-    def path(self):
+    def path(self) -> Path:
         """The path of the denoiser."""
         return self.denoiser.path
 
@@ -79,11 +78,9 @@ class TextToImage(nn.Module):
         grid = uniform_grid(self.path, check_count("steps", steps)) * check_number("start", start, 0, 1)
         return sample(denoise, self.path, sampler or DPMSolverPP2M(), grid, x_t, generator=generator)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def picture(self, frames: Iterator[Frame]) -> Float[Tensor, " n 3 h w"]:
         """The last frame, decoded; in [-1, 1]."""
-        from lecture_lib.samplers import last
-
         return self.space.decode(last(frames)).clamp(-1, 1)
 
     @torch.inference_mode()

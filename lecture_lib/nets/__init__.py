@@ -15,8 +15,18 @@ from lecture_lib.nets.embeddings import (
 )
 from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.mlp import TimeMLP
+from lecture_lib.nets.patchgan import PatchDiscriminator, hinge_discriminator_loss, hinge_generator_loss
+from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
+from lecture_lib.nets.quantizers import FSQ, Quantised, VectorQuantizer, perplexity, straight_through
 from lecture_lib.nets.spatial_transformer import GEGLU, CrossAttention, SpatialTransformer, TransformerBlock
-from lecture_lib.nets.stable_diffusion import block_table, sdxl_unet, stable_diffusion_unet, unet_from_diffusers
+from lecture_lib.nets.stable_diffusion import (
+    autoencoder_from_diffusers,
+    block_table,
+    sdxl_unet,
+    stable_diffusion_autoencoder,
+    stable_diffusion_unet,
+    unet_from_diffusers,
+)
 from lecture_lib.nets.text import (
     JointText,
     MaskedAttention,
@@ -27,29 +37,19 @@ from lecture_lib.nets.text import (
     causal_mask,
     full_mask,
     sd3_condition,
-from lecture_lib.nets.stable_diffusion import (
-    autoencoder_from_diffusers,
-    block_table,
-    sdxl_unet,
-    stable_diffusion_autoencoder,
-    stable_diffusion_unet,
-    unet_from_diffusers,
 )
 from lecture_lib.nets.text_unet import TextUNet, size_features
 from lecture_lib.nets.tokenizer import Tokenizer
-from lecture_lib.nets.patchgan import PatchDiscriminator, hinge_discriminator_loss, hinge_generator_loss
-from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
-from lecture_lib.nets.quantizers import FSQ, Quantised, VectorQuantizer, perplexity, straight_through
 from lecture_lib.nets.tools import parameter_count, with_kernel
 from lecture_lib.nets.unet import UNet
 
 __all__ = [
+    "FSQ",
     "GEGLU",
+    "Adapter",
     "ContrastivePair",
     "CrossAttention",
     "Decoder",
-    "FSQ",
-    "Adapter",
     "DiT",
     "DiTBlock",
     "Encoder",
@@ -62,30 +62,29 @@ __all__ = [
     "MaskedAttention",
     "MultiHeadAttention",
     "NoisyClassifier",
+    "PatchDiscriminator",
     "Penultimate",
+    "PerceptualDistance",
     "Posterior",
     "QKNorm",
+    "Quantised",
+    "ShapeFeatures",
     "SpanDenoiser",
     "SpatialTransformer",
     "TextEncoder",
     "TextFeatures",
     "TextUNet",
-    "PatchDiscriminator",
-    "PerceptualDistance",
-    "QKNorm",
-    "Quantised",
-    "ShapeFeatures",
     "TimeMLP",
     "TimestepEmbedding",
     "Tokenizer",
     "TransformerBlock",
     "UNet",
+    "VectorQuantizer",
+    "add_lora",
     "autoencoder_from_diffusers",
     "block_table",
     "causal_mask",
     "controlled_attention",
-    "VectorQuantizer",
-    "add_lora",
     "explicit_attention",
     "full_mask",
     "fused_attention",
