@@ -54,7 +54,7 @@ def check_cond(cond: Cond | int | None, null: Cond | None) -> Cond | None:
 
 
 def _check_labels(cond: Tensor, null: Tensor) -> Tensor:
-    if null.is_floating_point() != cond.is_floating_point() or cond.dtype == torch.bool:
+    if null.is_floating_point() != cond.is_floating_point() or (cond.dtype == torch.bool) != (null.dtype == torch.bool):
         raise ShapeError(f"cond: got {cond.dtype}, expected {null.dtype}")
     cond = cond[None] if cond.ndim == null.ndim else cond
     if cond.shape[1:] != null.shape:

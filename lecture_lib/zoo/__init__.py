@@ -1,9 +1,10 @@
 """The zoo: recipes as plain objects, and the small weights they give, checked whenever they are opened."""
 
-from lecture_lib.zoo.evaluate import Row, evaluate, summary
-from lecture_lib.zoo.library import embed, install, judge, load, names, recipe, status
+from lecture_lib.zoo.evaluate import evaluate, summary
+from lecture_lib.zoo.library import embed, install, judge, load, names, recipe, status, text_to_image
 from lecture_lib.zoo.models import NoiseAwareClassifier
 from lecture_lib.zoo.recipe import Recipe
+from lecture_lib.zoo.row import Row
 from lecture_lib.zoo.workshop import train
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "recipe",
     "status",
     "summary",
+    "text_to_image",
     "train",
 ]

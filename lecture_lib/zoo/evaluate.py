@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -14,53 +13,21 @@ from lecture_lib.data import LabelledImages, digits
 from lecture_lib.guidance import fused, linear
 from lecture_lib.metrics import fidelity_diversity, frechet_distance
 from lecture_lib.samplers import DPMSolverPP2M, Heun, Sampler, last, sample
-from lecture_lib.zoo.library import judge, load, names, recipe
+from lecture_lib.zoo import evaluate_shapes
+from lecture_lib.zoo.library import judge, load, names, recipe, text_to_image
+from lecture_lib.zoo.row import Row
+from lecture_lib.zoo.shapes_text import shapes_tokenizer
 
 CHUNK = 128  # images in one pass of the network: more do not fit the cache, and are slower per image
 # name: (largest Frechet distance over that of train against test, least judge accuracy at w = 1.5)
 BARS = {"digits-dit": (1.05, 0.99)}
+SHAPES_BARS = {
+    "shapes-kl-f4": {"psnr": 32.0, "read": 0.97},
+    "shapes-text-to-image": {"one thing": 0.92, "held-out pairs": 0.85, "two things": 0.70},
+}
 PLAIN = "w = 1, 32 DPMSolverPP2M steps"
 DRAWS = 20  # of training digits with replacement, beside the pools of a model
 SETS = 7  # sets of the training split's size in one pool: 10,094 digits, few enough for a laptop
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measured figure.
-
-    Attributes:
-        name: the model.
-        measure: what was measured, and how.
-        values: one number per seed, or per set drawn.
-        bar: what the mean must reach; None if nothing is asked.
-        at_least: whether the bar is a lower bound.
-    """
-
-    name: str
-    measure: str
-    values: tuple[float, ...]
-    bar: float | None = None
-    at_least: bool = True
-
-    @property
-    def mean(self) -> float:
-        """Mean of the values."""
-        return sum(self.values) / len(self.values)
-
-    @property
-    def spread(self) -> float:
-        """Half the distance from the smallest to the largest value."""
-        return (max(self.values) - min(self.values)) / 2
-
-    @property
-    def figure(self) -> str:
-        """Mean and spread as text; a single value stands alone."""
-        return f"{self.mean:.4g} ± {self.spread:.2g}" if len(self.values) > 1 else f"{self.mean:.4g}"
-
-    @property
-    def passed(self) -> bool:
-        """Whether the mean reaches the bar (True without a bar)."""
-        return self.bar is None or (self.mean >= self.bar if self.at_least else self.mean <= self.bar)
 
 
 def evaluate(models: Iterable[str] | None = None, *, seeds: Iterable[int] = (0, 1, 2)) -> Iterator[Row]:
@@ -83,6 +50,10 @@ def evaluate(models: Iterable[str] | None = None, *, seeds: Iterable[int] = (0, 
         "distilled": _distilled,
         "noise-aware classifier": _classifier,
         "features": _features,
+        "autoencoder": _autoencoder,
+        "contrastive pair": _contrastive,
+        "language model": _language,
+        "latent denoiser": _text_to_image,
     }
     seeds = tuple(seeds)
     for name in names() if models is None else models:
@@ -242,3 +213,19 @@ def _features(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
     accuracy = float((model(test.images).argmax(dim=1) == test.labels).double().mean())
     yield Row(name, "test accuracy", (accuracy,))
     yield Row(name, "test accuracy of the independent judge", (judge().accuracy(test.images, test.labels),))
+
+
+def _autoencoder(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
+    return evaluate_shapes.autoencoder_rows(name, load(name), SHAPES_BARS.get(name, {}), seeds)
+
+
+def _contrastive(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
+    return evaluate_shapes.contrastive_rows(name, load(name), shapes_tokenizer(), seeds)
+
+
+def _language(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
+    return evaluate_shapes.language_rows(name, load(name), shapes_tokenizer(), seeds)
+
+
+def _text_to_image(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
+    return evaluate_shapes.text_to_image_rows(name, text_to_image(), SHAPES_BARS.get(name, {}), seeds)

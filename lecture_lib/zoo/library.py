@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import platform
 from dataclasses import dataclass
@@ -13,11 +14,14 @@ from torch import nn
 import lecture_lib
 from lecture_lib.data import digits
 from lecture_lib.errors import DamagedFileError
+from lecture_lib.families import TextToImage
 from lecture_lib.metrics import Judge
 from lecture_lib.nets import parameter_count
 from lecture_lib.training import checkpoint
 from lecture_lib.zoo import store
 from lecture_lib.zoo.recipes import RECIPES, recipe
+from lecture_lib.zoo.shapes_text import shapes_tokenizer
+from lecture_lib.zoo.shapes_text_to_image import TEXT_TO_IMAGE, shapes_space, shapes_text
 
 
 def names() -> list[str]:
@@ -47,6 +51,17 @@ def load(name: str, device: torch.device | str | None = None) -> nn.Module:
 def _opened(name: str, device: str, folder: Path) -> nn.Module:
     model = store.fill(recipe(name).build(), name, folder)
     return model.to(device).eval().requires_grad_(False)
+
+
+@functools.cache
+def text_to_image(device: str | None = None) -> TextToImage:
+    """The text-to-image model of the shapes world, from caption to picture; opened once per device.
+
+    Raises:
+        DamagedFileError: as in ``load``, for any of its four parts.
+    """
+    model = TextToImage(load(TEXT_TO_IMAGE.name), shapes_space(), shapes_text(), shapes_tokenizer())
+    return (model if device is None else copy.deepcopy(model).to(device)).eval()
 
 
 @functools.cache

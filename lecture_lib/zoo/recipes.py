@@ -9,6 +9,9 @@ from lecture_lib.errors import UnknownNameError
 from lecture_lib.nets import FeatureNetwork, NoisyClassifier, UNet
 from lecture_lib.zoo.models import CLASSES, digit_dit, guided_digit_dit
 from lecture_lib.zoo.recipe import ClassifierRecipe, DenoiserRecipe, DistilledRecipe, FeatureRecipe, Recipe
+from lecture_lib.zoo.shapes_autoencoders import AUTOENCODERS
+from lecture_lib.zoo.shapes_text import CLIP, LANGUAGE
+from lecture_lib.zoo.shapes_text_to_image import TEXT_TO_IMAGE
 
 DIT = DenoiserRecipe(
     name="digits-dit",
@@ -71,7 +74,9 @@ DISTILLED = DistilledRecipe(
     times=UniformTimes(),
 )
 
-RECIPES: dict[str, Recipe] = {r.name: r for r in (DIT, UNET, WEAK, CLASSIFIER, FEATURES, DISTILLED)}
+DIGITS = (DIT, UNET, WEAK, CLASSIFIER, FEATURES, DISTILLED)
+SHAPES = (*AUTOENCODERS, CLIP, LANGUAGE, TEXT_TO_IMAGE)  # in the order in which they lean on each other
+RECIPES: dict[str, Recipe] = {r.name: r for r in (*DIGITS, *SHAPES)}
 
 
 def recipe(name: str) -> Recipe:
