@@ -24,13 +24,14 @@ ALLOWED = {
     "nets": BASE,
     "data": BASE,
     "metrics": BASE,
+    "families": MODELS,
     "training": MODELS,
-    "zoo": MODELS | {"training"},
+    "zoo": MODELS | {"families", "training"},
     "checks": CORE | {"oracles"},
     "viz": CORE | {"oracles"},
     "widgets": MODELS | {"zoo", "viz", "checks"},
     "tooling": {"errors", "zoo", "benchmarks"},
-    "benchmarks": MODELS | {"training", "zoo", "viz", "widgets", "checks", "tooling"},
+    "benchmarks": MODELS | {"families", "training", "zoo", "viz", "widgets", "checks", "tooling"},
     "cli": {"errors", "tooling"},
 }
 LAZY = ("matplotlib", "ipywidgets", "scipy", "sklearn", "IPython", "torch")
