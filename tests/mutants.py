@@ -20,6 +20,8 @@ CORE, PARAMETERIZATION, DENOISER = "test_core_paths", "test_core_parameterizatio
 SAMPLERS, DIFFUSERS, GUIDANCE = "test_samplers_laws", "test_samplers_diffusers", "test_guidance_rules"
 ORDERS = "test_samplers_orders"
 MIXTURE, GUIDED = "test_oracles_mixture", "test_oracles_guided"
+RECIPES, QUANTIZERS, LORA = "test_core_recipes", "test_nets_quantizers", "test_nets_lora"
+PERCEPTUAL, PATCHES, FAMILIES = "test_nets_perceptual", "test_nets_patchgan", "test_families_autoencoding"
 SCHEDULES, GRIDS, INTERPOLANTS = "test_core_schedules", "test_core_grids", "test_core_interpolants"
 
 
@@ -312,6 +314,50 @@ MUTANTS = {
     ),
     "flow map on the wrong radius": _of(
         "core/flow", "per_sample(radius_s, y1) * y1", "per_sample(radius_t, y1) * y1", MIXTURE
+    ),
+    # parts of networks, and what they are trained with
+    "offset per pixel": _of(
+        "core/couplings",
+        "z_c = randn_like(x0.flatten(2)[:, :, 0], generator)  # (b, c)",
+        "return z + scale * randn_like(x0, generator)",
+        RECIPES,
+    ),
+    "max(SNR, 1) not converted": _of(
+        "core/losses", "snr.clamp(min=1) / parameterization.x0_weight(c)", "snr.clamp(min=1)", RECIPES
+    ),
+    "FSQ without the half step": _of("nets/quantizers", "[0.0 if L % 2 else 0.5 for", "[0.0 for", QUANTIZERS),
+    "FSQ with h below its value": _of("nets/quantizers", "(L - 1) * (1 + 1e-3) / 2", "(L - 1) / 2", QUANTIZERS),
+    "sign of straight-through": _of(
+        "nets/quantizers", "return z + (rounded - z).detach()", "return rounded.detach() + (rounded - z)", QUANTIZERS
+    ),
+    "counts that forget with 1 - gamma": _of(
+        "nets/quantizers", "self.count.lerp_(n, 1 - self.gamma)", "self.count.lerp_(n, self.gamma)", QUANTIZERS
+    ),
+    "counts without smoothing": _of(
+        "nets/quantizers",
+        "return (self.count + self.epsilon) / (N + self.size * self.epsilon) * N",
+        "return self.count + 0 * N",
+        QUANTIZERS,
+    ),
+    "adaptive weight inverted": _of(
+        "families/autoencoding", "(pull / (push + 1e-4))", "(push / (pull + 1e-4))", FAMILIES
+    ),
+    "critic with the sign of its fakes": _of(
+        "families/adversarial", "discriminator(x_hat.detach())", "-discriminator(x_hat.detach())", FAMILIES
+    ),
+    "KL with deviation for variance": _of(
+        "families/autoencoding", "torch.expm1(logvar) - logvar", "torch.expm1(logvar / 2) - logvar", FAMILIES
+    ),
+    "LoRA's alpha/r inverted": _of("nets/lora", "self.alpha / self.rank", "self.rank / self.alpha", LORA),
+    "LoRA heard twice when merged": _of("nets/lora", "self._part(name).on = False", "pass", LORA),
+    "LPIPS without normalisation": _of(
+        "nets/perceptual",
+        "features * torch.rsqrt(features.square()",
+        "features * torch.ones_like(features.square()",
+        PERCEPTUAL,
+    ),
+    "hinge with its sides swapped": _of(
+        "nets/patchgan", "F.relu(1 - real) + F.relu(1 + fake)", "F.relu(1 + real) + F.relu(1 - fake)", PATCHES
     ),
 }
 

@@ -1,5 +1,14 @@
 """Models that are more than one network: what they consist of, what they are trained for, what one does with them."""
 
+from lecture_lib.families.adversarial import Turn, adversarial_optimizers, train_adversarially
+from lecture_lib.families.autoencoding import (
+    Reconstruction,
+    Variational,
+    absolute_error,
+    adaptive_weight,
+    kl_to_standard_normal,
+    laplace_nll,
+)
 from lecture_lib.families.contrastive import info_nce, remove_span, same_texts, span_loss
 from lecture_lib.families.editing import between, image_to_image, inpaint, keep_known
 from lecture_lib.families.latent import LatentSpace, psnr
@@ -7,14 +16,23 @@ from lecture_lib.families.text_to_image import TextToImage
 
 __all__ = [
     "LatentSpace",
+    "Reconstruction",
     "TextToImage",
+    "Turn",
+    "Variational",
+    "absolute_error",
+    "adaptive_weight",
+    "adversarial_optimizers",
     "between",
     "image_to_image",
     "info_nce",
     "inpaint",
     "keep_known",
+    "kl_to_standard_normal",
+    "laplace_nll",
     "psnr",
     "remove_span",
     "same_texts",
     "span_loss",
+    "train_adversarially",
 ]
