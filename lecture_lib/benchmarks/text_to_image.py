@@ -25,7 +25,9 @@ def measure() -> Iterator[Measurement]:
         model = zoo.text_to_image()
         for n, bar in ((1, BAR), (16, None)):
             seconds = [_seconds(model, n, seed) for seed in range(RUNS if n == 1 else 3)]
-            yield Measurement(f"32x32 picture, 20 NFE, guided, {n} at once", statistics.median(seconds[1:]) / n, "s", bar)
+            yield Measurement(
+                f"32x32 picture, 20 NFE, guided, {n} at once", statistics.median(seconds[1:]) / n, "s", bar
+            )
     finally:
         torch.set_num_threads(threads)
 
