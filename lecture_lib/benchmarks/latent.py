@@ -117,7 +117,7 @@ def race(contestant: Contestant, marks: Sequence[float] = MARKS) -> Iterator[tup
     )
     spent, began = 0.0, time.process_time()
     for mark in marks:
-        update = next(u for u in updates if spent + time.process_time() - began >= mark)  # noqa: B023 - used at once
+        update = next(u for u in updates if spent + time.process_time() - began >= mark)
         spent += time.process_time() - began
         yield (mark, update.number, *examine(contestant, ema.average))
         began = time.process_time()
