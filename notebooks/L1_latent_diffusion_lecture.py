@@ -1031,3 +1031,791 @@ verify(
     (level**2 + s_d**2) / (level * s_d) ** 2,
     tol=1e-9,
 )
+
+# %% [markdown]
+# ### 3.8 Words become vectors
+# A caption becomes numbers, one per word (large models cut rare words into pieces; this world needs none of that), and
+# the numbers become vectors, by two small encoders with two educations:
+# - **CLIP's part**: causal, trained to find the right image among 128 and the right caption among 128;
+# - **T5's part**: bidirectional, trained on captions alone, to write a span of words that was cut out. *You may read
+#   "T5 is a language model"*: an encoder-decoder trained by span corruption, of which only the encoder is used.
+
+# %%
+tokenizer, clip, writer = painter.tokenizer, zoo.load("shapes-clip"), zoo.load("shapes-lm")
+tokens = tokenizer.encode(["a large green triangle above a small blue ring", ""])
+print(tokens.tolist())
+print(tokenizer.decode(tokens))
+try:
+    tokenizer.encode("a large grean triangle")
+except ValueError as error:
+    print(error)
+null = painter.condition("")
+verify("the null text is a text: <start><end>", painter.denoiser.null["tokens"], null["tokens"][0], tol=1e-6)
+verify(
+    "padding is masked: 11 of 24 tokens of the caption are read, 2 of the null text",
+    painter.condition(["a large green triangle above a small blue ring", ""])["mask"].sum(1),
+    [11, 2],
+    tol=0,
+)
+
+# %% [markdown]
+# #### InfoNCE
+# $u_i=f_I/\|f_I\|$, $v_j=f_T/\|f_T\|$, logits $e^{s}\,u_i^\top v_j$ with a learned $s$ that starts at $\ln(1/0.07)$ and
+# is kept below $\ln100$; then the cross-entropy of rows and columns (Radford et al. 2021, Figure 3). *You may read it
+# with raw inner products.* Without the norms the features can win by shouting:
+
+# %%
+from lecture_lib.families import info_nce
+
+some = shapes.captioned(64, seeded(50), split="test")
+texts = tokenizer.encode(some.captions)
+u, v = clip.embed_images(some.images), clip.embed_texts(texts)
+verify("unit length", torch.cat([u, v]).norm(dim=1), torch.ones(128), tol=1e-5)
+logits = clip.similarity(some.images, texts)
+verify("logits are scaled cosines", logits, clip.log_scale.exp() * u @ v.T, tol=1e-3)
+ce = F.cross_entropy(logits, torch.arange(64)), F.cross_entropy(logits.T, torch.arange(64))
+verify("InfoNCE: rows and columns", info_nce(logits).mean(), sum(ce) / 2, tol=1e-5)
+print(f"learned scale e^s = {clip.log_scale.exp():.1f} (start 14.3, limit 100)")
+for loud in (1, 3, 10):
+    raw_loss = info_nce((loud * u) @ (loud * v).T).mean()
+    same = info_nce(clip.log_scale.exp() * F.normalize(loud * u, dim=1) @ F.normalize(loud * v, dim=1).T).mean()
+    short = raw_loss if loud == 1 else short
+    print(f"features {loud:2d} times as long: raw inner products {raw_loss:.3f}, normalised {same:.3f}")
+verify_less("raw products: the same features, ten times as long, a hundredth of the loss", raw_loss, short / 100)
+
+# %%
+with torch.random.fork_rng(devices=[]):
+    torch.manual_seed(0)
+    newborn = zoo.recipe("shapes-clip").build()
+eight = [i for i, text in enumerate(some.captions) if len(text) < 52][:7]
+cosines = torch.stack([m.embed_texts(texts[eight]) @ m.embed_images(some.images[eight]).T for m in (newborn, clip)])
+viz.show(
+    viz.similarity_matrix(
+        cosines,
+        some.images[eight],
+        [some.captions[i] for i in eight],
+        value_label="cosine of caption and image",
+        titles=("before training", "after training"),
+    ),
+    caption="Before training every caption is as near to every image. Afterwards the diagonal stands out, and near misses "
+    "(a shared colour, a shared shape) are visibly nearer than strangers.",
+    alt="Two tables of cosines between seven captions and seven images: flat before training, a bright diagonal after.",
+)
+hit = (logits.argmax(1)[:, None] == torch.arange(64)[:, None]).double().mean()
+print(f"right caption among 64: {hit:.0%} (chance 2 %)")
+verify_less("trained: most images find their caption among 64", 0.5, hit)
+
+# %% [markdown]
+# #### Which words it confuses
+# Take an image of two things and two captions: the true one and one with a single change. Does the cosine prefer the
+# truth?
+
+# %%
+from dataclasses import replace
+
+pairs = shapes.captioned(400, seeded(51), split="test", two=1.0)
+scene_list = [pairs.scenes[i] for i in range(400)]
+
+
+def changed(scene, attribute, how):
+    """The scene with one attribute exchanged between its two things, or replaced by one that occurs in neither."""
+    a, b = scene.things
+    old = getattr(a, attribute), getattr(b, attribute)
+    if how == "swap":
+        a, b = replace(a, **{attribute: old[1]}), replace(b, **{attribute: old[0]})
+    else:
+        every = {"colour": tuple(shapes.COLOURS), "shape": shapes.SHAPES}[attribute]
+        a = replace(a, **{attribute: next(word for word in every if word not in old)})
+    return shapes.Scene((a, b), scene.background)
+
+
+# %%
+changes = [
+    ("colour", "new"),
+    ("shape", "new"),
+    ("size", "swap"),
+    ("colour", "swap"),
+    ("shape", "swap"),
+    ("centre", "swap"),
+]
+truth = [shapes.caption(scene) for scene in scene_list]
+seen, told = clip.embed_images(pairs.images), clip.embed_texts(tokenizer.encode(truth))
+
+# %%
+prefers = {}
+for attribute, how in changes:
+    lie = [shapes.caption(changed(scene, attribute, how)) for scene in scene_list]
+    differ = torch.tensor([a != b for a, b in zip(truth, lie, strict=True)])  # two red things: nothing to swap
+    gap = (seen * (told - clip.embed_texts(tokenizer.encode(lie)))).sum(1)[differ]
+    plural = {"centre": "places"}.get(attribute, attribute + "s")
+    name = f"{plural} swapped" if how == "swap" else f"a {attribute} that is not there"
+    prefers[name] = (gap > 0).double().mean().item()
+verify_less(
+    "swapped places fool it more often than a new colour",
+    prefers["places swapped"] + 0.2,
+    prefers["a colour that is not there"],
+)
+
+# %%
+viz.show(
+    viz.bars(
+        list(prefers),
+        list(prefers.values()),
+        colours=[viz.other(0)["color"]] * len(prefers),
+        form="{:.0%}",
+        xlabel="share of images nearer to the true caption (0.5 is chance)",
+        title="One change in the caption: does the cosine notice?",
+    ),
+    caption="A colour that is nowhere in the picture is noticed every time. The same words in another arrangement often "
+    "are not; which thing stands where is nearest to a coin toss.",
+    alt="Bar chart: new colours and shapes are noticed, swapped colours, shapes and places less and less.",
+)
+
+# %% [markdown]
+# So a single vector per caption is close to a *bag of words*. But the U-Net reads **one vector per word**. Does the
+# vector of "circle" know that the circle is red? A linear probe: from the vector of each shape word, guess the colour
+# of its thing (8 colours).
+
+# %%
+shape_words = torch.tensor([tokenizer.ids[w] for w in (*shapes.SHAPES, "disc", "rhombus", "plus")])
+colour_words = torch.tensor([tokenizer.ids[w] for w in shapes.COLOURS])
+
+
+texts_of = [
+    tokenizer.encode(shapes.captioned(n, seeded(seed), split=split, two=1.0).captions)
+    for n, seed, split in ((1000, 61, "train"), (500, 62, "test"))
+]
+
+
+def first_thing(encoder, texts, other):
+    """The vector of the first shape word of each text, and the colour of that thing or of the other one."""
+    at = torch.isin(texts, shape_words)
+    colour = (texts.roll(1, 1)[at][:, None] == colour_words).int().argmax(1)
+    return encoder(texts).tokens[at][0::2].double(), colour[int(other) :: 2]
+
+
+def guess_colour(encoder, other=False):
+    """Share of test captions in which ridge regression guesses the colour."""
+    (X, y), (X_test, y_test) = (first_thing(encoder, texts, other) for texts in texts_of)
+    X, X_test = (F.pad((Z - X.mean(0)) / X.std(0), (0, 1), value=1.0) for Z in (X, X_test))
+    solved = torch.linalg.solve(X.T @ X + 10.0 * torch.eye(X.shape[1]), X.T @ F.one_hot(y, 8).double())
+    return ((X_test @ solved).argmax(1) == y_test).double().mean().item()
+
+
+# %%
+knows = {}
+for name, encoder in (("CLIP's part", clip.text), ("T5's part", writer.encoder)):
+    knows[name] = own, others = guess_colour(encoder), guess_colour(encoder, other=True)
+    print(f"{name:12s} the first shape word knows its own colour: {own:4.0%}, the other thing's: {others:4.0%}")
+verify_less("in CLIP's token vectors the binding is there", 0.95, knows["CLIP's part"][0])
+verify_less("... and a causal encoder cannot know what comes later (chance 12 %)", knows["CLIP's part"][1], 0.3)
+
+# %% [markdown]
+# The vector of the word knows what the vector of the sentence has half forgotten: that is why every model since 2021
+# feeds the tokens, and not only the pooled vector, to the U-Net. (Our small language model, trained on captions of a
+# dozen words, learned to copy more than to bind; a real T5 is the stronger reader of the two. Toy results stay toy.)
+#
+# #### Several encoders side by side
+# *You may read "SDXL uses CLIP and T5".* The published list:
+#
+# | model | tokens come from | shape | pooled |
+# |---|---|---|---|
+# | Stable Diffusion 1 | CLIP ViT-L/14, last layer | 77 x 768 | - |
+# | Stable Diffusion 2 | OpenCLIP ViT-H/14, penultimate | 77 x 1024 | - |
+# | SDXL | CLIP ViT-L **and** OpenCLIP ViT-bigG, penultimate, along the width | 77 x (768 + 1280) | 1280 |
+# | Stable Diffusion 3 | the same pair, zero-padded to 4096, **then** T5-XXL along the sequence | (77 + 77) x 4096 | 768 + 1280 |
+# | FLUX | T5-XXL | 256 or 512 x 4096 | 768 (CLIP-L) |
+
+
+# %%
+def features(width, n=77):
+    """What an encoder of this width says of one text, as far as shapes go."""
+    states = torch.randn(2, 1, n, width, generator=seeded(width))
+    return nets.TextFeatures(states[0], states[1], states[0, :, -1], torch.ones(1, n, dtype=torch.bool))
+
+
+large, big_g, t5 = features(768), features(1280), features(4096)
+sdxl = torch.cat([large.penultimate, big_g.penultimate], dim=-1)
+verify("SDXL: 77 tokens of 2048", sdxl.shape, (1, 77, 2048), tol=0)
+sd3 = nets.sd3_condition(large, big_g, t5)
+verify("SD3: 154 tokens of 4096", sd3["tokens"].shape, (1, 154, 4096), tol=0)
+verify("SD3: CLIP's part is padded with zeros, not projected", sd3["tokens"][:, :77, 2048:].abs().max(), 0.0, tol=0)
+verify("SD3: the vector is 768 + 1280", sd3["vector"].shape, (1, 2048), tol=0)
+joint = painter.condition("a large red circle")
+verify(
+    "this course: 24 tokens of 64 + 64, vector 64 + 64",
+    [*joint["tokens"].shape, joint["vector"].shape[1]],
+    [1, 24, 128, 128],
+    tol=0,
+)
+
+# %% [markdown]
+# ### 3.9 Cross-attention: from the word to the pixel
+# Each pixel asks, each word answers: $Q=W_qh$, $K=W_kc$, $V=W_vc$, and
+# $\mathrm{softmax}(QK^\top/\sqrt d)\,V$, in several heads at once. Written out, in index notation ($b$ image, $n$ pixel,
+# $m$ word, $h$ head):
+
+# %%
+layer = nets.CrossAttention(48, 4, context_dim=20)
+for weight in layer.parameters():
+    weight.copy_(0.3 * torch.randn(weight.shape, generator=seeded(70)))
+h, words = torch.randn(2, 64, 48, generator=seeded(71)), torch.randn(2, 9, 20, generator=seeded(72))
+q, k, v = (
+    layer.q(h).unflatten(-1, (4, 12)),
+    layer.k(words).unflatten(-1, (4, 12)),
+    layer.v(words).unflatten(-1, (4, 12)),
+)
+A = torch.einsum("bnhd,bmhd->bhnm", q, k).div(12**0.5).softmax(-1)  # who reads what
+by_hand = layer.out(torch.einsum("bhnm,bmhd->bnhd", A, v).flatten(2))
+verify("cross-attention by hand = the library's", by_hand, layer(h, words), tol=1e-5)
+verify("each pixel spends exactly one unit of attention", A.sum(-1), torch.ones(2, 4, 64), tol=1e-5)
+shuffled = torch.randperm(9, generator=seeded(73))
+verify("order means nothing to it: shuffle the words", layer(h, words[:, shuffled]), layer(h, words), tol=1e-5)
+
+# %% [markdown]
+# All word order must therefore be in the vectors already (3.8). Now look at the maps of the trained model while it
+# paints: one row per step, one column per word.
+
+# %%
+prompt = "a large red circle left of a small blue square"
+shown_words = {word: 1 + prompt.split().index(word) for word in ("large", "red", "circle", "left", "blue", "square")}
+frames, maps = [], []
+
+
+def watched(denoise):
+    """The same denoiser; it leaves its attention maps and its guess of the picture behind."""
+
+    def run(x_t, t):
+        with nets.recorded_attention(painter.denoiser.network) as layers:
+            guess = denoise(x_t, t)
+        maps.append({name: probs[1:] for name, probs in layers.items()})  # row 0 is the null branch
+        frames.append(guess.x0)
+        return guess
+
+    return run
+
+
+drawn = painter.picture(painter.frames(watched(painter.guided(prompt)), painter.noise(1, seeded(3)), steps=8))
+
+# %%
+steps = [0, 2, 4, 6, 7]
+tiles = []
+for i in steps:
+    tiles.append(F.interpolate(space.decode(frames[i]).clamp(-1, 1), size=32))
+    for place in shown_words.values():
+        heat = nets.word_map(maps[i], place, (8, 8))[:, None]
+        heat = 2 * (heat - heat.min()) / (heat.max() - heat.min()) - 1
+        tiles.append(F.interpolate(heat, size=32, mode="nearest").expand(-1, 3, -1, -1))
+viz.show(
+    viz.image_grid(
+        torch.cat(tiles),
+        columns=1 + len(shown_words),
+        scale=3,
+        row_labels=[f"step {i + 1} of 8" for i in steps],
+        column_labels=["guess", *shown_words],
+    ),
+    caption="Left: the guess of the final picture at each step. Right of it: how much each latent pixel reads of each word (mean "
+    "over heads and layers, each map from its own least to its own most).",
+    alt="Grid of attention maps: rows are steps, columns are words, beside the denoiser's guess of the picture.",
+)
+
+# %%
+# TODO widgets.attention_explorer()
+
+# %% [markdown]
+# #### Prompt-to-prompt: swap the word, keep the map
+# The maps say *where* each word speaks. So, to change a word and nothing else: paint the source prompt and keep every
+# map, then paint the edited prompt from the same noise with those maps put in place of its own (Hertz et al. 2022,
+# Section 3). The pixels still listen to the same places; what they hear there is "blue".
+
+# %%
+network = painter.denoiser.network
+
+
+def remember(denoise, store):
+    def run(x_t, t):
+        with nets.recorded_attention(network, include_self=True) as layers:
+            guess = denoise(x_t, t)
+        store.append(dict(layers))
+        return guess
+
+    return run
+
+
+def replay(denoise, store, share):
+    """The denoiser with the stored maps injected during the first ``share`` of the steps."""
+    left = iter(store[: round(share * len(store))])
+
+    def run(x_t, t):
+        source = next(left, None)
+        if source is None:
+            return denoise(x_t, t)
+        with nets.controlled_attention(network, lambda layer, own: source[layer], include_self=True):
+            return denoise(x_t, t)
+
+    return run
+
+
+# %%
+asked = shapes.captioned(250, seeded(80), split="test", two=1.0).captions
+source = [t for t in asked if t.split().count("red") == 1 and not {"blue", "pink", "orange"} & set(t.split())][:24]
+edited = [text.replace("red", "blue") for text in source]
+noise, store = painter.noise(len(source), seeded(81)), []
+paint = lambda denoise: painter.picture(painter.frames(denoise, noise, steps=10))  # noqa: E731
+before = paint(remember(painter.guided(source), store))
+plain = paint(painter.guided(edited))
+injected = paint(replay(painter.guided(edited), store, share=0.8))
+
+red = torch.tensor(shapes.COLOURS["red"])[None, :, None, None]
+thing = F.max_pool2d(((before - red).norm(dim=1, keepdim=True) < 0.7).float(), 5, 1, 2) > 0  # the red thing and a rim
+
+
+def moved(after):
+    """Mean absolute change per picture, outside the red thing."""
+    outside = ~thing.expand_as(before)
+    return ((after - before).abs() * outside).flatten(1).sum(1) / outside.flatten(1).sum(1)
+
+
+# %%
+obeyed = {
+    name: shapes.judge_captions(y, edited).all.double().mean().item()
+    for name, y in (("plain", plain), ("injected", injected))
+}
+print(
+    f"what else moves: plain edit {moved(plain).mean():.4f}, with injected maps {moved(injected).mean():.4f} (mean absolute change)"
+)
+print(f"edited caption fulfilled: plain {obeyed['plain']:.0%}, injected {obeyed['injected']:.0%}")
+row = torch.cat([before[:6], plain[:6], injected[:6]])
+viz.show(
+    viz.image_grid(row, columns=6, scale=4, row_labels=["source: red", "blue, same noise", "blue, maps kept"]),
+    caption="Same noise in all rows. Changing the word alone lets the rest of the scene drift; with the source's maps it stays.",
+    alt="Three rows of six pictures: source scenes with a red thing, plain edits, and edits with injected attention maps.",
+)
+verify_less("with the maps kept, less moves outside the thing", moved(injected).mean(), moved(plain).mean())
+
+# %% [markdown]
+# ### 3.10 The U-Net, part by part
+# Two networks of the same class, read from their module trees: this course's (3.4 million parameters, latents of
+# $8\times8$) and Stable Diffusion 1.5's (latents of $64\times64$).
+
+# %%
+figure, axes = viz.panels(2, 1, size=(10.5, 7.0))
+viz.network_map(nets.block_table(small, 8), title="This course: 3,381,172 parameters", ax=axes[0])
+viz.network_map(nets.block_table(sd, 64), title="Stable Diffusion 1.5: 859,520,964 parameters", ax=axes[1])
+viz.show(
+    figure,
+    caption="One U, twice. Each box is a block at the height of its resolution, as wide as its share of the parameters, with "
+    "its channels inside. The parameters sit at the bottom, the computation at the top.",
+    alt="Two diagrams of U-Nets: blocks descend to lower resolutions and come up again; those at the bottom are widest.",
+)
+
+# %%
+from itertools import zip_longest
+
+tables = nets.block_table(sd, 64), nets.block_table(small, 8)
+for row in zip_longest(*tables):
+    cells = [
+        f"{r.block:17s} {r.kind:22s} {r.size or '':>3} {r.channels:5d} {r.parameters:11,}" if r else "" for r in row
+    ]
+    print("  |  ".join(cells))
+totals = [sum(r.parameters for r in table) for table in tables]
+print(f"{totals[0]:62,}  |  {totals[1]:62,}")
+verify("the table adds up: Stable Diffusion 1.5", totals[0], 859_520_964, tol=0)
+verify("... and ours", totals[1], nets.parameter_count(small), tol=0)
+verify("its autoencoder", nets.parameter_count(first_stage), 83_653_863, tol=0)
+with torch.device("meta"):
+    verify("SDXL's U-Net", nets.parameter_count(nets.sdxl_unet()), 2_567_463_684, tol=0)
+
+# %% [markdown]
+# #### You may read elsewhere that ...
+# Seven sentences about this network that are in circulation, each with the line that settles it.
+#
+# **"Three levels, each with cross-attention; the middle is one residual block."** Four levels of 320, 640, 1280, 1280
+# channels; transformers at 64, 32, 16 and in the middle, which is residual, transformer, residual.
+#
+# **"Stable Diffusion has no self-attention, only FLUX has."** Every spatial transformer has one of each:
+
+# %%
+table = tables[0]
+at = {size: sum("transformer" in r.kind for r in table if r.size == size) for size in (64, 32, 16, 8)}
+print("spatial transformers by resolution:", at)
+verify("transformers at 64, 32, 16 and one in the middle", list(at.values()), [5, 5, 5, 1], tol=0)
+names = [name for name, _ in sd.named_modules()]
+verify("16 self-attentions", sum(n.endswith("self_attention") for n in names), 16, tol=0)
+verify("16 cross-attentions", sum(n.endswith("cross_attention") for n in names), 16, tol=0)
+verify(
+    "levels: channels",
+    [r.channels for r in table if r.block.startswith("down") and "stages[1]" in r.block],
+    [320, 640, 1280, 1280],
+    tol=0,
+)
+
+# %% [markdown]
+# **"A GroupNorm before each sub-layer, cross-attention and feed-forward in parallel."** One GroupNorm and a projection
+# at the entrance; inside, LayerNorm before each sub-layer, one *after* the other; a zero-initialised projection at the
+# exit, and a residual connection around it all.
+
+
+# %%
+def shaken(module, seed):
+    """The module with every weight drawn at random, so that nothing is hidden by a zero start."""
+    generator = seeded(seed)
+    for weight in module.parameters():
+        weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
+    return module
+
+
+block = shaken(nets.SpatialTransformer(32, 4, context_dim=20, groups=8), 90)
+x_in, words = torch.randn(2, 32, 4, 4, generator=seeded(91)), torch.randn(2, 7, 20, generator=seeded(92))
+inner = block.blocks[0]
+h = block.proj_in(block.norm(x_in).flatten(2).transpose(1, 2))
+entered = h
+h = h + inner.self_attention(inner.norm1(h))
+h = h + inner.cross_attention(inner.norm2(h), words)
+h = h + inner.feed_forward(inner.norm3(h))
+by_hand = x_in + block.proj_out(h).transpose(1, 2).reshape(x_in.shape)
+verify("the block, written out", by_hand, block(x_in, words), tol=1e-4)
+parallel = entered + inner.cross_attention(inner.norm2(entered), words) + inner.feed_forward(inner.norm3(entered))
+verify_less("the parallel form is another function", 0.1, (parallel - h).abs().max())
+fresh = nets.SpatialTransformer(32, 4, context_dim=20, groups=8)
+verify("at the start of training the block is the identity", fresh(x_in, words), x_in, tol=0)
+
+# %% [markdown]
+# **"The map is flattened to $(BHW)\times C$."** Then it would be *one* sequence, and the images of a batch would look
+# at each other. It is $B\times(HW)\times C$:
+
+# %%
+other_batch = x_in.clone()
+other_batch[1] = torch.randn(32, 4, 4, generator=seeded(93))  # another second image
+verify("the first image does not notice the second", block(other_batch, words)[0], block(x_in, words)[0], tol=1e-5)
+
+
+def flattened(x):
+    """Self-attention on the printed shape."""
+    one_sequence = block.proj_in(block.norm(x).permute(0, 2, 3, 1).reshape(1, -1, 32))
+    return inner.self_attention(inner.norm1(one_sequence))[0, :16]  # what the first image's 16 pixels get
+
+
+leak = (flattened(other_batch) - flattened(x_in)).abs().max()
+verify_less("on the printed shape it does", 0.01, leak)
+
+# %% [markdown]
+# **"GEGLU is $(xW_1)\otimes\mathrm{sigmoid}(xW_2)$."** That is GLU; the gate of GEGLU is a GELU (Shazeer 2020).
+#
+# **"The time enters by scale and shift of the GroupNorm."** That is ADM (Dhariwal & Nichol 2021). Here it is *added*
+# between the two convolutions.
+#
+# **"$\omega_k=10000^{-2k/d}$, $k=1,\dots,d/2$, sines and cosines interleaved."** $k$ starts at 0, so that the fastest
+# wave has frequency 1, and all cosines come before all sines.
+
+# %%
+gate = shaken(nets.GEGLU(16), 94)
+row = torch.randn(5, 16, generator=seeded(95))
+value, switch = gate.inner(row).chunk(2, dim=-1)
+verify("GEGLU: value times GELU(gate)", gate.outer(value * F.gelu(switch)), gate(row), tol=1e-5)
+verify_less("with a sigmoid it is another layer", 0.1, (gate.outer(value * switch.sigmoid()) - gate(row)).abs().max())
+
+from lecture_lib.nets.text_unet import TimeResBlock
+
+res = shaken(TimeResBlock(16, 16, 24, groups=4), 96)
+maps_in, e = torch.randn(3, 16, 4, 4, generator=seeded(97)), torch.randn(3, 24, generator=seeded(98))
+h = res.conv1(F.silu(res.norm1(maps_in))) + res.time(F.silu(e))[:, :, None, None]
+verify("the time is added: h + Linear(SiLU(e))", maps_in + res.conv2(F.silu(res.norm2(h))), res(maps_in, e), tol=1e-4)
+
+clock = torch.tensor([0.0, 1.0, 250.0, 999.0])
+omega = 10_000.0 ** (-torch.arange(160) / 160)
+verify(
+    "320 time features: all cosines, then all sines",
+    nets.timestep_features(clock, 320),
+    torch.cat([(clock[:, None] * omega).cos(), (clock[:, None] * omega).sin()], 1),
+    tol=1e-3,
+)
+print(f"frequencies from {omega[0]:g} down to {omega[-1]:.3g}")
+
+# %% [markdown]
+# ### 3.11 SDXL: what it adds
+# **Micro-conditioning.** Small photographs were not thrown away: the model is *told* the original size, the corner of
+# the crop and the target size, six numbers, each through the ordinary timestep features (256, *no* extra $2\pi$).
+# Beside the pooled text (1280) they make the 2816 of its second input; an MLP adds that to the time vector. (*You may
+# read "adaptive GroupNorm"*.)
+
+# %%
+sizes = nets.size_features(torch.tensor([[512, 768]]), torch.tensor([[0, 64]]), torch.tensor([[1024, 1024]]))
+verify("six numbers, 256 features each", sizes.shape, (1, 1536), tol=0)
+verify("with the pooled text", sizes.shape[1] + 1280, 2816, tol=0)
+verify(
+    "each of them is the ordinary timestep embedding",
+    sizes[0, 256:512],
+    nets.timestep_features(torch.tensor([768.0]), 256)[0],
+    tol=1e-6,
+)
+with torch.device("meta"):
+    xl = nets.sdxl_unet()
+verify("what SDXL's U-Net expects", [xl.vector_dim, xl.context_dim], [2816, 768 + 1280], tol=0)
+
+# %% [markdown]
+# **The refiner** is a second denoiser that takes over near the data: at $t=200$ of 1000, with the *latent* handed on and
+# no new noise. *You may read "SNR(200) = 0.11, mostly noise".* And "the base is trained on $t\in[200,1000]$ only": it
+# is trained on all of it.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+snr_of = sd_table / (1 - sd_table)
+print(f"SNR at t = 200: {snr_of[199]:.2f} (DDPM's linear schedule: {(ddpm_table / (1 - ddpm_table))[199]:.2f})")
+print(f"SNR = 1 at t = {int((snr_of > 1).sum())}, SNR = 0.11 at t = {int((snr_of > 0.11).sum())}")
+
+# %% [markdown]
+# Handing over *at a noise level* is a switch of denoisers: `guidance.interval` does it, since a denoiser is a denoiser.
+# Here both halves are the same network with different prompts, so that one can see **who decides what, when**: the
+# base hears "a large red circle on the left", the refiner "a large blue square on the right".
+
+# %%
+verify("SNR(200) = 3.09", snr_of[199], 3.0856, tol=1e-3)
+base, refiner = (painter.guided(p) for p in ("a large red circle on the left", "a large blue square on the right"))
+path, start = painter.path, painter.noise(24, seeded(100))
+handover = snr_of[199].item() ** -0.5  # sigma/alpha at Stable Diffusion's t = 200
+when = [
+    0.0,
+    0.2,
+    round(handover / (1 + handover), 3),
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    0.95,
+]  # the same level on our path: t/(1 - t)
+
+
+def relay(t):
+    """The base down to path time t, the refiner from there."""
+    switch = interval(path, base, refiner, t / (1 - t), math.inf)
+    return painter.picture(painter.frames(switch, start, steps=20))
+
+
+baton = {t: relay(t) for t in when}
+alone = painter.picture(painter.frames(base, start, steps=20))
+verify("handed over at 0: the base alone", baton[0.0], alone, tol=0)
+
+# %%
+seen = {t: [s.things[0] if s.things else None for s in shapes.read(y)] for t, y in baton.items()}
+traits = {
+    "place: left": lambda thing: thing.centre[0] < 16,
+    "shape: circle": lambda thing: thing.shape == "circle",
+    "colour: red": lambda thing: thing.colour == "red",
+}
+lines = [
+    viz.Line(name, [sum(thing is not None and has(thing) for thing in seen[t]) / 24 for t in when], look=viz.other(i))
+    for i, (name, has) in enumerate(traits.items())
+]
+figure = viz.sweep(
+    when,
+    lines,
+    xlabel="time at which the refiner takes over (0: never, 1: at once)",
+    ylabel="share of 24 pictures as the base wanted",
+    title="What is decided before the hand-over?",
+)
+figure.axes[0].axvline(when[2], color=viz.EXACT, linestyle="--", linewidth=1.2)
+viz.show(
+    viz.stack(
+        viz.image_grid(
+            torch.cat([baton[t][:1] for t in when]), scale=3, columns=len(when), column_labels=[f"{t:g}" for t in when]
+        ),
+        viz.images.as_picture(figure),
+    ),
+    caption="One noise, handed over at ever higher noise levels, and the count over 24. Dashed: SDXL's level. By then the "
+    "scene is settled; a refiner refines.",
+    alt="A strip of nine pictures that change from a red circle to a blue square; three curves of what the base decided.",
+)
+at_sdxl = [line.y[2] for line in lines]
+verify_less("at SDXL's level the place is decided", 0.8, at_sdxl[0])
+
+# %% [markdown]
+# ### 3.12 SD3 and FLUX, as far as this lecture goes
+# Three changes of the second stage, all of them in the model of this course too; the transformer is Lecture 3.
+#
+# 1. **Rectified flow**: $x_t=(1-t)x_0+t\epsilon$, the network predicts $v=\epsilon-x_0$.
+# 2. **Logit-normal times**: $t=\mathrm{sigmoid}(u)$, $u\sim\mathcal N(0,1)$: mostly the middle, where guessing is hard.
+# 3. **Resolution shift**: more pixels average noise away, so every noise level is multiplied by $\kappa$ (3 at 1024
+#    pixels): $t'=\frac{\kappa t}{1+(\kappa-1)t}$.
+#
+# And one of the first stage: 16 channels instead of 4.
+
+# %%
+flow = RectifiedFlow()
+t = torch.tensor([0.1, 0.4, 0.8], dtype=torch.float64)
+x_0, eps = torch.randn(2, 3, 6, generator=seeded(110), dtype=torch.float64)
+x_t, velocity = flow.mix(x_0, eps, t), VELOCITY.encode(x_0, eps, flow.coeffs(t))
+verify("v = eps - x0", velocity, eps - x_0, tol=1e-12)
+verify("x0 = x_t - t v", x_t - t[:, None] * velocity, x_0, tol=1e-12)
+verify("eps = x_t + (1 - t) v", x_t + (1 - t[:, None]) * velocity, eps, tol=1e-12)
+shifted = core.shift_times(flow, t, 3.0)
+verify("shift: t' = 3t/(1 + 2t)", shifted, 3 * t / (1 + 2 * t), tol=1e-12)
+verify("... is three times the noise level", flow.coeffs(shifted).level, 3 * flow.coeffs(t).level, tol=1e-10)
+drawn_times = core.LogitNormalTimes().sample(4000, generator=seeded(111))
+inside = ((drawn_times > 0.25) & (drawn_times < 0.75)).double().mean()
+expected = math.erf(math.log(3) / 2**0.5)  # P(|u| < log 3)
+verify(
+    "logit-normal: 73 % of the times lie between 1/4 and 3/4 (4 standard errors)",
+    inside,
+    expected,
+    tol=4 * (0.2 / 4000) ** 0.5,
+)
+verify("numbers in over numbers out at f = 8: 4 channels, 16 channels", [3 * 64 / 4, 3 * 64 / 16], [48, 12], tol=0)
+
+# %% [markdown]
+# *You may read that flow models are fast because their paths are straight, or because they have 16 channels.* Only the
+# path of *one* pair $(x_0,\epsilon)$ is straight; the flow of a whole distribution bends, and an Euler step on it is a
+# DDIM step. Few steps come from distillation (Lecture 4), not from the straight line, and four times the channels make
+# a model better, never faster.
+
+# %%
+from lecture_lib.core import uniform_grid
+from lecture_lib.samplers import Euler
+
+world = GaussianMixture([1, 1], [[-1.0, 0.5], [1.2, -0.3]], [0.05, 0.05])
+grid, start = uniform_grid(flow, 20, start=0.999), torch.randn(200, 2, generator=seeded(112), dtype=torch.float64)
+runs = {s: torch.stack([f.x for f in sample(world.denoise(flow), flow, s, grid, start)]) for s in (Euler(), DDIM())}
+euler, ddim = runs.values()
+verify("Euler on the velocity = DDIM", euler, ddim, tol=1e-10)
+chord, walked = (euler[-1] - euler[0]).norm(dim=1), euler.diff(dim=0).norm(dim=2).sum(0)
+print(f"walked {walked.sum() / chord.sum():.3f} times the straight distance")
+verify_less("the flow is not straight", 1.01, walked.sum() / chord.sum())
+
+# %% [markdown]
+# ### 3.13 LoRA in five lines
+# Fine-tuning moves each weight matrix by some $\Delta W$. Make that a product of two thin ones, $W=W_0+s\,\frac\alpha
+# r\,BA$, with $A$ random and $B=0$: at the start nothing changes, at the end the product can be added to the weights,
+# and its rank cannot exceed $r$. Training one, its singular values, its strength, and two of them at once: in the lab.
+
+# %%
+student = copy.deepcopy(small)
+inputs = torch.randn(2, 4, 8, 8, generator=seeded(120)), torch.full((2,), 300.0)
+told = painter.condition(["a large red circle", ""])
+adapter = nets.add_lora(student, 4, targets=["q", "k", "v", "out"], generator=seeded(121))
+verify("zero start: not a bit changes", student(*inputs, told), small(*inputs, told), tol=0)
+for part in adapter.parameters():
+    part.add_(0.1 * torch.randn(part.shape, generator=seeded(122)))  # as if trained
+beside = student(*inputs, told)
+adapter.merge()
+verify("merged: the same function, no extra cost", student(*inputs, told), beside, tol=1e-4)
+adapter.unmerge()
+adapter.scale = 0.0
+verify("strength 0: the old model", student(*inputs, told), small(*inputs, told), tol=1e-6)
+adapter.scale = 1.0
+layer = adapter.names[0]
+verify(f"rank of the update of {layer}", torch.linalg.matrix_rank(adapter.delta(layer)), 4, tol=0)
+print(f"{nets.parameter_count(adapter):,} new parameters beside {nets.parameter_count(small):,}")
+
+# %% [markdown]
+# ## Summary
+# | statement | true? | where |
+# |---|---|---|
+# | latent diffusion is 2304 times cheaper | **no**; convolutions $f^2$, self-attention $f^4$, the sum depends | 3.1 |
+# | the parameters grow with the picture | **no**; weights are shared by all places | 3.1 |
+# | the first stage bounds the quality of everything after it | yes, measurably | 3.2 |
+# | latents are divided by 0.18215 | **no**; multiplied, $s=1/\mathrm{std}$ | 3.4 |
+# | FSQ with an even $L$ needs a half step | yes, or it has $L-1$ levels | 3.5 |
+# | pure noise at Stable Diffusion's last step knows nothing | **no**; it knows the brightness | 3.6 |
+# | min-SNR is a weight on the $\epsilon$-loss | **no**; on the $x_0$-loss, or converted | 3.7 |
+# | a pooled caption vector knows who is where | hardly; the token vectors do | 3.8 |
+# | injected attention maps keep the scene while a word changes | yes, mostly | 3.9 |
+# | Stable Diffusion has no self-attention | **no**; sixteen of them | 3.10 |
+# | the refiner takes over in mostly noise | **no**; at SNR 3.09 | 3.11 |
+#
+# ## Quiz
+# 1. An autoencoder maps $256\times256$ pictures to $16\times16\times16$ latents. What is $f$, and what is the ratio of
+#    numbers?
+#
+# <details><summary>Answer</summary>
+#
+# $f=16$; $3\cdot256^2/(16^2\cdot16)=48$: the same ratio as Stable Diffusion's, with another $f$.
+# </details>
+#
+# 2. Somebody doubles $f$ and keeps the U-Net. Which part of its cost falls by 4, which by 16?
+#
+# <details><summary>Answer</summary>
+#
+# Convolutions, linear layers and cross-attention by 4, self-attention by 16 (3.1).
+# </details>
+#
+# 3. All pictures of your new model have grey skies, at every guidance scale. What do you check first?
+#
+# <details><summary>Answer</summary>
+#
+# The last entry of the schedule and the first step of the sampler: does training ever see pure noise, and does sampling
+# start there (3.6)? Guidance is not the cause.
+# </details>
+#
+# 4. Your $v$-model is trained with weight $\min(\mathrm{SNR},5)$ on the $v$-loss. Which weight on $x_0$ is that?
+#
+# <details><summary>Answer</summary>
+#
+# $\min(S,5)\,(1+S)$, for $\mathcal L_v=(1+S)\,\mathcal L_{x_0}$: far more weight on nearly clean pictures than min-SNR.
+# </details>
+
+# %% [markdown]
+# 5. Cross-attention does not know the order of the words. How does "left of" work at all?
+#
+# <details><summary>Answer</summary>
+#
+# Positions enter in the text encoder: each word's vector has seen where it stands and what came before (3.8, 3.9).
+# </details>
+#
+# 6. Why may the encoder not learn together with the denoiser?
+#
+# <details><summary>Answer</summary>
+#
+# It could lower the denoising loss by shrinking the latents, without making anything easier to draw (3.4).
+# </details>
+#
+# ## Boss battle
+# A colleague forgot the scale factor and trains Stable Diffusion on *raw* latents of standard deviation 5.49, in the
+# same schedule. With the right latents, signal and noise are equally strong at $t=355$. At which $t$ are they now? Put
+# your formula into the cell (hint: a factor $k$ on the data is a shift of the half log-SNR). Then meet the boss of the
+# **lab**: text to image in sixty lines.
+#
+# <details><summary>Answer</summary>
+#
+# $k^2\,\mathrm{SNR}(t)=1$, so $\mathrm{SNR}(t)=0.18215^2=0.0332$: the first such $t$ is 829. More than four fifths of
+# all training steps show the model a signal stronger than the noise.
+# </details>
+
+# %%
+k = 1 / 0.18215
+my_t = int((snr_of > 1 / k**2).sum())  # your formula here
+print(f"equal strength at t = {my_t} instead of {int((snr_of > 1).sum())}")
+verify_less("boss: before my t the signal wins ...", 1.0, k**2 * snr_of[my_t - 1])
+verify_less("... and from there on the noise", k**2 * snr_of[my_t], 1.0)
+shift = path_shift = core.Discrete(sd_table).lam(torch.tensor([my_t / 1000], dtype=torch.float64)) + math.log(k)
+verify("boss: half log-SNR + log k = 0 there", shift, 0.0, tol=0.01)
+
+# %% [markdown]
+# ## References
+# - R. Rombach et al. *High-resolution image synthesis with latent diffusion models.*
+#   [2112.10752](https://arxiv.org/abs/2112.10752)
+# - P. Esser, R. Rombach, B. Ommer. *Taming transformers for high-resolution image synthesis.*
+#   [2012.09841](https://arxiv.org/abs/2012.09841)
+# - D. Kingma, M. Welling. *Auto-encoding variational Bayes.* [1312.6114](https://arxiv.org/abs/1312.6114)
+# - R. Zhang et al. *The unreasonable effectiveness of deep features as a perceptual metric.*
+#   [1801.03924](https://arxiv.org/abs/1801.03924)
+# - A. van den Oord, O. Vinyals, K. Kavukcuoglu. *Neural discrete representation learning.*
+#   [1711.00937](https://arxiv.org/abs/1711.00937); F. Mentzer et al. *Finite scalar quantization.*
+#   [2309.15505](https://arxiv.org/abs/2309.15505)
+# - S. Lin et al. *Common diffusion noise schedules and sample steps are flawed.*
+#   [2305.08891](https://arxiv.org/abs/2305.08891)
+# - T. Salimans, J. Ho. *Progressive distillation for fast sampling of diffusion models* ($v$).
+#   [2202.00512](https://arxiv.org/abs/2202.00512); T. Hang et al. *Efficient diffusion training via min-SNR weighting
+#   strategy.* [2303.09556](https://arxiv.org/abs/2303.09556); T. Karras et al. *Elucidating the design space of
+#   diffusion-based generative models.* [2206.00364](https://arxiv.org/abs/2206.00364)
+# - A. Radford et al. *Learning transferable visual models from natural language supervision.*
+#   [2103.00020](https://arxiv.org/abs/2103.00020); C. Raffel et al. *Exploring the limits of transfer learning with a
+#   unified text-to-text transformer.* [1910.10683](https://arxiv.org/abs/1910.10683)
+# - A. Hertz et al. *Prompt-to-prompt image editing with cross attention control.*
+#   [2208.01626](https://arxiv.org/abs/2208.01626)
+# - D. Podell et al. *SDXL.* [2307.01952](https://arxiv.org/abs/2307.01952); P. Esser et al. *Scaling rectified flow
+#   transformers for high-resolution image synthesis* (SD3). [2403.03206](https://arxiv.org/abs/2403.03206)
+# - E. Hu et al. *LoRA.* [2106.09685](https://arxiv.org/abs/2106.09685)
+#
+# Next: the **lab** builds autoencoder, attention and adapters from their parts, trains the ladder of losses, and paints
+# from captions in sixty lines.
