@@ -1424,7 +1424,8 @@ verify("the table adds up: Stable Diffusion 1.5", totals[0], 859_520_964, tol=0)
 verify("... and ours", totals[1], nets.parameter_count(small), tol=0)
 verify("its autoencoder", nets.parameter_count(first_stage), 83_653_863, tol=0)
 with torch.device("meta"):
-    verify("SDXL's U-Net", nets.parameter_count(nets.sdxl_unet()), 2_567_463_684, tol=0)
+    xl = nets.sdxl_unet()
+verify("SDXL's U-Net", nets.parameter_count(xl), 2_567_463_684, tol=0)
 
 # %% [markdown]
 # #### You may read elsewhere that ...
@@ -1549,8 +1550,6 @@ verify(
     nets.timestep_features(torch.tensor([768.0]), 256)[0],
     tol=1e-6,
 )
-with torch.device("meta"):
-    xl = nets.sdxl_unet()
 verify("what SDXL's U-Net expects", [xl.vector_dim, xl.context_dim], [2816, 768 + 1280], tol=0)
 
 # %% [markdown]
@@ -1562,7 +1561,8 @@ verify("what SDXL's U-Net expects", [xl.vector_dim, xl.context_dim], [2816, 768 
 # NBVAL_CHECK_OUTPUT
 snr_of = sd_table / (1 - sd_table)
 print(f"SNR at t = 200: {snr_of[199]:.2f} (DDPM's linear schedule: {(ddpm_table / (1 - ddpm_table))[199]:.2f})")
-print(f"SNR = 1 at t = {int((snr_of > 1).sum())}, SNR = 0.11 at t = {int((snr_of > 0.11).sum())}")
+nearest = {level: 1 + int((snr_of.log() - math.log(level)).abs().argmin()) for level in (1.0, 0.11)}
+print(f"SNR = 1 at t = {nearest[1.0]}, SNR = 0.11 at t = {nearest[0.11]}")
 
 # %% [markdown]
 # Handing over *at a noise level* is a switch of denoisers: `guidance.interval` does it, since a denoiser is a denoiser.
@@ -1573,62 +1573,52 @@ print(f"SNR = 1 at t = {int((snr_of > 1).sum())}, SNR = 0.11 at t = {int((snr_of
 verify("SNR(200) = 3.09", snr_of[199], 3.0856, tol=1e-3)
 base, refiner = (painter.guided(p) for p in ("a large red circle on the left", "a large blue square on the right"))
 path, start = painter.path, painter.noise(24, seeded(100))
-handover = snr_of[199].item() ** -0.5  # sigma/alpha at Stable Diffusion's t = 200
-when = [
-    0.0,
-    0.2,
-    round(handover / (1 + handover), 3),
-    0.5,
-    0.6,
-    0.7,
-    0.8,
-    0.9,
-    0.95,
-]  # the same level on our path: t/(1 - t)
+level = snr_of[199].item() ** -0.5  # sigma/alpha at Stable Diffusion's t = 200 ...
+sdxl_time = level / (1 + level)  # ... which our path has here, since sigma/alpha = t/(1 - t)
+when = [0.0, 0.2, sdxl_time, 0.5, 0.7, 0.85, 0.95]
 
 
 def relay(t):
     """The base down to path time t, the refiner from there."""
     switch = interval(path, base, refiner, t / (1 - t), math.inf)
-    return painter.picture(painter.frames(switch, start, steps=20))
+    return painter.picture(painter.frames(switch, start, steps=12))
 
 
 baton = {t: relay(t) for t in when}
-alone = painter.picture(painter.frames(base, start, steps=20))
+alone = painter.picture(painter.frames(base, start, steps=12))
 verify("handed over at 0: the base alone", baton[0.0], alone, tol=0)
 
 # %%
-seen = {t: [s.things[0] if s.things else None for s in shapes.read(y)] for t, y in baton.items()}
+found = {t: [s.things[0] if s.things else None for s in shapes.read(y)] for t, y in baton.items()}
 traits = {
     "place: left": lambda thing: thing.centre[0] < 16,
     "shape: circle": lambda thing: thing.shape == "circle",
     "colour: red": lambda thing: thing.colour == "red",
 }
-lines = [
-    viz.Line(name, [sum(thing is not None and has(thing) for thing in seen[t]) / 24 for t in when], look=viz.other(i))
-    for i, (name, has) in enumerate(traits.items())
-]
+kept = {trait: [sum(o is not None and has(o) for o in found[t]) / 24 for t in when] for trait, has in traits.items()}
 figure = viz.sweep(
     when,
-    lines,
-    xlabel="time at which the refiner takes over (0: never, 1: at once)",
+    [viz.Line(trait, share, look=viz.other(i)) for i, (trait, share) in enumerate(kept.items())],
+    xlabel="time at which the refiner takes over (0: never)",
     ylabel="share of 24 pictures as the base wanted",
     title="What is decided before the hand-over?",
 )
-figure.axes[0].axvline(when[2], color=viz.EXACT, linestyle="--", linewidth=1.2)
+figure.axes[0].axvline(sdxl_time, color=viz.EXACT, linestyle="--", linewidth=1.2)
+for trait, share in kept.items():
+    print(f"{trait:14s}", "  ".join(f"{value:4.0%} at {t:.2f}" for t, value in zip(when, share, strict=True)))
+
+# %%
+strip = torch.cat([baton[t][:2] for t in when]).unflatten(0, (-1, 2)).transpose(0, 1).flatten(0, 1)
 viz.show(
     viz.stack(
-        viz.image_grid(
-            torch.cat([baton[t][:1] for t in when]), scale=3, columns=len(when), column_labels=[f"{t:g}" for t in when]
-        ),
-        viz.images.as_picture(figure),
+        viz.image_grid(strip, scale=3, columns=len(when), column_labels=[f"{t:.2f}" for t in when]),
+        viz.as_picture(figure),
     ),
-    caption="One noise, handed over at ever higher noise levels, and the count over 24. Dashed: SDXL's level. By then the "
-    "scene is settled; a refiner refines.",
-    alt="A strip of nine pictures that change from a red circle to a blue square; three curves of what the base decided.",
+    caption="Two noises, handed over at ever higher noise levels, and the count over 24. Dashed: SDXL's level. By then "
+    "the scene is settled; a refiner refines.",
+    alt="Strips of seven pictures that change from a red circle to a blue square; three curves of what the base decided.",
 )
-at_sdxl = [line.y[2] for line in lines]
-verify_less("at SDXL's level the place is decided", 0.8, at_sdxl[0])
+verify_less("at SDXL's level the place is decided", 0.8, kept["place: left"][2])
 
 # %% [markdown]
 # ### 3.12 SD3 and FLUX, as far as this lecture goes
@@ -1777,18 +1767,19 @@ print(f"{nets.parameter_count(adapter):,} new parameters beside {nets.parameter_
 #
 # <details><summary>Answer</summary>
 #
-# $k^2\,\mathrm{SNR}(t)=1$, so $\mathrm{SNR}(t)=0.18215^2=0.0332$: the first such $t$ is 829. More than four fifths of
+# $k^2\,\mathrm{SNR}(t)=1$, so $\mathrm{SNR}(t)=0.18215^2=0.0332$: that is $t=816$. More than four fifths of
 # all training steps show the model a signal stronger than the noise.
 # </details>
 
 # %%
 k = 1 / 0.18215
-my_t = int((snr_of > 1 / k**2).sum())  # your formula here
-print(f"equal strength at t = {my_t} instead of {int((snr_of > 1).sum())}")
-verify_less("boss: before my t the signal wins ...", 1.0, k**2 * snr_of[my_t - 1])
-verify_less("... and from there on the noise", k**2 * snr_of[my_t], 1.0)
-shift = path_shift = core.Discrete(sd_table).lam(torch.tensor([my_t / 1000], dtype=torch.float64)) + math.log(k)
-verify("boss: half log-SNR + log k = 0 there", shift, 0.0, tol=0.01)
+my_t = 1 + int((k**2 * snr_of).log().abs().argmin())  # your formula here
+print(f"equal strength at t = {my_t} instead of {nearest[1.0]}")
+lam = core.Discrete(sd_table).lam(torch.tensor([my_t / 1000], dtype=torch.float64))
+verify("boss: half log-SNR + log k = 0 there", lam + math.log(k), 0.0, tol=0.005)
+verify_less(
+    "boss: raw latents outshine the noise in four fifths of all steps", 0.8, (k**2 * snr_of > 1).double().mean()
+)
 
 # %% [markdown]
 # ## References
