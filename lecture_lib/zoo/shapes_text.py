@@ -99,7 +99,7 @@ LANGUAGE = LanguageRecipe(
     name="shapes-lm",
     about="text encoder of the shapes world, bidirectional, trained to write missing spans; it is T5's part",
     network=functools.partial(shapes_lm, dim=64, depth=2, heads=4),
-    steps=2500,
+    steps=4000,
     batch_size=128,
     lr=2e-3,
 )
