@@ -60,7 +60,9 @@ def test_things_lie_inside_and_apart(world):
     scenes = world[1].scenes
     reach = scenes.radius[..., None]
     there = torch.arange(2) < scenes.count[:, None]
-    assert ((scenes.centre - reach)[there] >= 1 - 1e-4).all() and ((scenes.centre + reach)[there] <= 31 + 1e-4).all()
+    assert ((scenes.centre - reach)[there] >= 0.75 - 1e-4).all() and (
+        (scenes.centre + reach)[there] <= 31.25 + 1e-4
+    ).all()
     two = scenes.count == 2
     assert 0.45 < two.double().mean() < 0.55
     apart = (scenes.centre[:, 0] - scenes.centre[:, 1]).abs().amax(1) - scenes.radius.sum(1)
@@ -179,10 +181,17 @@ CORNERS = {
     "cross": [
         (a * x, a * y)
         for a in (1, -1)
-        for x, y in ((-0.35, -1), (0.35, -1), (0.35, -0.35), (1, -0.35), (1, 0.35), (0.35, 0.35))
+        for x, y in ((-0.3, -1), (0.3, -1), (0.3, -0.3), (1, -0.3), (1, 0.3), (0.3, 0.3))
     ],
 }
-AREAS = {"circle": math.pi, "square": 4, "triangle": 2, "diamond": 2, "ring": 0.75 * math.pi, "cross": 2.31}
+AREAS = {
+    "circle": math.pi,
+    "square": 4,
+    "triangle": 2,
+    "diamond": 2,
+    "ring": 0.75 * math.pi,
+    "cross": 4 * 0.3 * 2 - 4 * 0.3**2,
+}
 
 
 def sampled(name: str, x: float, y: float, r: float, fine: int = 16) -> torch.Tensor:
