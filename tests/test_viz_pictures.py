@@ -80,6 +80,28 @@ def test_png_is_lossless_and_small():
     assert viz.as_picture(viz.png_bytes(coloured)).convert("RGB").getpixel((1, 1)) == (0xD5, 0x5E, 0x00)
 
 
+def test_captions_wrap_under_their_images_and_never_widen_the_grid():
+    x, long = ramp(3, 3, 32, 32), "a small red circle left of a large blue square"
+    short, wrapped = (np.asarray(viz.captioned_grid(x, [text] * 3, scale=4, gap=10)) for text in ("red", long))
+    assert short.shape[1] == wrapped.shape[1] == 2 * 8 + 3 * 128 + 2 * 10
+    assert wrapped.shape[0] > short.shape[0]
+    for k in range(3):  # the pixels themselves, exactly, and ink below them
+        left = 8 + k * (128 + 10)
+        assert (wrapped[8:136, left : left + 128] == viz.to_pixels(x, 4)[k]).all()
+        assert (wrapped[136:, left : left + 128] < 100).any()
+
+
+def test_captioned_rows_make_room_for_their_longest_caption():
+    x = ramp(4, 3, 32, 32)
+    plain = viz.captioned_grid(x, [""] * 4, columns=2)
+    lines = [viz.captioned_grid(x, ["a" + "\nb" * k, "", "", ""], columns=2).height for k in range(3)]
+    assert len(set(np.diff(lines))) == 1 and lines[0] > plain.height == viz.captioned_grid(x, [], columns=2).height
+    word = viz.captioned_grid(x, ["incomprehensibilities " * 2, "", "", ""], columns=2)  # wider than its image
+    assert word.width > plain.width and viz.captioned_grid(x, [], columns=2, width=200).width == 2 * 200 + 14 + 16
+    with pytest.raises(ShapeError, match="captions"):
+        viz.captioned_grid(x, ["only one"])
+
+
 def test_one_colour_per_meaning():
     meanings = [viz.DATA, viz.NOISE, viz.UNCOND, viz.COND, viz.GUIDED, viz.EXACT, viz.STUDENT]
     assert meanings == ["#0072B2", "#999999", "#E69F00", "#009E73", "#D55E00", "#222222", "#CC79A7"]

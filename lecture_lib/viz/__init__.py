@@ -25,7 +25,7 @@ from lecture_lib.viz.films import (
     film_shot,
     film_stage,
 )
-from lecture_lib.viz.images import as_picture, image_grid, png_bytes, stack, text_card, to_pixels
+from lecture_lib.viz.images import as_picture, captioned_grid, image_grid, png_bytes, stack, text_card, to_pixels
 from lecture_lib.viz.style import (
     COND,
     DATA,
@@ -62,6 +62,7 @@ __all__ = [
     "as_picture",
     "bars",
     "bundle",
+    "captioned_grid",
     "cost_shot",
     "cost_stage",
     "density_contours",

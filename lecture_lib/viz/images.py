@@ -132,15 +132,74 @@ def stack(*pictures: Image.Image, gap: int = 6, sideways: bool = False) -> Image
     return canvas
 
 
+def captioned_grid(
+    x: Any,
+    captions: Sequence[str],
+    *,
+    columns: int | None = None,
+    scale: int = 4,
+    gap: int = 14,
+    width: int = 0,
+    title: str = "",
+) -> Image.Image:
+    """A batch as a grid with a text under each image, wrapped to the image's width: prompts, verdicts, settings.
+
+    Args:
+        x: ``(b, c, h, w)`` in [-1, 1], row after row.
+        captions: one text per image; a line break starts a new line, and "" leaves the place empty.
+        columns: images per row; by default at most four.
+        scale: whole enlargement factor; 32x32 scenes are judged well at 4 to 6.
+        gap: white pixels between images.
+        width: at least so many pixels for each column, where captions are long and images are small.
+        title: one line above everything.
+
+    Returns:
+        a Pillow image; ``viz.show`` displays it.
+
+    Raises:
+        ShapeError, NonFiniteError, RangeError: from ``to_pixels``, or when captions and images disagree in number.
+    """
+    pixels, face, line = to_pixels(x, scale), font(), FONT_SIZE + 5
+    count, height, wide = pixels.shape[:3]
+    _check_labels("captions", captions, count)
+    columns = columns or min(count, 4)
+    cell = max([wide, width, *(_text_width(word, face) for text in captions for word in text.split())])
+    blocks = [_wrapped(text, cell, face) for text in captions] or [[]] * count
+    rows = [blocks[k : k + columns] for k in range(0, count, columns)]
+    heights = [height + 5 + line * max(map(len, row)) + gap for row in rows]
+    top = _PAD + (FONT_SIZE + 12 if title else 0)
+    across = max(columns * (cell + gap) - gap, _text_width(title, font(bold=True))) + 2 * _PAD
+    canvas = Image.new("RGB", (across, top + sum(heights) - gap + _PAD), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((_PAD, _PAD), title, fill=INK, font=font(bold=True))
+    for k, pixel in enumerate(pixels):
+        row, column = divmod(k, columns)
+        left, above = _PAD + column * (cell + gap), top + sum(heights[:row])
+        draw.rectangle((left - 1, above - 1, left + wide, above + height), outline="#AAAAAA")  # white on white shows
+        canvas.paste(Image.fromarray(pixel), (left, above))
+        for i, text in enumerate(blocks[k]):
+            draw.text((left, above + height + 5 + i * line), text, fill=INK, font=face)
+    return canvas
+
+
+def _wrapped(text: str, width: int, face: ImageFont.FreeTypeFont) -> list[str]:
+    """Lines no wider than ``width`` pixels, as long as single words are; the text's own line breaks stay."""
+    lines: list[str] = []
+    for paragraph in text.split("\n") if text else ():
+        lines.append("")
+        for word in paragraph.split():
+            candidate = f"{lines[-1]} {word}".strip()
+            if _text_width(candidate, face) <= width or not lines[-1]:
+                lines[-1] = candidate
+            else:
+                lines.append(word)
+    return lines
+
+
 def text_card(text: str, *, width: int = 560, title: str = "") -> Image.Image:
     """A message as a picture, wrapped to ``width`` pixels: what a widget shows when there is nothing to draw."""
-    face, words, lines = font(), text.split(), [""]
-    for word in words:
-        candidate = f"{lines[-1]} {word}".strip()
-        if _text_width(candidate, face) <= width - 2 * _PAD or not lines[-1]:
-            lines[-1] = candidate
-        else:
-            lines.append(word)
+    face = font()
+    lines = _wrapped(" ".join(text.split()), width - 2 * _PAD, face) or [""]
     top = _PAD + (FONT_SIZE + 12 if title else 0)
     canvas = Image.new("RGB", (width, top + len(lines) * (FONT_SIZE + 6) + _PAD), "#F3F3F3")
     draw = ImageDraw.Draw(canvas)
