@@ -1,30 +1,44 @@
 """Widgets of the course: sliders around pure drawing functions. The only room that imports ipywidgets."""
 
-from lecture_lib.widgets.controls import choice, count, number, same_seed, switch
+from lecture_lib.widgets.adapters import lora_strength
+from lecture_lib.widgets.attention import attention_explorer
+from lecture_lib.widgets.controls import choice, count, ladder, number, same_seed, switch, text
 from lecture_lib.widgets.convergence import error_nfe_explorer
 from lecture_lib.widgets.digits import guidance_sweep, interval_explorer, two_conventions
 from lecture_lib.widgets.explorer import Explorer, Scene, explore
+from lecture_lib.widgets.latents import latent_explorer
 from lecture_lib.widgets.laws import mixture_playground, negative_prompt
 from lecture_lib.widgets.plane import parallelogram_explorer
+from lecture_lib.widgets.prompts import prompt_box
 from lecture_lib.widgets.repairs import repairs_explorer
+from lecture_lib.widgets.schedules import schedule_explorer
 from lecture_lib.widgets.trajectories import trajectories_explorer
+from lecture_lib.widgets.verdicts import verdicts
 
 __all__ = [
     "Explorer",
     "Scene",
+    "attention_explorer",
     "choice",
     "count",
     "error_nfe_explorer",
     "explore",
     "guidance_sweep",
     "interval_explorer",
+    "ladder",
+    "latent_explorer",
+    "lora_strength",
     "mixture_playground",
     "negative_prompt",
     "number",
     "parallelogram_explorer",
+    "prompt_box",
     "repairs_explorer",
     "same_seed",
+    "schedule_explorer",
     "switch",
+    "text",
     "trajectories_explorer",
     "two_conventions",
+    "verdicts",
 ]

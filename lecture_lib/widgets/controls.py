@@ -51,6 +51,25 @@ def choice(name: str, value: Any, options: Sequence[Any], tip: str) -> ipywidget
     return _explained(ipywidgets.Dropdown(value=value, options=list(options), **_common(name)), tip)
 
 
+def ladder(name: str, value: Any, options: Sequence[Any], tip: str) -> ipywidgets.SelectionSlider:
+    """A slider over a few values in their order; an option is a value, or a ``(text, value)`` pair."""
+    slider = ipywidgets.SelectionSlider(value=value, options=list(options), continuous_update=False, **_common(name))
+    return _explained(slider, tip)
+
+
+def text(name: str, value: str, tip: str, *, hint: str = "") -> ipywidgets.Text:
+    """A line of text; it reports when Enter is pressed or the field is left, not at every key."""
+    field = ipywidgets.Text(value=value, placeholder=hint, continuous_update=False, **_common(name))
+    field.layout.width = "57em"  # two columns of sliders
+    return _explained(field, tip)
+
+
+def narrow(control: Any) -> Any:
+    """The same control at a third of its width, label included: several of them make a row."""
+    control.layout.width, control.style.description_width = "15em", "5.5em"
+    return control
+
+
 def switch(name: str, value: bool, tip: str) -> ipywidgets.Checkbox:
     """A check box."""
     box = ipywidgets.Checkbox(value=value, indent=True, **_common(name))

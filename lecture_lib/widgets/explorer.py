@@ -85,6 +85,8 @@ class Explorer:
         alt: str,
         remember: int = 64,
         threads: int = 1,
+        helpers: Mapping[str, ipywidgets.Widget] | None = None,
+        keep: bool = False,
     ):
         """Draw the first picture and listen to the controls.
 
@@ -97,12 +99,16 @@ class Explorer:
             remember: how many finished pictures are kept.
             threads: CPU threads while drawing. One by default: on a busy machine two threads that wait for each
                 other at every small layer cost ten times what they save (measured: 0.5 s against 0.08 s).
+            helpers: further widgets, which only move controls (they compose a text, say); shown first, in a row.
+            keep: leave the last good picture where it is while an error is shown; for texts, which pass through many
+                wrong states while they are typed.
 
         Raises:
             CourseError: the very first picture cannot be drawn. Later on such errors are shown in place of the picture.
         """
         self.draw, self.controls, self.caption, self.alt = draw, dict(controls), caption, alt
         self.draws, self._seen, self._room, self.threads = 0, OrderedDict(), remember, threads
+        self.helpers, self._keep = dict(helpers or {}), keep
         self._scene, self._task, self._stale, self._stopped = Scene(b""), None, False, False
         self._build(progressive=inspect.isgeneratorfunction(inspect.unwrap(draw)))
         for control in self.controls.values():
@@ -121,8 +127,12 @@ class Explorer:
         self.stop = ipywidgets.Button(description="Stop", icon="stop")
         self.stop.on_click(lambda _: setattr(self, "_stopped", True))
         self._work = ipywidgets.HBox([self.bar, self.stop], layout=layout(display="none"))
-        knobs = ipywidgets.Box(list(self.controls.values()), layout=layout(display="flex", flex_flow="row wrap"))
-        parts = [knobs, self.image, self.message, *([self._work] if progressive else [])]
+        rows = [
+            ipywidgets.Box(list(some.values()), layout=layout(display="flex", flex_flow="row wrap"))
+            for some in (self.helpers, self.controls)
+            if some
+        ]
+        parts = [*rows, self.image, self.message, *([self._work] if progressive else [])]
         self.box = ipywidgets.VBox(parts)
 
     def _show(self, scene: Scene) -> None:
@@ -221,7 +231,13 @@ class Explorer:
                 yield scene
             self._remember(key, scene)
         except CourseError as error:
-            yield _as_scene(_sorry(error))
+            yield self._sorry(error)
+
+    def _sorry(self, error: CourseError) -> Scene:
+        """The last good picture with the message below it, or else the message as a picture."""
+        if self._keep and self._scene.picture:
+            return replace(self._scene, note=f"{error} (The picture is the one before.)", progress=None, error=error)
+        return _as_scene(_sorry(error))
 
     def _drawn(self, values: Mapping[str, Any]) -> Iterator[Scene]:
         """Call the drawing function, on few threads, picture by picture; between two pictures nothing is held."""
@@ -256,7 +272,8 @@ class Explorer:
 
     def _from_browser(self) -> bool:
         """ipywidgets holds a property lock exactly while it applies a message of the front end."""
-        held = any(getattr(control, "_property_lock", None) for control in self.controls.values())
+        everything = [*self.controls.values(), *self.helpers.values()]
+        held = any(getattr(control, "_property_lock", None) for control in everything)
         return held and _loop_is_running()
 
     async def _follow(self) -> None:
