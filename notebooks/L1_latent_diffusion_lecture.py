@@ -42,7 +42,7 @@ from lecture_lib import core, nets, viz, widgets, zoo
 from lecture_lib.checks import verify, verify_less
 from lecture_lib.core import EPS, VELOCITY, X0, RectifiedFlow, V, VPCosine
 from lecture_lib.data import shapes
-from lecture_lib.families import LatentSpace, image_to_image, psnr
+from lecture_lib.families import LatentSpace, psnr
 from lecture_lib.guidance import interval, linear
 
 torch.set_grad_enabled(False)  # gradients are asked for where they are needed
@@ -85,7 +85,7 @@ viz.show(
 # two backgrounds; a word it does not know is refused with a suggestion.
 
 # %%
-# TODO widgets.prompt_box()
+widgets.prompt_box()
 
 # %% [markdown]
 # **Predict, then run.** Write your guess down before you open the answer.
@@ -577,7 +577,7 @@ viz.show(
 )
 
 # %%
-# TODO widgets.latent_explorer()
+widgets.latent_explorer()
 
 # %% [markdown]
 # A schedule says how much noise *unit-variance* data get. Latents have the variance that training left them with, so
@@ -814,6 +814,9 @@ for name, table in {"DDPM linear": ddpm_table, "Stable Diffusion": sd_table, "co
     print(
         f"{name:17s} alpha-bar_T = {last_bar:.3e}   alpha_T = {last_bar**0.5:.4f}   sigma_T/alpha_T = {(1 / last_bar - 1) ** 0.5:.2f}"
     )
+
+# %%
+widgets.schedule_explorer()
 
 # %% [markdown]
 # *You may read that Stable Diffusion uses DDPM's linear schedule and ends at $\bar\alpha_T=4.6\cdot10^{-5}$.* It is
@@ -1076,12 +1079,12 @@ verify("logits are scaled cosines", logits, clip.log_scale.exp() * u @ v.T, tol=
 ce = F.cross_entropy(logits, torch.arange(64)), F.cross_entropy(logits.T, torch.arange(64))
 verify("InfoNCE: rows and columns", info_nce(logits).mean(), sum(ce) / 2, tol=1e-5)
 print(f"learned scale e^s = {clip.log_scale.exp():.1f} (start 14.3, limit 100)")
+shouted = {}
 for loud in (1, 3, 10):
-    raw_loss = info_nce((loud * u) @ (loud * v).T).mean()
+    shouted[loud] = info_nce((loud * u) @ (loud * v).T).mean()
     same = info_nce(clip.log_scale.exp() * F.normalize(loud * u, dim=1) @ F.normalize(loud * v, dim=1).T).mean()
-    short = raw_loss if loud == 1 else short
-    print(f"features {loud:2d} times as long: raw inner products {raw_loss:.3f}, normalised {same:.3f}")
-verify_less("raw products: the same features, ten times as long, a hundredth of the loss", raw_loss, short / 100)
+    print(f"features {loud:2d} times as long: raw inner products {shouted[loud]:.3f}, normalised {same:.3f}")
+verify_less("raw: the same features, ten times as long, a hundredth of the loss", shouted[10], shouted[1] / 100)
 
 # %%
 with torch.random.fork_rng(devices=[]):
@@ -1320,7 +1323,7 @@ viz.show(
 )
 
 # %%
-# TODO widgets.attention_explorer()
+widgets.attention_explorer()
 
 # %% [markdown]
 # #### Prompt-to-prompt: swap the word, keep the map
@@ -1395,12 +1398,13 @@ verify_less("with the maps kept, less moves outside the thing", moved(injected).
 
 # %% [markdown]
 # ### 3.10 The U-Net, part by part
-# Two networks of the same class, read from their module trees: this course's (3.4 million parameters, latents of
-# $8\times8$) and Stable Diffusion 1.5's (latents of $64\times64$).
+# Two networks of the same class, read from their module trees: this course's (latents of $8\times8$) and Stable Diffusion 1.5's (latents of $64\times64$).
 
 # %%
 figure, axes = viz.panels(2, 1, size=(10.5, 7.0))
-viz.network_map(nets.block_table(small, 8), title="This course: 3,381,172 parameters", ax=axes[0])
+viz.network_map(
+    nets.block_table(small, 8), title=f"This course: {nets.parameter_count(small):,} parameters", ax=axes[0]
+)
 viz.network_map(nets.block_table(sd, 64), title="Stable Diffusion 1.5: 859,520,964 parameters", ax=axes[1])
 viz.show(
     figure,
