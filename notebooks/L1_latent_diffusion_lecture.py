@@ -114,12 +114,12 @@ def share_right(n, seed, **split):
 
 
 right = {
-    "one thing": share_right(150, 10, split="test", two=0.0),
-    "one thing, a pair never seen": share_right(150, 20, split="held_out", two=0.0),
-    "two things": share_right(150, 30, split="test", two=1.0),
+    "one thing": share_right(100, 10, split="test", two=0.0),
+    "one thing, a pair never seen": share_right(100, 20, split="held_out", two=0.0),
+    "two things": share_right(100, 30, split="test", two=1.0),
 }
 for kind, share in right.items():
-    print(f"{kind:30s} {share:4.0%} of 150 pictures right in every attribute")
+    print(f"{kind:30s} {share:4.0%} of 100 pictures right in every attribute")
 verify_less("one thing is easier than two", right["two things"], right["one thing"])
 verify_less(
     "pairs never seen come out right far more often than by chance", 0.25, right["one thing, a pair never seen"]
@@ -322,14 +322,33 @@ viz.show(
 # can only be compared by a stopwatch, and at equal quality; the paper does that (Rombach et al. 2022, Figures 6 and 7),
 # and so does the lab, at equal seconds.
 #
+# On this course's own U-Net (with $f=4$: maps of 8 against 32 a side) we can hold the count against a clock:
+
+# %%
+import time
+
+small = painter.denoiser.network
+counted = nets.with_kernel(copy.deepcopy(small).to("meta"), nets.explicit_attention)
+eight, thirty_two = (sum(flops(counted, side, 4, words=24).values()) for side in (8, 32))
+told, seconds = painter.condition("a large red circle"), {}
+for side in (8, 32):
+    noisy, clock = torch.randn(1, 4, side, side, generator=seeded(0)), torch.full((1,), 500.0)
+    small(noisy, clock, told)  # the first call pays for set-up
+    ticks = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        small(noisy, clock, told)
+        ticks.append(time.perf_counter() - begin)
+    seconds[side] = min(ticks)
+print(f"counted: {thirty_two / eight:.1f} times the work; clocked: {seconds[32] / seconds[8]:.1f} times the time")
+verify_less("between f^2 and f^4", [16, thirty_two / eight], [thirty_two / eight, 256])
+
+# %% [markdown]
 # *You may read that the number of parameters grows with the picture ("input dimension times 1000").* Weights are shared
 # by all positions, and time enters as a vector:
 
 # %%
-small = painter.denoiser.network
-eight, thirty_two = (torch.randn(1, 4, s, s, generator=seeded(0)) for s in (8, 32))
-told = painter.condition("a large red circle")
-outputs = [small(v, torch.full((1,), 500.0), told) for v in (eight, thirty_two)]
+outputs = [small(torch.zeros(1, 4, side, side), clock, told) for side in (8, 32)]
 verify("the same weights run on 8 x 8 and on 32 x 32", [o.shape[-1] for o in outputs], [8, 32], tol=0)
 print(f"{nets.parameter_count(small):,} parameters for both; "
       f"'dimension x 1000' says {8 * 8 * 4 * 1000:,} and {32 * 32 * 4 * 1000:,}")  # fmt: skip
@@ -592,13 +611,14 @@ widgets.latent_explorer()
 # | FLUX | 0.3611 | 0.1159 |
 
 # %%
-fitted = LatentSpace.fitted(stage, test.images)
-scaled = fitted.encode(test.images)
+hundred = test.images[:100]
+fitted = LatentSpace.fitted(stage, hundred)
+scaled = fitted.encode(hundred)
 print(
-    f"this course: s = {space.scale:.4f}, b = {space.shift:+.4f} (fitted to these 300 pictures: {fitted.scale:.4f}, {fitted.shift:+.4f})"
+    f"this course: s = {space.scale:.4f}, b = {space.shift:+.4f} (fitted to 100 test pictures: {fitted.scale:.4f}, {fitted.shift:+.4f})"
 )
-verify("affine: z = s (E(x) - b)", scaled, fitted.scale * (raw - fitted.shift), tol=1e-6)
-verify("... and back: D(z/s + b)", fitted.decode(scaled), stage.decode(raw), tol=1e-4)
+verify("affine: z = s (E(x) - b)", scaled, fitted.scale * (raw[:100] - fitted.shift), tol=1e-6)
+verify("... and back: D(z/s + b)", fitted.decode(scaled[:20]), stage.decode(raw[:20]), tol=1e-4)
 verify("fitted: mean 0, variance 1", [scaled.mean(), scaled.std()], [0.0, 1.0], tol=1e-5)
 
 std = 1 / 0.18215  # of Stable Diffusion's raw latents: what their s means
@@ -613,13 +633,13 @@ viz.show(
         x_axis,
         [viz.Curve(normal, "N(0, 1): the noise", viz.NOISE)],
         histograms=[
-            viz.Histogram(raw.flatten(), "latents as encoded", viz.other(2)["color"], hollow=True),
+            viz.Histogram(raw[:100].flatten(), "latents as encoded", viz.other(2)["color"], hollow=True),
             viz.Histogram(scaled.flatten(), "after shift and scale", viz.DATA),
         ],
         bins=120,
         xlabel="value of a latent component (dimensionless)",
         ylabel="share per unit",
-        title="All components of 300 latents",
+        title="All components of 100 latents",
     ),
     caption="Scaling fits the size, not the shape: latents of a KL with a tiny weight are far from Gaussian, and need "
     "not be Gaussian.",
@@ -1408,8 +1428,8 @@ viz.network_map(
 viz.network_map(nets.block_table(sd, 64), title="Stable Diffusion 1.5: 859,520,964 parameters", ax=axes[1])
 viz.show(
     figure,
-    caption="One U, twice. Each box is a block at the height of its resolution, as wide as its share of the parameters, with "
-    "its channels inside. The parameters sit at the bottom, the computation at the top.",
+    caption="One U, twice. Each box is a block at the height of its resolution, as wide as its share of the parameters, "
+    "with its channels inside. Most parameters sit at the bottom of the U.",
     alt="Two diagrams of U-Nets: blocks descend to lower resolutions and come up again; those at the bottom are widest.",
 )
 
