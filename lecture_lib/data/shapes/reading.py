@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -20,6 +21,7 @@ LEAST = 9  # pixels of a thing; less is a speck
 WINDOW = 19  # pixels of the window in which a thing is compared with the templates
 FIT = 0.25  # largest mean square misfit of the coverage, over that of nothing at all, for a thing to count as one
 PLACE_SLACK = 1.0  # pixels by which "on the left" may be missed
+SOFT = torch.tensor([[[[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]]]) / 16  # the blur of the soft templates
 ATTRIBUTES = ("count", "background", "shape", "colour", "size", "place", "relation")
 
 
@@ -82,14 +84,18 @@ def _parts(images: Tensor, levels: Tensor) -> list[tuple[int, Bool[Tensor, " h w
 
 @cache
 def _templates() -> tuple[Tensor, list[tuple[int, float, float, float]]]:
-    """Coverages (k, window^2) of every shape at every radius and offset, and what each of them is."""
+    """Coverages (k, window^2) of every shape at every radius and offset, sharp and soft, and what each of them is.
+
+    A small cross with its corners filled in by a blur is nearer to a sharp diamond than to a sharp cross.
+    """
     offsets = torch.arange(-2, 3) * 0.5
     radii = torch.arange(3.5, 8.01, 0.25)
     grid = torch.cartesian_prod(radii, offsets, offsets)
     centre = WINDOW / 2 + grid[:, 1:]
-    covers = [coverage(name, centre, grid[:, 0], WINDOW).flatten(1) for name in SHAPES]
+    covers = torch.cat([coverage(name, centre, grid[:, 0], WINDOW) for name in SHAPES])
     meaning = [(s, *row) for s in range(len(SHAPES)) for row in grid.tolist()]
-    return torch.cat(covers), meaning
+    soft = F.conv2d(F.pad(covers[:, None], (1, 1, 1, 1)), SOFT)[:, 0]
+    return torch.cat([covers, soft]).flatten(1), 2 * meaning
 
 
 def _explain(images: Tensor, levels: Tensor, parts: list) -> tuple[list[int], list[Thing], list[float]]:
@@ -125,7 +131,7 @@ def _colours(differences: Tensor, levels: Tensor, masks: Tensor) -> tuple[Int[Te
     palette = torch.tensor(tuple(COLOURS.values()))
     nearest = torch.cdist(median + levels, palette).argmin(1)
     share = (differences * median[:, :, None, None]).sum(1) / median.square().sum(1)[:, None, None]
-    rim = torch.nn.functional.max_pool2d(masks[:, None].float(), 3, 1, 1)[:, 0]
+    rim = F.max_pool2d(masks[:, None].float(), 3, 1, 1)[:, 0]
     return nearest, share.clamp(0, 1) * rim
 
 
@@ -141,7 +147,7 @@ def _corners(masks: Bool[Tensor, " p h w"]) -> Int[Tensor, " p 2"]:
 
 
 def _window(share: Float[Tensor, " h w"], x: int, y: int) -> Float[Tensor, " k k"]:
-    padded = torch.nn.functional.pad(share, (WINDOW,) * 4)
+    padded = F.pad(share, (WINDOW,) * 4)
     return padded[y + WINDOW : y + 2 * WINDOW, x + WINDOW : x + 2 * WINDOW]
 
 
