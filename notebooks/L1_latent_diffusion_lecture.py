@@ -344,6 +344,9 @@ print(f"counted: {thirty_two / eight:.1f} times the work; clocked: {seconds[32] 
 verify_less("between f^2 and f^4", [16, thirty_two / eight], [thirty_two / eight, 256])
 
 # %% [markdown]
+# A count is not a clock: on a small map each operation costs more to *start* than to do, and the saving is smaller than
+# the count says; on large maps memory traffic counts, too.
+#
 # *You may read that the number of parameters grows with the picture ("input dimension times 1000").* Weights are shared
 # by all positions, and time enters as a vector:
 
