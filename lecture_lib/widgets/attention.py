@@ -158,7 +158,7 @@ def _note(run: Run, edit: Run, name: str, layers: Maps) -> str:
     moved = float((run.image - edit.image).abs().mean())
     return (
         f"Each map is the mean over the heads of {len(layers)} layers; its darkest square is its own maximum. Numbers: "
-        f"smallest and largest share of attention. <start> takes {float(shares.mean()):.0%} of all attention at this step. "
+        f"smallest and largest share of attention. <start> takes {float(shares.mean()):.0%} of it at this step. "
         f"The two pictures differ by {moved:.3f} on average (range -1 to 1)."
     )
 
