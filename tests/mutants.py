@@ -21,6 +21,7 @@ SAMPLERS, DIFFUSERS, GUIDANCE = "test_samplers_laws", "test_samplers_diffusers",
 ORDERS = "test_samplers_orders"
 MIXTURE, GUIDED = "test_oracles_mixture", "test_oracles_guided"
 RECIPES, QUANTIZERS, LORA = "test_core_recipes", "test_nets_quantizers", "test_nets_lora"
+LATENT, SHAPES = "test_families_latent", "test_data_shapes"
 PERCEPTUAL, PATCHES, FAMILIES = "test_nets_perceptual", "test_nets_patchgan", "test_families_autoencoding"
 SCHEDULES, GRIDS, INTERPOLANTS = "test_core_schedules", "test_core_grids", "test_core_interpolants"
 
@@ -315,6 +316,25 @@ MUTANTS = {
     "flow map on the wrong radius": _of(
         "core/flow", "per_sample(radius_s, y1) * y1", "per_sample(radius_t, y1) * y1", MIXTURE
     ),
+    # latents and editing
+    "latents divided by the scale": _of(
+        "families/latent",
+        "return self.scale * ((posterior.mode() if generator is None else posterior.sample(generator)) - self.shift)",
+        "return ((posterior.mode() if generator is None else posterior.sample(generator)) - self.shift) / self.scale",
+        LATENT,
+    ),
+    "the encoder thawed": _of("families/latent", "if thawed:", "if False:", LATENT),
+    "the wrong side painted": _of(
+        "families/editing",
+        "torch.where(paint, prediction.x0, known)",
+        "torch.where(paint, known, prediction.x0)",
+        LATENT,
+    ),
+    "x0 replaced, eps not": _of(
+        "families/editing", "prediction.with_x0(", '__import__("dataclasses").replace(prediction, x0=', LATENT
+    ),
+    "strength from the wrong end": _of("families/editing", '"start": strength', '"start": 1 - strength', LATENT),
+    "KL with the sign of its logarithm": _of("nets/autoencoder", "- 1 - self.logvar)", "- 1 + self.logvar)", LATENT),
     # parts of networks, and what they are trained with
     "offset per pixel": _of(
         "core/couplings",

@@ -192,6 +192,22 @@ def test_generator_decides_and_training_helps():
     assert all(0 <= t.critic < 3 and 0 <= t.weight <= 0.5e4 for t in first)
 
 
+def test_training_goes_on_where_it_stopped():
+    straight = setting(steps=6, gan_start=2)
+    list(straight[3])
+    model, reconstruction, critic = (copy.deepcopy(module) for module in setting(steps=0)[:3])
+    both, generator = adversarial_optimizers(model, reconstruction, critic, 1e-2), seeded(0)
+    for start, steps in ((0, 3), (3, 6)):
+        last = model.autoencoder.leave.weight
+        options = {"last_layer": last, "optimizers": both, "generator": generator, "gan_start": 2, "start": start}
+        numbers = [
+            t.number for t in train_adversarially(model, reconstruction, critic, Waves(), steps=steps, **options)
+        ]
+        assert numbers == list(range(start + 1, steps + 1))
+    for one, two in zip(straight[:3], (model, reconstruction, critic), strict=True):
+        assert not moved(state(one), two)
+
+
 def test_training_in_turns_refuses():
     model, _, _, turns = setting(steps=2, gan_start=0)
     with torch.no_grad():

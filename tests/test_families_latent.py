@@ -71,6 +71,14 @@ def test_samples_of_the_posterior_scatter_as_it_says(autoencoder, images):
     assert torch.equal(space.encode(images, seeded(5)), space.encode(images, seeded(5)))
 
 
+def test_kl_against_torch_distributions(autoencoder, images):
+    posterior = autoencoder.encode(images)
+    normal = torch.distributions.Normal
+    q = normal(posterior.mean.double(), (posterior.logvar.double() / 2).exp())
+    exact = torch.distributions.kl_divergence(q, normal(torch.zeros(()).double(), 1.0)).flatten(1).sum(1)
+    assert torch.allclose(posterior.kl().double(), exact, rtol=1e-5)
+
+
 def test_the_encoder_cannot_be_trained_by_accident(images):
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -70,6 +70,15 @@ def test_parameter_counts_are_the_published_ones(build, count):
     assert sum(row.parameters for row in block_table(net)) == count
 
 
+def test_sdxl_has_heads_of_64_and_sd1_has_8_of_them():
+    """The number of heads changes no parameter count."""
+    for build, heads in ((stable_diffusion_unet, {8}), (sdxl_unet, {10, 20})):
+        with torch.device("meta"):
+            layers = [m for m in build().modules() if isinstance(m, CrossAttention)]
+        assert {m.heads for m in layers} == heads
+        assert build is stable_diffusion_unet or all(m.q.out_features == 64 * m.heads for m in layers)
+
+
 def test_block_table_tells_the_truth():
     """Each row's size and channels are those of the feature map that the module of that name puts out."""
     net = small(multipliers=(1, 2, 2), depths=(0, 2, 1), blocks=2, vector_dim=5)
@@ -266,6 +275,8 @@ def test_the_network_is_zero_at_birth():
     net = TextUNet(**SMALL, context_dim=12)
     x = randn(2, 4, 8, 8)
     assert torch.equal(net(x, torch.ones(2), {"tokens": randn(2, 3, 12)}), torch.zeros_like(x))
+    features, res = randn(2, 16, 8, 8), net.down[0].stages[0].res
+    assert torch.equal(res(features, randn(2, 64)), features)
 
 
 def test_size_features_are_plain_timestep_features():

@@ -58,8 +58,8 @@ def networks() -> dict[str, TextUNet]:
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.set_state(torch.Generator().manual_seed(0).get_state())
         return {
-            "latent": TextUNet(4, 4, channels=56, multipliers=(1, 2), depths=(1, 1), **TEXT),
-            "pixel": TextUNet(3, 3, channels=56, multipliers=(1, 1, 2), depths=(0, 0, 1), **TEXT),
+            "latent": TextUNet(4, 4, channels=48, multipliers=(1, 2), depths=(1, 1), **TEXT),
+            "pixel": TextUNet(3, 3, channels=48, multipliers=(1, 1, 2), depths=(0, 0, 1), **TEXT),
         }
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lecture_lib.errors import RangeError, ShapeError
-from lecture_lib.tensors import check_batch, check_count, check_number
+from lecture_lib.tensors import check_batch, check_count, check_number, randn_like
 
 
 class Quantised(NamedTuple):
@@ -115,7 +115,7 @@ class VectorQuantizer(nn.Module):
         self.gamma = check_number("gamma", gamma, low=0, high=1 - 1e-9)
         self.epsilon = check_number("epsilon", epsilon, low=0)
         self.dead = check_number("dead", dead, low=0, high=1)
-        codebook = torch.randn(size, dim, generator=generator)
+        codebook = randn_like(torch.empty(size, dim), generator)
         self.register_buffer("codebook", codebook)  # e, (K, c)
         self.register_buffer("count", torch.ones(size))  # N, (K,)
         self.register_buffer("total", codebook.clone())  # m, (K, c)

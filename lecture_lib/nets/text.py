@@ -263,10 +263,12 @@ def sd3_condition(first: TextFeatures, second: TextFeatures, third: TextFeatures
     pooled outputs of the first two. Where the tokens are taken (SD3: CLIP's penultimate) is the caller's choice.
 
     Raises:
-        ShapeError: the third is narrower than the first two together.
+        ShapeError: the first two differ in length, or the third is narrower than both together.
 
     Source: Esser et al. 2024, section 4 and appendix B.3.
     """
+    if first.tokens.shape[1] != second.tokens.shape[1]:
+        raise ShapeError(f"second: got length {second.tokens.shape[1]}, expected {first.tokens.shape[1]} as in first")
     wide = torch.cat([first.tokens, second.tokens], dim=-1)
     missing = third.tokens.shape[-1] - wide.shape[-1]
     if missing < 0:

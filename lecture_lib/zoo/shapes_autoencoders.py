@@ -45,7 +45,7 @@ KL4 = AutoencoderRecipe(
     name="shapes-kl-f4",
     about="32x32x3 images to 8x8x4 latents: the first stage of the text-to-image model",
     network=partial(KLAutoencoder, latent_channels=4, channels=24, multipliers=(1, 2, 3), blocks=1, groups=8),
-    steps=5000,
+    steps=4000,
     batch_size=16,
     lr=2e-3,
     warmup=200,

@@ -41,9 +41,9 @@ def ring(x: Tensor, y: Tensor, r: Tensor) -> Tensor:
 
 
 def cross(x: Tensor, y: Tensor, r: Tensor) -> Tensor:
-    """Two bars of half-width 0.35 r."""
+    """Two bars of half-width 0.3 r."""
     long, short = torch.maximum(x.abs(), y.abs()), torch.minimum(x.abs(), y.abs())
-    return torch.maximum(long - r, short - 0.35 * r)
+    return torch.maximum(long - r, short - 0.3 * r)
 
 
 DISTANCES: dict[str, Distance] = dict(zip(SHAPES, (circle, square, triangle, diamond, ring, cross), strict=True))

@@ -25,7 +25,7 @@ COLOURS = {
     "purple": (0.05, -0.70, 0.35),
     "pink": (1.00, 0.00, 0.60),
 }
-SIZES = {"small": 4.5, "large": 6.75}  # radius in pixels: every shape fills the square [-r, r]
+SIZES = {"small": 5.0, "large": 7.0}  # radius in pixels: every shape fills the square [-r, r]
 BACKGROUNDS = {"black": -1.0, "grey": 0.0, "white": 1.0}
 RELATIONS = ("left of", "right of", "above", "below")
 # One pair per shape that no training image contains: can the model paint a red triangle, having seen red and triangles?
@@ -37,7 +37,7 @@ HELD_OUT = (
     ("ring", "blue"),
     ("cross", "green"),
 )
-MARGIN, GAP, SLANT = 1.0, 2.0, 0.6  # pixels to the border, pixels between two shapes, offset across over offset along
+MARGIN, GAP, SLANT = 0.75, 2.0, 0.6  # pixels to the border, pixels between two shapes, offset across over offset along
 
 Split = Literal["train", "test", "held_out"]
 
