@@ -65,7 +65,7 @@ KL8 = AutoencoderRecipe(
     name="shapes-kl-f8",
     about="32x32x3 images to 4x4x4 latents: too few numbers for the edges",
     network=partial(KLAutoencoder, latent_channels=4, channels=16, multipliers=(1, 2, 3, 4), blocks=1, groups=8),
-    steps=5000,
+    steps=3500,
     batch_size=16,
     lr=2e-3,
     warmup=200,
