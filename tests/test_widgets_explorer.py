@@ -10,7 +10,7 @@ from PIL import Image
 
 from lecture_lib.errors import RangeError, UnknownNameError
 from lecture_lib.viz import as_picture
-from lecture_lib.widgets.controls import choice, count, number, switch
+from lecture_lib.widgets.controls import choice, count, ladder, narrow, number, switch, text
 from lecture_lib.widgets.explorer import WIDGET_MIME, Explorer, Scene
 
 
@@ -30,7 +30,7 @@ def make(draw=card, **words):
 
 def browser(control, value):
     """What ipywidgets does with a message from the front end."""
-    control.set_state({"value": value})
+    control.set_state(value if isinstance(value, dict) else {"value": value})
 
 
 def test_first_picture_is_there_at_once_and_every_control_changes_it():
@@ -89,6 +89,44 @@ def test_errors_of_the_library_are_shown_instead_of_a_stale_picture():
     assert "expected &lt;b&gt;at most 4" in explorer.message.value  # escaped: a message is text, not markup
     explorer.set(w=1.0)
     assert not explorer.failed and explorer.picture == good
+
+
+def picky(prompt, w):
+    if prompt == "elephant":
+        raise UnknownNameError("prompt: no such animal")
+    return card(w, steps=len(prompt))
+
+
+def test_a_kept_picture_stays_while_the_error_is_shown_below_it():
+    controls = {"prompt": text("prompt", "cat", "what to draw"), "w": number("w", 1.0, 0.0, 8.0, 0.5, "how far")}
+    explorer = Explorer(picky, controls, alt="A card.", keep=True)
+    good = explorer.picture
+    for _ in range(2):  # a second error does not replace the picture either
+        explorer.set(prompt="elephant", w=explorer.values["w"] + 1)
+        assert explorer.failed and explorer.picture == good == explorer.image.value
+        assert "no such animal (The picture is the one before.)" in explorer.message.value
+    explorer.set(prompt="tiger")
+    assert not explorer.failed and explorer.picture != good and "before" not in explorer.note
+    with pytest.raises(UnknownNameError):  # there is no picture yet that could stay
+        Explorer(picky, {"prompt": text("prompt", "elephant", ""), "w": controls["w"]}, alt="A card.", keep=True)
+
+
+def test_helpers_move_controls_and_never_reach_the_drawing_function():
+    field, helper = text("prompt", "cat", "what to draw"), narrow(choice("animal", "cat", ["cat", "tiger"], "which"))
+    helper.observe(lambda change: setattr(field, "value", change["new"]), names="value")
+    explorer = Explorer(
+        lambda prompt: card(1.0, steps=len(prompt)), {"prompt": field}, alt="A card.", helpers={"animal": helper}
+    )
+    assert helper in explorer.box.children[0].children and field in explorer.box.children[1].children
+    before = explorer.picture
+
+    async def choose():
+        browser(helper, {"index": 1})
+        assert explorer.picture == before  # drawn soon, in the event loop, not inside the message
+        await explorer._task
+
+    asyncio.run(choose())
+    assert explorer.values == {"prompt": "tiger"} and explorer.picture != before and explorer.draws == 2
 
 
 def test_any_other_exception_is_raised():
@@ -203,7 +241,12 @@ def test_bundle_has_widget_picture_and_words(monkeypatch):
 
 
 def test_controls_are_labelled_explained_and_wait_for_release():
-    for control in [*make().controls.values(), switch("on", True, "on or off")]:
+    for control in [
+        *make().controls.values(),
+        switch("on", True, "on or off"),
+        ladder("factor", 1.0, [("one half", 0.5), ("one", 1.0)], "one of a few"),
+        text("prompt", "", "what to draw"),
+    ]:
         tip = getattr(control, "tooltip", None) or getattr(control, "description_tooltip", None)
         assert control.description and tip
         assert not getattr(control, "continuous_update", False)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from lecture_lib.tooling.benching import Measurement
 
 BAR = 150.0  # milliseconds, median
+PATIENCE = 1000.0  # for the widgets of text to image
 SCALES = [2.25 + 0.25 * index for index in range(20)]  # each one new, so that no picture comes from memory
 SHARES = [0.01 + 0.05 * index for index in range(12)]
 WARM_UP = 3
@@ -46,6 +50,7 @@ def _others() -> Iterator[Measurement]:
     yield Measurement("negative prompt: 3000 samples", _median(widgets.negative_prompt(), "w", SCALES), "ms")
     yield Measurement("parallelogram", _median(widgets.parallelogram_explorer(), "w", SCALES), "ms")
     yield from _samplers()
+    yield from _latent_diffusion()
 
 
 def _samplers() -> Iterator[Measurement]:
@@ -64,6 +69,28 @@ def _samplers() -> Iterator[Measurement]:
     errors.set(pp3m=True)
     lines = [_milliseconds(errors, name, not errors.values[name]) for name in ("ddim", "heun", "pp2m", "unipc3")]
     yield Measurement("error against NFE: a known line on or off", statistics.median(lines), "ms", BAR)
+
+
+def _latent_diffusion() -> Iterator[Measurement]:
+    """The widgets of text to image: new pictures, and the pictures that need no sampling."""
+    from lecture_lib import widgets, zoo
+    from lecture_lib.nets import add_lora
+
+    box, seeds = widgets.prompt_box(), list(range(1, 12))
+    yield Measurement("prompt box: 4 new pictures, 10 steps", _median(box, "seed", seeds), "ms", PATIENCE)
+    latents = widgets.latent_explorer()
+    amounts = [0.5 * k for k in range(-8, 4)]
+    yield Measurement("latents: another change to one number", _median(latents, "amount", amounts), "ms", BAR)
+    yield Measurement("latents: another scene", _median(latents, "scene", seeds), "ms", PATIENCE)
+    yield Measurement("schedules: other noise", _median(widgets.schedule_explorer(), "seed", seeds), "ms", BAR)
+    attention = widgets.attention_explorer()
+    yield Measurement("attention: another word", _median(attention, "word", list(range(1, 10))), "ms", BAR)
+    yield Measurement("attention: two new pictures", _median(attention, "seed", seeds), "ms", PATIENCE)
+    model = copy.deepcopy(zoo.text_to_image())
+    adapter = add_lora(model.denoiser.network, 4, generator=torch.Generator().manual_seed(0))
+    strengths = [0.05 + 0.1 * k for k in range(10)]
+    lora = widgets.lora_strength(model, {"adapter": adapter})
+    yield Measurement("adapter: 4 new pictures, every layer", _median(lora, "adapter", strengths), "ms")
 
 
 def _median(explorer: Any, name: str, values: list[float]) -> float:

@@ -104,7 +104,7 @@ def lora_strength(
         Strengths(model, adapters).scene,
         controls,
         keep=True,
-        caption="At 0 the rows are equal, bit for bit. Turn one adapter up past 1, where it was never trained; then turn "
-        "up two of them: their differences add, whether or not the result makes sense.",
+        caption="At 0 the rows are equal, bit for bit. Turn one adapter up past 1, where it was never trained; then "
+        "turn up two of them: their differences add, whether or not the result makes sense.",
         alt="Two rows of four generated pictures with the same noise: without adapters, and with each at its strength.",
     )

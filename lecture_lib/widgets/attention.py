@@ -158,7 +158,7 @@ def _note(run: Run, edit: Run, name: str, layers: Maps) -> str:
     moved = float((run.image - edit.image).abs().mean())
     return (
         f"Each map is the mean over the heads of {len(layers)} layers; its darkest square is its own maximum. Numbers: "
-        f"smallest and largest share of attention. <start> takes {float(shares.mean()):.0%} of all attention at this step. "
+        f"smallest and largest share of attention. <start> takes {float(shares.mean()):.0%} of it at this step. "
         f"The two pictures differ by {moved:.3f} on average (range -1 to 1)."
     )
 
@@ -197,7 +197,7 @@ def attention_explorer(model: TextToImage | None = None) -> Explorer:
         "step": count("step", 5, 1, STEPS, "The step whose maps are shown; nothing is computed anew"),
         "side": choice("layers", ALL, [("all", ALL), *sides], "Maps of which size are averaged"),
         "inject": switch("inject the maps of the first", True, "The second prompt reads by the maps of the first"),
-        "share": number("in this share of steps", 0.8, 0.0, 1.0, 0.1, "The first steps; they settle what is where"),
+        "share": number("share of steps", 0.8, 0.0, 1.0, 0.1, "The first steps; they settle what is where"),
         "seed": same_seed(),
     }
     return Explorer(

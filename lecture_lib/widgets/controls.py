@@ -66,7 +66,7 @@ def text(name: str, value: str, tip: str, *, hint: str = "") -> ipywidgets.Text:
 
 def narrow(control: Any) -> Any:
     """The same control at a third of its width, label included: several of them make a row."""
-    control.layout.width, control.style.description_width = "15em", "5.5em"
+    control.layout.width, control.style.description_width = "14.5em", "6em"
     return control
 
 

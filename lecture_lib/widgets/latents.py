@@ -180,9 +180,11 @@ def latent_explorer(model: TextToImage | None = None, spaces: Mapping[int, Laten
         "channel": count("channel", 1, 1, channels, "The latent channel that is changed"),
         "amount": number("add to it", 2.0, -4.0, 4.0, 0.5, "In standard deviations of the latents"),
         "where": choice("where", HERE, [EVERYWHERE, HERE], "Change the whole channel or one number of it"),
-        "across": count("pixels from the left", 16, 0, SIDE - 1, "The place, if only one is changed"),
-        "down": count("pixels from the top", 16, 0, SIDE - 1, "The place, if only one is changed"),
-        "factor": ladder("scale factor is off by", 1.0, ladder_of_factors, "1 is right"),
+        "across": count("from the left, px", 16, 0, SIDE - 1, "The place, if only one is changed"),
+        "down": count("from the top, px", 16, 0, SIDE - 1, "The place, if only one is changed"),
+        "factor": ladder(
+            "scale is off by", 1.0, ladder_of_factors, "Latents are this many times too large; 1 is right"
+        ),
     }
     return Explorer(
         partial(latent_scene, spaces, Samples(model)),

@@ -42,12 +42,13 @@ def composer(field: ipywidgets.Text) -> dict[str, ipywidgets.Dropdown]:
     """Lists that write a valid caption into ``field``, and follow when a caption is typed there."""
     which = ("of the first thing", "of the second thing (if there is one)")
     lists = {}
-    for end, said in (("", which[0]), ("2", which[1])):
-        lists["size" + end] = choice("size", "small", list(SIZES), f"Size {said}; writes the prompt")
-        lists["colour" + end] = choice("colour", "red", list(COLOURS), f"Colour {said}; writes the prompt")
-        lists["shape" + end] = choice("shape", "circle", list(SHAPES), f"Shape {said}; writes the prompt")
+    for end, said in zip(("", "2"), which, strict=True):
+        nth = end or "1"
+        lists["size" + end] = choice(f"size {nth}", "small", list(SIZES), f"Size {said}; writes the prompt")
+        lists["colour" + end] = choice(f"colour {nth}", "red", list(COLOURS), f"Colour {said}; writes the prompt")
+        lists["shape" + end] = choice(f"shape {nth}", "circle", list(SHAPES), f"Shape {said}; writes the prompt")
     lists["relation"] = choice("relation", ALONE, [ALONE, *RELATIONS], "Where the first thing stands")
-    lists["ground"] = choice("ground", "grey", list(BACKGROUNDS), "Background; writes the prompt")
+    lists["ground"] = choice("background", "grey", list(BACKGROUNDS), "Background; writes the prompt")
     order = ("size", "colour", "shape", "relation", "size2", "colour2", "shape2", "ground")
     lists = {name: narrow(lists[name]) for name in order}
     following = []  # not empty while the lists follow the field, so that they do not write into it

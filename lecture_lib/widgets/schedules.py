@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -75,7 +74,7 @@ def _stage() -> Backdrop:
     figure, ax = panels(size=(8.6, 4.4))
     for k, (name, path) in enumerate(schedules().items()):
         look = other(k) | {"marker": ""}
-        ax.plot(_DENSE, np.clip(path.lam(_DENSE), -1e3, 1e3), label=name, linewidth=1.4, **look)
+        ax.plot(_DENSE.numpy(), path.lam(_DENSE).clamp(-1e3, 1e3).numpy(), label=name, linewidth=1.4, **look)
     ax.set(xlim=(0, 1.005), ylim=WINDOW, xlabel="time t (0: data, 1: noise; dimensionless)")
     ax.set_ylabel(r"half log-SNR $\lambda_t=\log(\alpha_t/\sigma_t)$ (dimensionless)")
     ax.set_title("reserved")
@@ -92,7 +91,7 @@ def schedule_scene(schedule: str, kappa: float, picture: str, seed: int) -> Scen
     ax = stage.figure.axes[0]
     lam = moments(schedules()[schedule], _DENSE, kappa)[2]
     look = {"color": other(index)["color"], "linewidth": 4.0, "alpha": 0.75}
-    artists = ax.plot(_DENSE, np.clip(lam, -1e3, 1e3), **look)
+    artists = ax.plot(_DENSE.numpy(), lam.clamp(-1e3, 1e3).numpy(), **look)
     title = f"{schedule}" + (f", noise levels x {kappa:g}" if kappa != 1 else "")
     artists.append(ax.text(0, 1.02, title, transform=ax.transAxes, fontsize=12, fontweight="bold"))
     curves = stage.paint(artists)
