@@ -102,7 +102,7 @@ widgets.prompt_box()
 #
 # 1. The same meaning, not the same picture: the encoders read words in order, and the features differ. Close relatives,
 #    since they grew from the same noise.
-# 2. One thing is *much* easier than two: then somebody must know which colour belongs to which shape, and what "left
+# 2. One thing is easier than two: with two, somebody must know which colour belongs to which shape, and what "left
 #    of" means. Pairs never seen (a red triangle) are harder than pairs seen, but far from hopeless: the words were
 #    learned separately. The next cell measures all three.
 # 3. Scenes like those of the training set, one or two things of any kind: "" is the null text, which stood for one
