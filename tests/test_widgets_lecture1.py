@@ -376,7 +376,7 @@ def test_the_kernels_are_back_after_an_error(model):
 def test_the_explorer_shows_the_word_map(model):
     explorer = widgets.attention_explorer(model).set(word=3, step=7, side=4)
     run = attention.recorded_run(model, attention.PROMPTS[0])
-    chosen = word_map({n: p for n, p in run.maps[6].items() if p.shape[-2] == 16}, 3, (8, 8))
+    chosen = word_map({n: p for n, p in run.maps[6].items() if p.shape[-2] == 16}, 3, (4, 4))
     tile = viz.to_pixels(attention.heat(run.image, chosen), attention.LARGE)[0]
     shown = np.asarray(as_picture(explorer.picture).convert("RGB"))
     left = 8 + attention.WIDTH + 14

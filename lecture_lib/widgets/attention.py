@@ -25,7 +25,7 @@ from lecture_lib.widgets.verdicts import plain, verdicts
 PROMPTS = "a large red square above a small green ring", "a large blue square above a small green ring"
 STEPS, W = 10, 3.0
 ALL = 0  # "all layers"; otherwise the side of the layers' maps
-LARGE, SMALL = 6, 3
+LARGE, SMALL, MOST = 6, 2, 8  # enlargement of the two sizes of pictures; small ones in a row
 WIDTH = 200
 _INK = torch.tensor([int(SAMPLED[k : k + 2], 16) for k in (1, 3, 5)]).float() / 127.5 - 1
 
@@ -102,9 +102,10 @@ def at_side(maps: Maps, side: int) -> Maps:
 
 
 def heat(image: Float[Tensor, " 1 3 h w"], attention: Float[Tensor, " 1 k k"]) -> Float[Tensor, " 1 3 h w"]:
-    """A pale grey copy of the picture with the map over it: the darkest place is the map's own maximum."""
+    """A pale grey copy of the picture with the map over it: clear where least is read, darkest where most is."""
     pale = 0.45 * image.mean(1, keepdim=True).expand(-1, 3, -1, -1) + 0.5
-    share = F.interpolate(attention[:, None] / attention.max(), size=image.shape[-2:], mode="nearest")
+    above = attention - attention.min()
+    share = F.interpolate((above / above.max().clamp(min=1e-9))[:, None], size=image.shape[-2:], mode="nearest")
     return torch.lerp(pale, _INK[:, None, None].expand_as(pale), 0.9 * share)
 
 
@@ -121,8 +122,8 @@ def attention_scene(
         UnknownNameError: a word that the tokenizer does not know.
     """
     run, words = runs.plain(prompt, seed), plain(prompt).split()
-    word, size = min(word, len(words)), runs.model.noise(1, torch.Generator()).shape[-2:]
-    layers = at_side(run.maps[step - 1], side)
+    word, layers = min(word, len(words)), at_side(run.maps[step - 1], side)
+    size = (side, side) if side != ALL else tuple(runs.model.space.latent_shape(*run.image.shape[-2:])[1:])
     maps = [word_map(layers, k + 1, size) for k in range(len(words))]  # token 0 is <start>
     chosen = maps[word - 1] if words else word_map(layers, 0, size)
     name = words[word - 1] if words else "<start>"
@@ -150,16 +151,17 @@ def _every_word(image: Tensor, words: list[str], maps: list[Tensor]) -> object:
     """A small map per word, in the order of the prompt."""
     tiles = torch.cat([heat(image, attention) for attention in maps])
     texts = [f"{word}\n{_range(attention)}" for word, attention in zip(words, maps, strict=True)]
-    return captioned_grid(tiles, texts, columns=min(len(words), 7), scale=SMALL - 1, gap=14, width=76)
+    rows = -(-len(words) // MOST)
+    return captioned_grid(tiles, texts, columns=-(-len(words) // rows), scale=SMALL, gap=10)
 
 
 def _note(run: Run, edit: Run, name: str, layers: Maps) -> str:
     shares = torch.stack([probs[..., 0].mean() for probs in layers.values()])
     moved = float((run.image - edit.image).abs().mean())
     return (
-        f"Each map is the mean over the heads of {len(layers)} layers; its darkest square is its own maximum. Numbers: "
-        f"smallest and largest share of attention. <start> takes {float(shares.mean()):.0%} of it at this step. "
-        f"The two pictures differ by {moved:.3f} on average (range -1 to 1)."
+        f"Each map is the mean over the heads of {len(layers)} layers; clear where least, dark where most is read; "
+        f"below it the smallest and the largest share of attention. <start> takes {float(shares.mean()):.0%} of it at "
+        f"this step. The two pictures differ by {moved:.3f} on average (range -1 to 1)."
     )
 
 

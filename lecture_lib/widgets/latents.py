@@ -190,8 +190,9 @@ def latent_explorer(model: TextToImage | None = None, spaces: Mapping[int, Laten
         partial(latent_scene, spaces, Samples(model)),
         controls,
         caption="Compare the error maps of f = 2, 4 and 8: errors sit on edges. Change one number of one channel: how "
-        "many pixels move? Then turn the scale factor away from 1: the decoder alone already paints something else, "
-        "and the sampler, which takes the latents for signal and noise of another ratio, does worse.",
+        "many pixels move? Then turn the scale factor away from 1. The decoder paints other colours. Image to image "
+        "hardly forgets latents that are too large, since the noise is small beside them; where they are too small it "
+        "returns latents of the size it was trained on, and the decoder gets too much.",
         alt="Three rows of pictures. Scene, reconstruction, error map, reconstruction after a change to the latent; "
         "the latent channels in grey; what the change did, and pictures decoded and sampled with a wrong scale factor.",
     )
