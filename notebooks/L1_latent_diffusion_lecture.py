@@ -418,9 +418,9 @@ ax.plot(
 )
 ax.plot(list(numbers.values()), list(quality.values()), color=viz.DATA, marker="o", label="autoencoder, 4 channels")
 for f in stages:
-    place = (-10, 12) if f == 8 else (8, -14)
-    ax.annotate(f"f = {f}: {readable[f]:.0%} read right", (numbers[f], quality[f]), place, textcoords="offset points")
-ax.set(xscale="log", xlabel="numbers per picture (3072 in pixels)", ylabel="mean PSNR (dB)", xlim=(50, 2600))
+    place = {"xytext": (-8, -4), "ha": "right"} if f == 8 else {"xytext": (8, -14)}
+    ax.annotate(f"f = {f}: {readable[f]:.0%} read right", (numbers[f], quality[f]), **place, textcoords="offset points")
+ax.set(xscale="log", xlabel="numbers per picture (3072 in pixels)", ylabel="mean PSNR (dB)", xlim=(14, 2600))
 ax.set_title("Rate and distortion on 200 test pictures")
 ax.legend(loc="upper left")
 viz.show(
@@ -1352,6 +1352,14 @@ viz.show(
     "word (mean over heads and layers, each map from its own least to its own most).",
     alt="Grid of attention maps: rows are steps, columns are words, beside the denoiser's guess of the picture.",
 )
+
+# %%
+colour = torch.tensor(shapes.COLOURS["red"])[None, :, None, None]
+is_red = F.avg_pool2d(((drawn - colour).norm(dim=1, keepdim=True) < 0.7).float(), 4)[0, 0]  # share of each 4x4 square
+heat = nets.word_map(maps[-1], shown_words["red"], (8, 8))[0]
+on, off = heat[is_red > 0.5].mean(), heat[is_red == 0].mean()
+print(f"a pixel of the red thing reads 'red' with weight {on:.2f}, one elsewhere with {off:.2f}")
+verify_less("the map of 'red' lies on the red thing", off, on)
 
 # %%
 widgets.attention_explorer()
