@@ -26,7 +26,7 @@
 # - follow a word from its token through cross-attention into the pixels it paints, and swap it on the way;
 # - read a U-Net's parts list down to its 859,520,964th parameter.
 #
-# **Time** 90 min reading · runs in 279 s · peak memory 1.0 GB (2 CPU cores)
+# **Time** 90 min reading · runs in 112 s · peak memory 1.0 GB (2 CPU cores)
 #
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise,
 # $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is the plain conditional model.
@@ -193,11 +193,11 @@ verify_less("and a nudged latent is a nudged picture", 20.0, shifted.mean())
 thumbnail = F.interpolate(x, size=9, mode="area")  # 9 x 9 x 3 = 243 numbers; the latent has 8 x 8 x 4 = 256
 enlarged = F.interpolate(thumbnail, size=32, mode="bicubic").clamp(-1, 1)
 decoded = space.decode(z).clamp(-1, 1)
-one = slice(0, 6)
+one = slice(0, 5)
 viz.show(
     viz.image_grid(
         torch.cat([x[one], F.interpolate(thumbnail[one], size=32), enlarged[one], decoded[one]]),
-        columns=6,
+        columns=5,
         scale=3,
         row_labels=["picture", "thumbnail, 9x9", "thumbnail, enlarged", "decoded latent"],
     ),
@@ -393,7 +393,7 @@ verify(
 verify_less("fewer numbers, fewer decibels", [quality[8], quality[4]], [quality[4], quality[2]])
 
 # %%
-shown = (test.scenes.background != 2).nonzero()[:6, 0]  # white pictures would not show on a white page
+shown = (test.scenes.background != 2).nonzero()[:5, 0]  # white pictures would not show on a white page
 errors = {
     f: 4 * (rebuilt[f] - test.images).abs()[shown].mean(1, keepdim=True).expand(-1, 3, -1, -1) - 1 for f in stages
 }
@@ -405,7 +405,7 @@ viz.show(
     viz.image_grid(torch.cat(rows), columns=len(shown), scale=3, row_labels=names),
     caption="At f = 2 and f = 4 the errors sit at the edges: flat colour is the predictable part. At f = 8, with 64 "
     "numbers for everything, whole things change colour and shape.",
-    alt="Six pictures, their reconstructions at f = 2, 4, 8, and error maps that light up along the outlines.",
+    alt="Five pictures, their reconstructions at f = 2, 4, 8, and error maps that light up along the outlines.",
 )
 
 # %%
@@ -597,7 +597,7 @@ viz.show(
     caption="Each channel is drawn from its own lowest (black) to its highest value (white). One sees where "
     "things are in all "
     "of them; what they are is spread over the channels.",
-    alt="Six pictures above the four channels of their latents as 8 by 8 grey maps.",
+    alt="Five pictures above the four channels of their latents as 8 by 8 grey maps.",
 )
 
 # %%
@@ -676,8 +676,8 @@ alive = [shapes.judge_captions(y, subjects.captions).all.double().mean().item() 
 # %%
 viz.show(
     viz.image_grid(
-        torch.cat([y[:6] for y in outcome.values()]),
-        columns=6,
+        torch.cat([y[:5] for y in outcome.values()]),
+        columns=5,
         scale=3,
         row_labels=[f"x {k:g}: {a:.0%} right" for k, a in zip(factors, alive, strict=True)],
     ),
@@ -1032,7 +1032,7 @@ def weights(weight):
 
 
 # %%
-figure, axes = viz.panels(1, 2, size=(10.4, 4.2), sharex=True)
+figure, axes = viz.panels(1, 2, size=(9.4, 3.8), sharex=True)
 labels = {"xlabel": "half log-SNR  log(alpha/sigma)", "ylabel": "weight on the squared error of x0", "log_y": True}
 viz.sweep(lam, weights(core.plain), **labels, title="Each network's own plain loss", ax=axes[0])
 viz.sweep(lam, weights(core.min_snr(5.0)), **labels, title="min-SNR on each of them", ax=axes[1])
@@ -1441,7 +1441,7 @@ verify_less("with the maps kept, less moves outside the thing", moved(injected).
 # Diffusion 1.5's (latents of $64\times64$).
 
 # %%
-figure, axes = viz.panels(2, 1, size=(10.5, 7.0))
+figure, axes = viz.panels(2, 1, size=(9.4, 6.4))
 viz.network_map(
     nets.block_table(small, 8), title=f"This course: {nets.parameter_count(small):,} parameters", ax=axes[0]
 )
