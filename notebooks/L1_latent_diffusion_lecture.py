@@ -421,7 +421,7 @@ for f in stages:
     place = {"xytext": (-8, -4), "ha": "right"} if f == 8 else {"xytext": (8, -14)}
     ax.annotate(f"f = {f}: {readable[f]:.0%} read right", (numbers[f], quality[f]), **place, textcoords="offset points")
 ax.set(xscale="log", xlabel="numbers per picture (3072 in pixels)", ylabel="mean PSNR (dB)", xlim=(14, 2600))
-ax.set_title("Rate and distortion on 200 test pictures")
+ax.set_title("Rate and distortion on 200 test pictures", loc="left", weight="bold", size=12)
 ax.legend(loc="upper left")
 viz.show(
     figure,
@@ -746,7 +746,8 @@ for ax, (name, codes) in zip(axes, lattices.items(), strict=True):
     squashed = torch.tanh(plane)[0].flatten(1).T
     viz.scatter(squashed, colour=viz.NOISE, size=2, ax=ax)
     viz.scatter(codes[0].flatten(1).T.unique(dim=0), colour=viz.DATA, size=70, ax=ax)
-    ax.set(title=name, xlabel="channel 1 (dimensionless)", ylabel="channel 2 (dimensionless)", xlim=(-1.15, 1.15))
+    ax.set(xlabel="channel 1 (dimensionless)", ylabel="channel 2 (dimensionless)", xlim=(-1.15, 1.15))
+    ax.set_title(name, loc="left", weight="bold", size=12)
     ax.set_aspect("equal")
 viz.show(
     figure,
