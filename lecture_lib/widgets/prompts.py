@@ -21,7 +21,7 @@ from lecture_lib.widgets.controls import choice, count, narrow, number, same_see
 from lecture_lib.widgets.explorer import Explorer, Scene
 from lecture_lib.widgets.verdicts import RIGHT, plain, verdicts
 
-FIRST = "a large green triangle above a small blue ring"
+FIRST = "a large green triangle on a black background"
 SAMPLES = 4
 SCALE = 6  # a scene of 32 pixels becomes 192 wide, a caption below it about three lines
 ALONE = "alone"
