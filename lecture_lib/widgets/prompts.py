@@ -147,8 +147,8 @@ def prompt_box(model: TextToImage | None = None) -> Explorer:
         keep=True,
         caption="Type a caption or put one together from the lists. Then keep the seed and move w alone: 0 draws any "
         "scene, 1 often the right one; where is it best, and what goes wrong first on the way to 10? Ask for two "
-        "shapes and a relation: which wish is the first to be missed? Type the prompt into the negative prompt as well: "
-        "now w pulls at nothing.",
+        "shapes and a relation: which wish is the first to be missed? Type the prompt into the negative prompt as "
+        "well: now w pulls at nothing.",
         alt="Four generated pictures of coloured shapes side by side; below each, what the oracle reads in it and "
         "whether that is what the prompt asked for.",
     )
