@@ -26,7 +26,7 @@
 # - follow a word from its token through cross-attention into the pixels it paints, and swap it on the way;
 # - read a U-Net's parts list down to its 859,520,964th parameter.
 #
-# **Time** 90 min reading · runs in 107 s · peak memory 1.0 GB (2 CPU cores)
+# **Time** 90 min reading · runs in 76 s · peak memory 1.0 GB (2 CPU cores)
 #
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise,
 # $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is the plain conditional model.
@@ -1431,7 +1431,7 @@ row = torch.cat([before[:6], plain[:6], injected[:6]])
 viz.show(
     viz.image_grid(row, columns=6, scale=4, row_labels=["source: red", "blue, same noise", "blue, maps kept"]),
     caption="Same noise in all rows. Changing the word alone rearranges the scene; with the source's maps more of "
-    "it stays where it was, and the new colour is obeyed a little less often.",
+    "it stays where it was. The counts above say at what price.",
     alt="Three rows of six pictures: source scenes with a red thing, plain edits, and edits with injected "
     "attention maps.",
 )
