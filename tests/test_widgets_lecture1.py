@@ -203,6 +203,7 @@ def test_lists_write_captions_and_follow_typed_ones(model):
     explorer = widgets.prompt_box(model)
     lists = explorer.helpers
     assert prompts.composed(**{name: box.value for name, box in lists.items()}) == prompts.FIRST
+    explorer.set(prompt="a large green triangle above a small blue ring")
     for name, value in {"size": "small", "colour2": "pink", "relation": "left of", "ground": "white"}.items():
         lists[name].value = value
     prompt = explorer.values["prompt"]
@@ -383,8 +384,16 @@ def test_the_explorer_shows_the_word_map(model):
     assert np.abs(shown[8 : 8 + 192, left : left + 192].astype(int) - tile).max() <= 1
 
 
+def test_overlap_compares_places_not_colours():
+    x = -torch.ones(1, 3, 32, 32)
+    left, right, blue = x.clone(), x.clone(), x.clone()
+    left[:, 0, 4:12, 4:12] = right[:, 0, 4:12, 8:16] = blue[:, 2, 4:12, 4:12] = 1
+    assert attention.overlap(left, blue) == 1 and attention.overlap(left, right) == pytest.approx(1 / 3)
+    assert attention.overlap(x, left) == 0 == attention.overlap(x, x)
+
+
 def test_the_word_list_follows_the_prompt(model):
-    explorer = widgets.attention_explorer(model).set(inject=False, word=9)
+    explorer = widgets.attention_explorer(model).set(inject=False, word=8)
     explorer.set(prompt="a small red circle")
     assert [text for text, _ in explorer.controls["word"].options] == ["1: a", "2: small", "3: red", "4: circle"]
     assert explorer.values["word"] == 4 and not explorer.failed
@@ -397,7 +406,7 @@ def test_maps_are_lent_between_equally_long_prompts_only(model):
     explorer = widgets.attention_explorer(model)
     before = explorer.picture
     explorer.set(second="a red circle")
-    assert explorer.failed and "got 3 words, expected 9" in explorer.note and explorer.picture == before
+    assert explorer.failed and "got 3 words, expected 8" in explorer.note and explorer.picture == before
     assert not explorer.set(inject=False).failed and not explorer.set(second=attention.PROMPTS[1], inject=True).failed
     with pytest.raises(ShapeError, match="words"):
         attention.Runs(model).swapped("a ring", "a red ring", 0, 1.0)

@@ -84,8 +84,8 @@ def _latent_diffusion() -> Iterator[Measurement]:
     yield Measurement("latents: another scene", _median(latents, "scene", seeds), "ms", PATIENCE)
     yield Measurement("schedules: other noise", _median(widgets.schedule_explorer(), "seed", seeds), "ms", BAR)
     attention = widgets.attention_explorer()
-    yield Measurement("attention: another word", _median(attention, "word", list(range(1, 10))), "ms", BAR)
-    yield Measurement("attention: two new pictures", _median(attention, "seed", seeds), "ms", PATIENCE)
+    yield Measurement("attention: another step", _median(attention, "step", list(range(1, 11))), "ms", BAR)
+    yield Measurement("attention: three new pictures", _median(attention, "seed", seeds), "ms")
     model = copy.deepcopy(zoo.text_to_image())
     adapter = add_lora(model.denoiser.network, 4, generator=torch.Generator().manual_seed(0))
     strengths = [0.05 + 0.1 * k for k in range(10)]

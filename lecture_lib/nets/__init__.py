@@ -1,7 +1,7 @@
 """Networks of the course. They know nothing of diffusion: each is a plain function of (x, t, cond)."""
 
 from lecture_lib.nets.attention import MultiHeadAttention, QKNorm, explicit_attention, fused_attention
-from lecture_lib.nets.attention_maps import controlled_attention, recorded_attention, word_map
+from lecture_lib.nets.attention_maps import attention_layers, controlled_attention, recorded_attention, word_map
 from lecture_lib.nets.autoencoder import Decoder, Encoder, KLAutoencoder, Posterior
 from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
@@ -81,6 +81,7 @@ __all__ = [
     "UNet",
     "VectorQuantizer",
     "add_lora",
+    "attention_layers",
     "autoencoder_from_diffusers",
     "block_table",
     "causal_mask",

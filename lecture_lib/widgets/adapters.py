@@ -72,7 +72,7 @@ def lora_strength(
     model: TextToImage,
     adapters: Mapping[str, Adapter],
     *,
-    prompt: str = "a large green square above a small red circle",
+    prompt: str = "a large green square",
 ) -> Explorer:
     """One slider per adapter, from 0 (not there) over 1 (as trained) to 1.5.
 

@@ -9,10 +9,11 @@ from functools import lru_cache, partial
 import ipywidgets
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lecture_lib import zoo
+from lecture_lib.data.shapes.reading import THRESHOLD
 from lecture_lib.errors import ShapeError
 from lecture_lib.families import TextToImage
 from lecture_lib.guidance import linear
@@ -22,7 +23,7 @@ from lecture_lib.widgets.controls import choice, count, number, same_seed, switc
 from lecture_lib.widgets.explorer import Explorer, Scene
 from lecture_lib.widgets.verdicts import plain, verdicts
 
-PROMPTS = "a large red square above a small green ring", "a large blue square above a small green ring"
+PROMPTS = "a large yellow square on a black background", "a large cyan square on a black background"
 STEPS, W = 10, 3.0
 ALL = 0  # "all layers"; otherwise the side of the layers' maps
 LARGE, SMALL, MOST = 6, 2, 8  # enlargement of the two sizes of pictures; small ones in a row
@@ -127,20 +128,23 @@ def attention_scene(
     maps = [word_map(layers, k + 1, size) for k in range(len(words))]  # token 0 is <start>
     chosen = maps[word - 1] if words else word_map(layers, 0, size)
     name = words[word - 1] if words else "<start>"
-    edit = runs.swapped(prompt, second, seed, share) if inject else runs.plain(second, seed)
-    said = f"with the maps of the first, {share:.0%} of the steps" if inject else "on its own"
+    others = {"on its own": runs.plain(second, seed).image}
+    if inject:
+        others[f"with the maps of the first, {share:.0%} of the steps"] = runs.swapped(
+            prompt, second, seed, share
+        ).image
     top = captioned_grid(
-        torch.cat([run.image, heat(run.image, chosen), edit.image]),
+        torch.cat([run.image, heat(run.image, chosen), *others.values()]),
         [
             f"{prompt}\n{verdicts(run.image, prompt)[0]}",
             f"step {step}: where \u201c{name}\u201d is read, {_range(chosen)}",
-            f"{second}, {said}\n{verdicts(edit.image, second)[0]}",
+            *(f"{second}, {said}\n{verdicts(image, second)[0]}" for said, image in others.items()),
         ],
         scale=LARGE,
         width=WIDTH,
     )
     picture = stack(top, _every_word(run.image, words, maps)) if words else top
-    return Scene(picture, _note(run, edit, name, layers))
+    return Scene(picture, _note(run, others, layers))
 
 
 def _range(attention: Tensor) -> str:
@@ -155,13 +159,24 @@ def _every_word(image: Tensor, words: list[str], maps: list[Tensor]) -> object:
     return captioned_grid(tiles, texts, columns=-(-len(words) // rows), scale=SMALL, gap=10)
 
 
-def _note(run: Run, edit: Run, name: str, layers: Maps) -> str:
-    shares = torch.stack([probs[..., 0].mean() for probs in layers.values()])
-    moved = float((run.image - edit.image).abs().mean())
+def overlap(a: Float[Tensor, " 1 3 h w"], b: Float[Tensor, " 1 3 h w"]) -> float:
+    """Pixels that belong to shapes in both pictures, over those in either: 1 if everything is at the same place."""
+    first, second = (_shapes(x) for x in (a, b))
+    return float((first & second).sum() / (first | second).sum().clamp(min=1))
+
+
+def _shapes(x: Float[Tensor, " 1 3 h w"]) -> Bool[Tensor, " 1 h w"]:
+    border = torch.cat([x[..., 0, :], x[..., -1, :], x[..., 0], x[..., -1]], dim=-1)
+    return (x - border.median(-1).values[:, :, None, None]).norm(dim=1) > THRESHOLD
+
+
+def _note(run: Run, others: Mapping[str, Tensor], layers: Maps) -> str:
+    start = torch.stack([probs[..., 0].mean() for probs in layers.values()]).mean()
+    same = ", ".join(f"{overlap(run.image, image):.2f} {said}" for said, image in others.items())
     return (
         f"Each map is the mean over the heads of {len(layers)} layers; clear where least, dark where most is read; "
-        f"below it the smallest and the largest share of attention. <start> takes {float(shares.mean()):.0%} of it at "
-        f"this step. The two pictures differ by {moved:.3f} on average (range -1 to 1)."
+        f"below it the smallest and the largest share of attention. <start> takes {float(start):.0%} of it at this "
+        f"step. Overlap of the second prompt's shapes with those of the first (1: same place and outline): {same}."
     )
 
 
@@ -206,9 +221,10 @@ def attention_explorer(model: TextToImage | None = None) -> Explorer:
         partial(attention_scene, runs),
         controls,
         keep=True,
-        caption="Walk through the words: which of them light up their shape, and from which step on? Then switch the "
-        "injection off and on: with the maps of the first prompt the second one changes the word that differs, and "
-        "little else. Try it on a shape instead of a colour.",
-        alt="A generated picture, the attention map of one word over it, and the picture of a second prompt; below, "
-        "one small attention map for every word of the prompt.",
+        caption="Walk through the words: which of them light up their shape, and from which step on? Then compare the "
+        "two pictures of the second prompt, over a few seeds: with the maps of the first one its shapes lie nearer to "
+        "the first's (the overlap below says how near), yet not exactly. Maps of words settle much of what is where, "
+        "not all. Try it on a shape instead of a colour.",
+        alt="A generated picture, the attention map of one word over it, and the pictures of a second prompt on its "
+        "own and with the first one's maps; below, one small attention map for every word of the prompt.",
     )

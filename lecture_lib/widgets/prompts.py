@@ -21,7 +21,7 @@ from lecture_lib.widgets.controls import choice, count, narrow, number, same_see
 from lecture_lib.widgets.explorer import Explorer, Scene
 from lecture_lib.widgets.verdicts import RIGHT, plain, verdicts
 
-FIRST = "a large green triangle above a small blue ring"
+FIRST = "a large green triangle on a black background"
 SAMPLES = 4
 SCALE = 6  # a scene of 32 pixels becomes 192 wide, a caption below it about three lines
 ALONE = "alone"
@@ -145,9 +145,10 @@ def prompt_box(model: TextToImage | None = None) -> Explorer:
         controls,
         helpers=composer(field),
         keep=True,
-        caption="Type a caption or put one together from the lists. Then keep the seed and move one thing at a time: "
-        "w = 0 draws any scene, w = 1 often the right one, w = 3 almost always; from which w on do colours go wrong? "
-        "Say *a small red square* to the negative prompt and see what disappears.",
+        caption="Type a caption or put one together from the lists. Then keep the seed and move w alone: 0 draws any "
+        "scene, 1 often the right one; where is it best, and what goes wrong first on the way to 10? Ask for two "
+        "shapes and a relation: which wish is the first to be missed? Type the prompt into the negative prompt as "
+        "well: now w pulls at nothing.",
         alt="Four generated pictures of coloured shapes side by side; below each, what the oracle reads in it and "
         "whether that is what the prompt asked for.",
     )

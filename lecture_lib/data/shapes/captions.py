@@ -170,6 +170,7 @@ def parse(text: str) -> Wish:
     Raises:
         UnknownNameError: no thing, or more than two, can be read in the text.
     """
+    text = text.lower()
     things = tuple(
         (_PLAIN.get(shape, shape), colour, _PLAIN.get(size, size))
         for size, colour, shape in _THING.findall(text)
