@@ -28,7 +28,7 @@
 # - edit pictures (image to image, inpainting, between captions, negative prompts), and know which edit needs what;
 # - teach the model a style in a minute, and add two styles up.
 #
-# **Time** 105 min reading · runs in 1 s · peak memory 1.0 GB (2 CPU cores)
+# **Time** 105 min reading · runs in 398 s · peak memory 1.0 GB (2 CPU cores)
 #
 # **You need** the lecture `L1_latent_diffusion_lecture`; the mathematics is there, the workshop is here. The sections
 # go on counting where the lecture stopped: 4 build, 5 experiments, 6 frontier. All results are of a toy world (32x32
@@ -415,7 +415,7 @@ print(f"{time.perf_counter() - start:.0f} s for 600 updates")
 
 # %%
 figure, axes = viz.panels(1, 3, size=(11.5, 3.9), width_ratios=(1, 1, 0.9))
-for ax, (name, (_, usage, _)) in zip(axes, runs.items(), strict=True):
+for ax, (name, (_, usage, _)) in zip(axes[:2], runs.items(), strict=True):
     bins = usage.reshape(30, 10, K).mean(1)  # ten updates a column
     bins = bins[:, bins[-5:].mean(0).argsort(descending=True)]
     heat = ax.imshow(
@@ -645,6 +645,20 @@ for name, y in remade.items():
         table[name] = [float(v) for v in (psnr(y, real).mean(), distance(y, real).mean(), slope(y) / slope(real))]
     read_right = judge_captions(y, test.captions[:150]).all.double().mean()
     print(f"{name:15s} {table[name][0]:10.2f} {table[name][1]:12.3f} {table[name][2]:18.2f} {read_right:18.2f}")
+
+# %%
+psnrs = torch.tensor([row[0] for row in table.values()])
+verify_less("every rung has improved on the start, in decibels", psnrs[0], psnrs[1:])
+verify_less("absolute error alone has the most of them: it is what they measure", psnrs[2:], psnrs[1])
+verify("the critic has not learned anything yet: its loss is near 1", turns[2][-1].critic, 1.0, tol=0.2)
+
+# %% [markdown]
+# **Conclusion.** What a loss asks for it gets: absolute error wins in decibels. With the perceptual distance things are
+# a little flatter and sharper, and the oracle reads about as many or a few more of them, which with 150 pictures is
+# hardly outside the error (0.04). The critic's rung is that of the perceptual distance: after 80 updates it cannot tell
+# pictures from reconstructions, and a critic who knows nothing teaches nothing. *Limits:* flat colours have no texture
+# to be lost. In Stable Diffusion's first stage the critic enters after 50 000 updates, and there it is what separates
+# crisp from smeared.
 
 # %% [markdown]
 # ## 4.4 Cross-attention, head by head
