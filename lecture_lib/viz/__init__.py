@@ -3,6 +3,7 @@
 Importing this room loads matplotlib (but never pyplot), so nothing else in the library imports it.
 """
 
+from lecture_lib.viz.blocks import network_map
 from lecture_lib.viz.curves import Line, Tradeoff, bars, heat_map, sweep, tradeoff
 from lecture_lib.viz.densities import (
     Curve,
@@ -41,6 +42,7 @@ from lecture_lib.viz.style import (
     style,
     styled,
 )
+from lecture_lib.viz.words import similarity_matrix
 
 __all__ = [
     "COND",
@@ -73,12 +75,14 @@ __all__ = [
     "image_grid",
     "lattice",
     "legend",
+    "network_map",
     "other",
     "panels",
     "parallelogram",
     "png_bytes",
     "scatter",
     "show",
+    "similarity_matrix",
     "square",
     "stack",
     "style",
