@@ -63,7 +63,7 @@ class TextToImageRecipe(Recipe):
     times: Times
     p_uncond: float = 0.1
     scenes: int = SCENES
-    two: float = 0.6  # share of scenes with two things, which are harder
+    two: float = 0.7  # share of scenes with two things, which are harder
 
     kind: ClassVar[str] = "latent denoiser"
 
@@ -95,7 +95,7 @@ TEXT_TO_IMAGE = TextToImageRecipe(
         vector_dim=128,
         groups=8,
     ),
-    steps=3500,
+    steps=5500,
     batch_size=64,
     lr=2e-3,
     path=RectifiedFlow(),
