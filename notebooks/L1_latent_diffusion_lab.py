@@ -28,7 +28,7 @@
 # - edit pictures (image to image, inpainting, between captions, negative prompts), and know which edit needs what;
 # - teach the model a style in a minute, and add two styles up.
 #
-# **Time** 105 min reading · runs in 1 s · peak memory 1.0 GB (2 CPU cores)
+# **Time** 105 min reading · runs in 221 s · peak memory 1.1 GB (2 CPU cores)
 #
 # **You need** the lecture `L1_latent_diffusion_lecture`; the mathematics is there, the workshop is here. The sections
 # go on counting where the lecture stopped: 4 build, 5 experiments, 6 frontier. All results are of a toy world (32x32
@@ -1053,9 +1053,9 @@ verify_less(
 
 # %% [markdown]
 # **Conclusion.** Moderate guidance (2 to 5) is worth a fifth or more of the captions, and $w=8$ throws it away again.
-# Pairs that were never shown are painted, less reliably. Two things with their relation are beyond this model, at any
-# $w$: that is what more training and more parameters are for. *Limits:* 40 captions a point, so neighbours like $w=2$
-# and 3 cannot be told apart; the oracle is strict, one wrong attribute of seven is a failure.
+# Pairs that were never shown are painted, less reliably. Two things with their relation are the hardest, far below
+# their ceiling at any $w$: more training and more parameters would be needed. *Limits:* 40 captions a point, so
+# neighbours like $w=2$ and 3 cannot be told apart; the oracle is strict, one wrong attribute of seven is a failure.
 
 # %% [markdown]
 # ## 5.4 Editing without any training
@@ -1184,19 +1184,21 @@ most = list(COLOURS)[int(colour_counts(plain_squares).argmax())]
 without = model.generate([ASK] * M, negative=f"a large {most} square", generator=seeded(63))
 outcomes = {"no negative prompt": plain_squares, f"not {most}": without}
 print(" " * 20, *(f"{c:>7s}" for c in COLOURS))
+ground = {}
 for name, x in outcomes.items():
-    grey = (x[..., 0, :].median(-1).values.abs() < 0.3).all(1).double().mean()
-    print(f"{name:20s}", *(f"{int(c):7d}" for c in colour_counts(x)), f"   on grey: {grey:.2f}")
+    ground[name] = (x[..., 0, :].median(-1).values.abs() < 0.3).all(1).double().mean()
+    print(f"{name:20s}", *(f"{int(c):7d}" for c in colour_counts(x)), f"   on grey: {ground[name]:.2f}")
+
+# %%
 viz.show(
     viz.image_grid(torch.cat([x[:10] for x in outcomes.values()]), columns=10, scale=3, row_labels=list(outcomes)),
     caption=f"Asked for \u201c{ASK}\u201d, from the same noises; below with the negative prompt \u201ca large {most} square\u201d.",
     alt="Two rows of ten generated squares, without and with a negative prompt.",
 )
 k = list(COLOURS).index(most)
+verify_less("the unwanted colour comes less often", colour_counts(without)[k], colour_counts(plain_squares)[k])
 verify_less(
-    "the unwanted colour becomes rare: less than half as often",
-    colour_counts(without)[k],
-    colour_counts(plain_squares)[k] / 2,
+    "and so does the grey ground, which nobody has mentioned", ground[f"not {most}"], ground["no negative prompt"]
 )
 
 # %% [markdown]
@@ -1204,9 +1206,8 @@ verify_less(
 # is hardly a strength that fulfils the wish and keeps the place; where details are decided late, as in photographs,
 # there is more room. *Inpainting* needs no training, only a clean $x_0$ where the picture is known. *Between captions*
 # there is a decision, not a mixture: features in the middle were never trained, and a denoiser answers with something
-# that exists. *Negative prompts* push away from *everything* in them and do not say where to: the unwanted colour goes,
-# to few others instead of evenly to all, and so do squares and the grey ground, which the negative caption meant as
-# well without saying so.
+# that exists. *Negative prompts* push away from *everything* in them and do not say where to: the unwanted colour comes
+# less often, and with it go squares and the grey ground, which the negative caption meant as well without saying so.
 
 # %% [markdown]
 # ## 5.5 A new style in half a minute: LoRA
@@ -1745,7 +1746,7 @@ viz.show(viz.image_grid(paint_reference(ASK_BOSS, seeded(96)), columns=6, scale=
 # | what does each rung of the loss buy | on this toy little: absolute error buys decibels, the distance buys what the distance measures |
 # | why grey when asked for black | the mean of $x_T$ is read as an answer; mended by zero terminal SNR, $v$ *and* the first step together |
 # | how many evaluations | about ten; samplers differ in closeness to the reference, not in captions fulfilled |
-# | which $w$ | 2 to 5; more is harmful, and no $w$ gives two things their relation |
+# | which $w$ | a moderate one; $w=8$ is harmful, and no $w$ brings two things near their ceiling |
 # | what is kept by image to image | the shape gives way first; by the time the colour does, the place is gone |
 # | what is half-way between red and blue | a decision |
 # | what does a LoRA need | a hundred updates, few directions, and a first stage that can draw the style |
