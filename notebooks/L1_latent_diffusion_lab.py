@@ -56,26 +56,25 @@ from lecture_lib.checks import verify, verify_less
 from lecture_lib.core import EPS, VELOCITY, Denoiser, Discrete, LogitNormalTimes, RectifiedFlow, UniformTimes, V
 from lecture_lib.core import independent, leading_grid, offset_noise, stable_diffusion, trailing_grid
 from lecture_lib.core import uniform_grid, zero_terminal_snr
+from lecture_lib.nets import autoencoder_from_diffusers, parameter_count, perplexity, unet_from_diffusers
+from lecture_lib.nets import stable_diffusion_autoencoder, stable_diffusion_unet, timestep_features
 
 # %%
 from lecture_lib.data import Batches
 from lecture_lib.data.shapes import BACKGROUNDS, COLOURS, HELD_OUT, SHAPES, FreshScenes, Scene, Scenes, Thing
-from lecture_lib.data.shapes import caption, captioned, draw, draw_scenes, judge_captions
 from lecture_lib.families import Reconstruction, adaptive_weight, adversarial_optimizers, between
-from lecture_lib.families import image_to_image, inpaint, psnr, train_adversarially
 from lecture_lib.guidance import fused, linear
 from lecture_lib.nets import FSQ, CrossAttention, KLAutoencoder, PatchDiscriminator, PerceptualDistance
-from lecture_lib.nets import ShapeFeatures, TextUNet, VectorQuantizer, add_lora, hinge_generator_loss
-from lecture_lib.nets import autoencoder_from_diffusers, parameter_count, perplexity, unet_from_diffusers
-from lecture_lib.nets import stable_diffusion_autoencoder, stable_diffusion_unet, timestep_features
 from lecture_lib.nets.stable_diffusion import AUTOENCODER_NAMES, UNET_NAMES
 from lecture_lib.samplers import DDIM, DDPM, DPMSolverPP2M, Euler, Heun, last, sample
 from lecture_lib.training import adamw
 
-torch.set_num_threads(1)  # for what is so small a second core is little gain, and a loss when it is busy
-
-
 # %%
+from lecture_lib.data.shapes import caption, captioned, draw, draw_scenes, judge_captions
+from lecture_lib.families import image_to_image, inpaint, psnr, train_adversarially
+from lecture_lib.nets import ShapeFeatures, TextUNet, VectorQuantizer, add_lora, hinge_generator_loss
+
+torch.set_num_threads(1)  # for what is so small a second core is little gain, and a loss when it is busy
 
 
 def seeded(seed=0):
