@@ -69,6 +69,7 @@ from lecture_lib.nets.stable_diffusion import AUTOENCODER_NAMES, UNET_NAMES
 from lecture_lib.samplers import DDIM, DDPM, DPMSolverPP2M, Euler, Heun, last, sample
 from lecture_lib.training import adamw
 
+
 # %%
 from lecture_lib.data.shapes import caption, captioned, draw, draw_scenes, judge_captions
 from lecture_lib.families import image_to_image, inpaint, psnr, train_adversarially
