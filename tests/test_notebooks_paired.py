@@ -12,7 +12,13 @@ from lecture_lib.tooling import headers, pairing, project
 
 ROOT = Path(__file__).parents[1]
 BOOKS = project.notebooks(ROOT / "notebooks")
-EXPECTED = ["00_start_here", "L1_latent_diffusion_lecture", "L2_guidance_lecture", "L2_guidance_lab"]
+EXPECTED = [
+    "00_start_here",
+    "L1_latent_diffusion_lecture",
+    "L1_latent_diffusion_lab",
+    "L2_guidance_lecture",
+    "L2_guidance_lab",
+]
 LARGEST = 900_000  # bytes of an executed notebook
 LONGEST_CELL = 25  # lines of code
 CHECK = re.compile(r"^# NBVAL_CHECK_OUTPUT\s*$", re.MULTILINE)
