@@ -385,11 +385,12 @@ def prompt():
 
 
 def test_recording_shows_probabilities_and_changes_nothing(prompt):
+    """Recording writes the softmax out, where the fused kernel does not: equal up to float32 rounding."""
     net, call, tokens, _ = prompt
     mask = torch.tensor([[True, True, True, True, False]] * 2)
     plain = call(tokens, mask=mask)
     with recorded_attention(net) as maps:
-        assert distance(call(tokens, mask=mask), plain) <= 1e-6 * plain.abs().max()
+        assert distance(call(tokens, mask=mask), plain) <= 1e-5 * plain.abs().max()
     with_kernel(net, explicit_attention)
     plain = call(tokens, mask=mask)
     with recorded_attention(net) as maps:
@@ -412,7 +413,7 @@ def test_injecting_the_recorded_maps(prompt):
     with recorded_attention(net) as maps:
         out = call(source)
     with controlled_attention(net, lambda layer, probs: maps[layer]):
-        assert distance(call(source), out) <= 1e-6 * out.abs().max()
+        assert distance(call(source), out) <= 1e-5 * out.abs().max()
         injected = call(edited)
     assert distance(injected, call(edited)) > 1e-3  # the source's maps with the edited prompt's values
     assert distance(injected, out) > 1e-3
