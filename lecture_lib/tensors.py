@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral
 
 import torch
@@ -143,3 +144,14 @@ def root(c: Number) -> Number:
 def all_zero(c: Number) -> bool:
     """Whether the coefficient is zero, for every sample: clean data reached, no noise in sight."""
     return bool((c == 0).all()) if isinstance(c, Tensor) else c == 0
+
+
+@contextmanager
+def few_threads(n: int) -> Iterator[None]:
+    """At most ``n`` CPU threads inside, as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(n, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

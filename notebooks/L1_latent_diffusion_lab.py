@@ -36,6 +36,7 @@
 
 # %%
 import copy  # noqa: I001 (a compact import cell)
+import csv
 import math
 import os
 import re
@@ -1442,10 +1443,12 @@ verify_less(
 )
 table = Path("../docs/latent.csv")
 if table.exists():
-    print(table.read_text())
+    for line in table.read_text().splitlines()[1:]:
+        what, value, unit, *_ = next(csv.reader([line]))
+        print(f"{what:45s} {float(value):12,.4g} {unit}")
 else:
     print(
-        f"No {table} here: run `course bench latent --out docs` (twenty minutes of one core) for accuracy over training seconds."
+        f"No {table} here: run `course bench latent --out docs` (a quarter of an hour of one core) for accuracy over training seconds."
     )
 
 # %% [markdown]

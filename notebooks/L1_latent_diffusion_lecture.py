@@ -26,7 +26,7 @@
 # - follow a word from its token through cross-attention into the pixels it paints, and swap it on the way;
 # - read a U-Net's parts list down to its 859,520,964th parameter.
 #
-# **Time** 90 min reading · runs in 108 s · peak memory 1.0 GB (2 CPU cores)
+# **Time** 90 min reading · runs in 48 s · peak memory 1.0 GB (1 CPU cores)
 #
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise,
 # $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is the plain conditional model.
@@ -487,7 +487,8 @@ verify_less("the printed sign runs away", ends["minimise +ELBO"], -1e3)
 # limit, and does not make it Gaussian.
 
 # %%
-from lecture_lib.families.autoencoding import absolute_error, adaptive_weight, kl_to_standard_normal, laplace_nll
+from lecture_lib.families import absolute_error, adaptive_weight, laplace_nll
+from lecture_lib.nets import kl_to_standard_normal
 
 mean, logvar = torch.randn(2, 1, 4, 8, 8, generator=seeded(1), dtype=torch.float64)
 q, p = torch.distributions.Normal(mean, (logvar / 2).exp()), torch.distributions.Normal(0.0, 1.0)

@@ -334,7 +334,9 @@ MUTANTS = {
         "families/editing", "prediction.with_x0(", '__import__("dataclasses").replace(prediction, x0=', LATENT
     ),
     "strength from the wrong end": _of("families/editing", '"start": strength', '"start": 1 - strength', LATENT),
-    "KL with the sign of its logarithm": _of("nets/autoencoder", "- 1 - self.logvar)", "- 1 + self.logvar)", LATENT),
+    "KL with the sign of its logarithm": _of(
+        "nets/autoencoder", "torch.expm1(logvar) - logvar", "torch.expm1(logvar) + logvar", LATENT
+    ),
     # parts of networks, and what they are trained with
     "offset per pixel": _of(
         "core/couplings",
@@ -366,7 +368,7 @@ MUTANTS = {
         "families/adversarial", "discriminator(x_hat.detach())", "-discriminator(x_hat.detach())", FAMILIES
     ),
     "KL with deviation for variance": _of(
-        "families/autoencoding", "torch.expm1(logvar) - logvar", "torch.expm1(logvar / 2) - logvar", FAMILIES
+        "nets/autoencoder", "torch.expm1(logvar) - logvar", "torch.expm1(logvar / 2) - logvar", FAMILIES
     ),
     "LoRA's alpha/r inverted": _of("nets/lora", "self.alpha / self.rank", "self.rank / self.alpha", LORA),
     "LoRA heard twice when merged": _of("nets/lora", "self._part(name).on = False", "pass", LORA),

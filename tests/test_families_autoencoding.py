@@ -18,11 +18,10 @@ from lecture_lib.families import (
     absolute_error,
     adaptive_weight,
     adversarial_optimizers,
-    kl_to_standard_normal,
     laplace_nll,
     train_adversarially,
 )
-from lecture_lib.nets import PatchDiscriminator, PerceptualDistance, ShapeFeatures
+from lecture_lib.nets import PatchDiscriminator, PerceptualDistance, Posterior, ShapeFeatures, kl_to_standard_normal
 
 # The rungs
 
@@ -85,14 +84,6 @@ def test_adaptive_weight_by_hand():
 
 
 # Training in turns
-
-
-class Posterior:
-    def __init__(self, mean, logvar):
-        self.mean, self.logvar = mean, logvar
-
-    def sample(self, generator):
-        return self.mean + torch.exp(self.logvar / 2) * torch.randn(self.mean.shape, generator=generator)
 
 
 class Autoencoder(nn.Module):

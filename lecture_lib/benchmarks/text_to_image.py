@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
+from lecture_lib.tensors import few_threads
 from lecture_lib.tooling.benching import Measurement
 
 BAR = 1.0  # seconds
@@ -19,17 +20,13 @@ def measure() -> Iterator[Measurement]:
     """One picture (text encoders and decoder included), then sixteen at once, per picture."""
     from lecture_lib import zoo
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with few_threads(1):
         model = zoo.text_to_image()
         for n, bar in ((1, BAR), (16, None)):
             seconds = [_seconds(model, n, seed) for seed in range(RUNS if n == 1 else 3)]
             yield Measurement(
                 f"32x32 picture, 20 NFE, guided, {n} at once", statistics.median(seconds[1:]) / n, "s", bar
             )
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _seconds(model, n: int, seed: int) -> float:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from lecture_lib.errors import ShapeError
 from lecture_lib.tensors import check_count
+
+
+class Draws(Protocol):
+    """Where a training's batches come from: ``Batches``, or anything else whose only state is the generator."""
+
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, ...]: ...
 
 
 class Batches:

@@ -6,7 +6,6 @@ from lecture_lib.families.autoencoding import (
     Variational,
     absolute_error,
     adaptive_weight,
-    kl_to_standard_normal,
     laplace_nll,
 )
 from lecture_lib.families.contrastive import info_nce, remove_span, same_texts, span_loss
@@ -28,7 +27,6 @@ __all__ = [
     "info_nce",
     "inpaint",
     "keep_known",
-    "kl_to_standard_normal",
     "laplace_nll",
     "psnr",
     "remove_span",

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lecture_lib.data import Draws
 from lecture_lib.errors import NonFiniteError
 from lecture_lib.families.autoencoding import Reconstruction, adaptive_weight
 from lecture_lib.nets import hinge_discriminator_loss, hinge_generator_loss
 from lecture_lib.tensors import check_count, check_number
-
-
-class Draws(Protocol):
-    """Where batches come from: ``data.Batches`` or anything alike; the pictures come first in each batch."""
-
-    def draw(self, generator: torch.Generator) -> tuple[Tensor, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,7 @@ def train_adversarially(
         model: ``(x, generator) -> (x_hat, penalty (b,))``, such as ``Variational(autoencoder)``.
         reconstruction: ``(x, x_hat) -> (b,)``.
         discriminator: ``x -> logits (b, ...)``.
-        batches: where batches come from.
+        batches: where batches come from; the pictures come first in each.
         last_layer: weight of the decoder's last layer, at which the two gradients are balanced.
         steps: number of the last update.
         optimizers: the autoencoder's and the critic's.

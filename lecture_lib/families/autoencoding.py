@@ -49,19 +49,6 @@ def laplace_nll(error: Float[Tensor, " b"], log_scale: float | Float[Tensor, ""]
     return pixels * (error * torch.exp(-log_scale) + log_scale)
 
 
-def kl_to_standard_normal(mean: Float[Tensor, " b *d"], logvar: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
-    """``KL(N(mean, e^logvar) || N(0, I)) = 1/2 sum (mean^2 + e^logvar - 1 - logvar)``, summed over the latent.
-
-    Raises:
-        ShapeError: mean and logvar differ in shape.
-
-    Source: Kingma & Welling 2014, appendix B.
-    """
-    if mean.shape != logvar.shape:
-        raise ShapeError(f"logvar: got shape {tuple(logvar.shape)}, expected that of mean, {tuple(mean.shape)}")
-    return (mean.square() + torch.expm1(logvar) - logvar).flatten(1).sum(1) / 2
-
-
 def adaptive_weight(
     nll: Float[Tensor, ""], g: Float[Tensor, ""], last_layer_weight: Float[Tensor, "*d"]
 ) -> Float[Tensor, ""]:
@@ -121,8 +108,7 @@ class Variational(nn.Module):
     vector quantiser with its commitment.
 
     Args:
-        autoencoder: has ``encode(x)``, giving a posterior with ``mean``, ``logvar`` and ``sample(generator)``, and
-            ``decode(z)``.
+        autoencoder: has ``encode(x)``, giving a posterior with ``sample(generator)`` and ``kl()``, and ``decode(z)``.
         beta: weight of the KL, 1e-6 for a latent that is to be diffused, 1 for the evidence lower bound.
     """
 
@@ -135,4 +121,4 @@ class Variational(nn.Module):
     ) -> tuple[Float[Tensor, " b c h w"], Float[Tensor, " b"]]:
         posterior = self.autoencoder.encode(x)
         x_hat = self.autoencoder.decode(posterior.sample(generator))
-        return x_hat, self.beta * kl_to_standard_normal(posterior.mean, posterior.logvar)
+        return x_hat, self.beta * posterior.kl()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,8 +15,8 @@ class LatentSpace(nn.Module):
     """A frozen autoencoder with the affine map that gives its latents mean 0 and variance 1.
 
     ``z = scale (E(x) - shift)`` and back ``x = D(z / scale + shift)``. Stable Diffusion has the scale 0.18215 and no
-    shift, SD3 and FLUX have both (FORMULAS: A12, A13). Dividing where one should multiply hands the denoiser latents
-    of the wrong size, for which no schedule was made.
+    shift (Rombach et al. 2022, code), SD3 and FLUX have both. Dividing where one should multiply hands the denoiser
+    latents of the wrong size, for which no schedule was made.
 
     The encoder must not move while a denoiser learns its latents: they would change under its feet, and could shrink
     to a point, where denoising is easy. So its weights are frozen here, ``train()`` does not reach it, it works without
@@ -78,8 +76,3 @@ class LatentSpace(nn.Module):
 def psnr(x: Float[Tensor, " b *d"], y: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
     """Peak signal-to-noise ratio in dB per image: 10 log10(2^2 / mean square error), images in [-1, 1]."""
     return 10 * (4 / (x - y).square().flatten(1).mean(1)).log10()
-
-
-def compression(space: LatentSpace, channels: int, side: int) -> float:
-    """How many numbers of an image stand for one number of its latent."""
-    return channels * side**2 / math.prod(space.latent_shape(side, side))

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from lecture_lib.core import Denoise, Denoiser, Path, uniform_grid
 from lecture_lib.core.conditions import Cond
+from lecture_lib.data.shapes.scenes import SIDE
 from lecture_lib.families.latent import LatentSpace
 from lecture_lib.guidance import Rule, fused, linear
 from lecture_lib.nets import JointText, Tokenizer
 from lecture_lib.samplers import DPMSolverPP2M, Frame, Sampler, last, sample
 from lecture_lib.tensors import check_count, check_number
-
-SIDE = 32
 
 
 class TextToImage(nn.Module):
@@ -74,7 +73,7 @@ class TextToImage(nn.Module):
         sampler: Sampler | None = None,
         generator: torch.Generator | None = None,
     ) -> Iterator[Frame]:
-        """The sampler's frames from time ``start`` down to 0: latents on their way, for films and early stopping."""
+        """The sampler's frames from time ``start * t_max`` down to 0: latents on their way, for films and stopping."""
         grid = uniform_grid(self.path, check_count("steps", steps)) * check_number("start", start, 0, 1)
         return sample(denoise, self.path, sampler or DPMSolverPP2M(), grid, x_t, generator=generator)
 

@@ -2,7 +2,7 @@
 
 from lecture_lib.nets.attention import MultiHeadAttention, QKNorm, explicit_attention, fused_attention
 from lecture_lib.nets.attention_maps import attention_layers, controlled_attention, recorded_attention, word_map
-from lecture_lib.nets.autoencoder import Decoder, Encoder, KLAutoencoder, Posterior
+from lecture_lib.nets.autoencoder import Decoder, Encoder, KLAutoencoder, Posterior, kl_to_standard_normal
 from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
 from lecture_lib.nets.dit import DiT, DiTBlock, patchify, unpatchify
@@ -91,6 +91,7 @@ __all__ = [
     "fused_attention",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
+    "kl_to_standard_normal",
     "parameter_count",
     "patchify",
     "perplexity",

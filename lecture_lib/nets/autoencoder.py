@@ -149,6 +149,19 @@ class Decoder(nn.Module):
         return self.leave(F.silu(self.norm(z)))
 
 
+def kl_to_standard_normal(mean: Float[Tensor, " b *d"], logvar: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
+    """``KL(N(mean, e^logvar) || N(0, I)) = 1/2 sum (mean^2 + e^logvar - 1 - logvar)``, summed over the latent.
+
+    Raises:
+        ShapeError: mean and logvar differ in shape.
+
+    Source: Kingma & Welling 2014, appendix B.
+    """
+    if mean.shape != logvar.shape:
+        raise ShapeError(f"logvar: got shape {tuple(logvar.shape)}, expected that of mean, {tuple(mean.shape)}")
+    return (mean.square() + torch.expm1(logvar) - logvar).flatten(1).sum(1) / 2
+
+
 @dataclass(frozen=True)
 class Posterior:
     """q(z|x), a Gaussian with independent components: where the encoder believes the latent to be.
@@ -169,8 +182,8 @@ class Posterior:
         return self.mean
 
     def kl(self) -> Float[Tensor, " b"]:
-        """KL(q(z|x) | N(0, I)) in nats, summed over all components (Kingma & Welling 2013, appendix B)."""
-        return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar).flatten(1).sum(1)
+        """KL(q(z|x) | N(0, I)) in nats, summed over all components."""
+        return kl_to_standard_normal(self.mean, self.logvar)
 
 
 class KLAutoencoder(nn.Module):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lecture_lib.data import Draws
 from lecture_lib.errors import NonFiniteError, RangeError, ShapeError
 from lecture_lib.tensors import check_count
 from lecture_lib.training.ema import Ema
@@ -18,12 +18,6 @@ from lecture_lib.training.schedule import Schedule, constant
 
 Loss = Callable[[nn.Module, tuple[Tensor, ...], torch.Generator], Tensor]
 """(model, batch, generator) -> one loss per sample, (b,)."""
-
-
-class Draws(Protocol):
-    """Where batches come from: ``data.Batches``, or anything else whose only state is the generator."""
-
-    def draw(self, generator: torch.Generator) -> tuple[Tensor, ...]: ...
 
 
 Precision = Callable[[torch.device], AbstractContextManager]

@@ -9,11 +9,11 @@ from functools import lru_cache, partial
 import ipywidgets
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from lecture_lib import zoo
-from lecture_lib.data.shapes.reading import THRESHOLD
+from lecture_lib.data.shapes import foreground
 from lecture_lib.errors import ShapeError
 from lecture_lib.families import TextToImage
 from lecture_lib.guidance import linear
@@ -161,13 +161,8 @@ def _every_word(image: Tensor, words: list[str], maps: list[Tensor]) -> object:
 
 def overlap(a: Float[Tensor, " 1 3 h w"], b: Float[Tensor, " 1 3 h w"]) -> float:
     """Pixels that belong to shapes in both pictures, over those in either: 1 if everything is at the same place."""
-    first, second = (_shapes(x) for x in (a, b))
+    first, second = (foreground(x) for x in (a, b))
     return float((first & second).sum() / (first | second).sum().clamp(min=1))
-
-
-def _shapes(x: Float[Tensor, " 1 3 h w"]) -> Bool[Tensor, " 1 h w"]:
-    border = torch.cat([x[..., 0, :], x[..., -1, :], x[..., 0], x[..., -1]], dim=-1)
-    return (x - border.median(-1).values[:, :, None, None]).norm(dim=1) > THRESHOLD
 
 
 def _note(run: Run, others: Mapping[str, Tensor], layers: Maps) -> str:

@@ -10,16 +10,15 @@ import asyncio
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
 import ipywidgets
-import torch
 from traitlets import TraitError
 
 from lecture_lib.errors import CourseError, RangeError, UnknownNameError
+from lecture_lib.tensors import few_threads
 from lecture_lib.viz.display import bundle
 from lecture_lib.viz.images import as_picture, png_bytes, text_card
 
@@ -44,17 +43,6 @@ class Scene:
     @property
     def png(self) -> bytes:
         return png_bytes(self.picture)
-
-
-@contextmanager
-def few_threads(n: int) -> Iterator[None]:
-    """At most ``n`` CPU threads inside, as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(n, before))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _as_scene(drawn: Any) -> Scene:

@@ -14,7 +14,7 @@ from lecture_lib.nets import ContrastivePair, KLAutoencoder, SpanDenoiser
 from lecture_lib.tensors import check_count
 from lecture_lib.zoo.row import Row
 
-FRESH = 10_000  # seeds from here on are used for nothing but evaluation
+FRESH = 10_000  # seeds from here on draw scenes for evaluation, those from twice as much on the noise
 CHUNK = 100  # pictures at a time
 GUIDANCE, STEPS = 4.0, 10  # 20 evaluations per picture; the scale was chosen on other scenes (w = 2, 3, 4, 6 tried)
 PROMPTS = 500
@@ -76,7 +76,7 @@ def text_to_image_rows(name: str, model: TextToImage, bars: dict[str, float], se
         right = []
         for seed in seeds:
             scenes = fresh_scenes(PROMPTS, seed, split=split, two=two)
-            generator = torch.Generator().manual_seed(FRESH + seed)
+            generator = torch.Generator().manual_seed(2 * FRESH + seed)  # not that of the scenes: both draw uniforms
             pictures = draw_prompts(model, scenes.captions, w=GUIDANCE, steps=STEPS, generator=generator)
             right.append(judge_captions(pictures, scenes.captions).all.double().mean().item())
         measure = f"{kind}: all right, {PROMPTS} captions, w = {GUIDANCE:g}, {2 * STEPS} NFE"

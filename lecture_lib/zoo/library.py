@@ -19,6 +19,7 @@ from lecture_lib.metrics import Judge
 from lecture_lib.nets import parameter_count
 from lecture_lib.training import checkpoint
 from lecture_lib.zoo import store
+from lecture_lib.zoo.recipe import forget, trained
 from lecture_lib.zoo.recipes import RECIPES, recipe
 from lecture_lib.zoo.shapes_text import shapes_tokenizer
 from lecture_lib.zoo.shapes_text_to_image import TEXT_TO_IMAGE, shapes_space, shapes_text
@@ -43,14 +44,7 @@ def load(name: str, device: torch.device | str | None = None) -> nn.Module:
         UnknownNameError: no such model.
         DamagedFileError: its weights are missing, truncated, altered or foreign.
     """
-    recipe(name)  # an unknown name is refused before anything else
-    return _opened(name, str(device or "cpu"), store.WEIGHTS)
-
-
-@functools.cache
-def _opened(name: str, device: str, folder: Path) -> nn.Module:
-    model = store.fill(recipe(name).build(), name, folder)
-    return model.to(device).eval().requires_grad_(False)
+    return trained(recipe(name), str(device or "cpu"))
 
 
 @functools.cache
@@ -99,7 +93,9 @@ def install(source: Path | str, *, folder: Path | None = None) -> Path:
         "versions": versions(),
     }
     path = store.write(mine.name, content["parts"]["ema"]["average"], metadata, folder)
-    _opened.cache_clear()
+    forget()
+    for assembled in (text_to_image, shapes_space, shapes_text):
+        assembled.cache_clear()
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pathlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -72,6 +73,28 @@ class Recipe(ABC):
         return {"kind": type(self).__name__} | values
 
 
+def trained(recipe: Recipe, device: str = "cpu") -> nn.Module:
+    """The recipe's model with its installed weights, for use and not for training; opened once per device and shared.
+
+    Raises:
+        DamagedFileError: its weights are missing, truncated, altered or foreign.
+    """
+    return _opened(recipe, device, store.WEIGHTS)
+
+
+@functools.cache
+def _opened(recipe: Recipe, device: str, folder: pathlib.Path) -> nn.Module:
+    # Building draws initial weights from the global generator, which may be initialising another model right now.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        model = store.fill(recipe.build(), recipe.name, folder)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def forget() -> None:
+    """Open models anew from now on: their weights on disk have changed."""
+    _opened.cache_clear()
+
+
 @dataclass(frozen=True, kw_only=True)
 class DenoiserRecipe(Recipe):
     """A class-conditional denoiser whose label is dropped now and then, so that it knows p(x) as well."""
@@ -125,13 +148,7 @@ class DistilledRecipe(Recipe):
         )
 
     def _taught(self) -> Denoiser:
-        return _teacher(self.teacher)
-
-
-@functools.cache
-def _teacher(recipe: DenoiserRecipe) -> Denoiser:
-    """The trained teacher, from the installed weights."""
-    return store.fill(recipe.build(), recipe.name).eval().requires_grad_(False)
+        return trained(self.teacher)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,7 @@ from lecture_lib.data import Batches
 from lecture_lib.data.shapes import captioned
 from lecture_lib.families import LatentSpace
 from lecture_lib.nets import JointText, TextUNet
-from lecture_lib.zoo import store
-from lecture_lib.zoo.recipe import Batch, Recipe
+from lecture_lib.zoo.recipe import Batch, Recipe, trained
 from lecture_lib.zoo.shapes_autoencoders import KL4
 from lecture_lib.zoo.shapes_text import CLIP, LANGUAGE, shapes_tokenizer
 
@@ -30,19 +29,13 @@ SHIFT, SCALE = 0.1185, 0.7149
 @functools.cache
 def shapes_space() -> LatentSpace:
     """The latents of ``shapes-kl-f4``, of mean 0 and variance 1."""
-    return LatentSpace(_trained(KL4), shift=SHIFT, scale=SCALE)
+    return LatentSpace(trained(KL4), shift=SHIFT, scale=SCALE)
 
 
 @functools.cache
 def shapes_text() -> JointText:
     """CLIP's text encoder and the language model's, side by side, frozen."""
-    return JointText([_trained(CLIP).text, _trained(LANGUAGE).encoder])
-
-
-def _trained(recipe: Recipe) -> torch.nn.Module:
-    """A model of the zoo on the CPU. Building it leaves the global generator, which others draw from, alone."""
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        return store.fill(recipe.build(), recipe.name).eval().requires_grad_(False)
+    return JointText([trained(CLIP).text, trained(LANGUAGE).encoder])
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from torch import Tensor
 from lecture_lib.core import EDM, EPS, Discrete, Path, Prediction, karras_grid, stable_diffusion, trailing_grid
 from lecture_lib.errors import MissingPackageError
 from lecture_lib.samplers import DDIM, DPMSolverPP2M, Euler, Heun, Sampler, UniPC, last, sample
+from lecture_lib.tensors import few_threads
 from lecture_lib.tooling.benching import Measurement
 
 BAR = 0.2  # of what theirs costs
@@ -32,13 +33,9 @@ def measure() -> Iterator[Measurement]:
     Theirs counts the calls that a pipeline makes (``set_timesteps``, ``scale_model_input``, ``step``), ours everything
     that ``sample`` does. The network's output is a fixed tensor, which stands for eps.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with few_threads(1):
         for name, (scheduler, options, sampler) in SCHEDULERS.items():
             yield from _compare(name, _scheduler(scheduler, options), sampler)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _scheduler(name: str, options: dict) -> Callable:

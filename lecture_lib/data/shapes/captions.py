@@ -16,6 +16,7 @@ from lecture_lib.data.shapes.scenes import (
     COLOURS,
     RELATIONS,
     SHAPES,
+    SIDE,
     SIZES,
     Scene,
     Scenes,
@@ -53,8 +54,8 @@ TEST_SHARE = 8  # one caption in eight is kept for the test
 def place(thing: Thing, slack: float = 0.0) -> tuple[str, ...]:
     """The place words that are true of a thing; borders are moved outwards by ``slack`` pixels."""
     x, y = thing.centre
-    low, high = THIRD + slack, 32 - THIRD - slack
-    inner_low, inner_high = THIRD - slack, 32 - THIRD + slack
+    low, high = THIRD + slack, SIDE - THIRD - slack
+    inner_low, inner_high = THIRD - slack, SIDE - THIRD + slack
     middle = inner_low <= x <= inner_high and inner_low <= y <= inner_high
     return tuple(
         word for word, true in zip(PLACES, (x < low, x > high, y < low, y > high, middle), strict=True) if true
@@ -124,7 +125,7 @@ def captioned(n: int, generator: torch.Generator, *, split: Split = "train", two
     """``n`` scenes with images and captions, as ``draw_scenes`` with the same arguments draws them.
 
     Training captions are reworded until they are not among those kept for the test. Those of "test" are, as long as
-    some wording of the scene is (the few scenes of which none is are worded freely, and were trained on).
+    some wording of the scene is found that is: of one scene in seventeen none is, and its caption may be trained on.
     """
     scenes = draw_scenes(n, generator, split=split, two=two)
     wanted = {"train": False, "test": True, "held_out": None}[split]

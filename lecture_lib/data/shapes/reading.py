@@ -38,7 +38,8 @@ def read(images: Float[Tensor, " n 3 32 32"]) -> list[Seen]:
     """What each image shows.
 
     The background is the colour of the border. What differs from it falls into connected parts; each is explained by
-    the template (shape, radius, centre to half a pixel) nearest to its coverage, its colour by the nearest of eight.
+    the template (shape, radius, centre to half a pixel, sharp or soft) nearest to its coverage, its colour by the
+    nearest of eight.
 
     Args:
         images: in [-1, 1]; values outside are cut off.
@@ -68,13 +69,21 @@ def _background(images: Tensor) -> tuple[Int[Tensor, " n"], Float[Tensor, " n 3"
     return (levels[:, None] - known[None, :, None]).square().sum(-1).argmin(1), levels
 
 
+def foreground(images: Float[Tensor, " n 3 h w"]) -> Bool[Tensor, " n h w"]:
+    """Which pixels belong to things: those that differ from the colour of the border."""
+    return _differs(images, _background(images)[1])
+
+
+def _differs(images: Tensor, levels: Tensor) -> Bool[Tensor, " n h w"]:
+    return (images - levels[:, :, None, None]).norm(dim=1) > THRESHOLD
+
+
 def _parts(images: Tensor, levels: Tensor) -> list[tuple[int, Bool[Tensor, " h w"]]]:
     """(image, mask) of every connected part that is no speck."""
     from scipy.ndimage import label
 
-    differs = ((images - levels[:, :, None, None]).norm(dim=1) > THRESHOLD).numpy()
     parts = []
-    for i, mask in enumerate(differs):
+    for i, mask in enumerate(_differs(images, levels).numpy()):
         labels, count = label(mask)
         labels = torch.from_numpy(labels)
         found = [labels == k for k in range(1, count + 1)]
