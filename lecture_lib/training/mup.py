@@ -9,8 +9,8 @@ sqrt(n) only. So both have to shrink as the network is widened, each at its own 
     hidden: width to width                  grows    base / √m      η / m
     output: width to a fixed size           grows    base / m       η / m
 
-and attention logits q·k / d instead of q·k / √d, where the heads themselves grow. The numbers of the base model are left
-alone, so that at the base width μP is the standard parameterization (SP).
+and attention logits q·k / d instead of q·k / √d, where the heads themselves grow. The base model's own numbers are left
+alone, so that at its width μP is the standard parameterization (SP).
 
 Weights that start at zero stay at zero, whatever their std is multiplied with: the adaLN-Zero modulations of a ``DiT``
 are hidden weights (rate η / m) and its last layer is an output weight (rate η / m).
@@ -25,6 +25,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -159,18 +160,23 @@ def mup_adamw(
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.99),
 ) -> torch.optim.AdamW:
-    """``adamw`` with the rates of ``mup_groups``; at the base width it is ``adamw``."""
-    return torch.optim.AdamW(mup_groups(model, base, lr, weight_decay=weight_decay), betas=betas, fused=True)
+    """AdamW with the rates of ``mup_groups``; ``mup_adamw(model, model, lr)`` has one rate for all, as in SP.
+
+    The gradient of a single weight shrinks as the network is widened, and PyTorch's ``eps`` of 1e-8 would sooner or
+    later outweigh it: in a ``TimeMLP`` of width 1024 the first layer then moves by a quarter of what it should.
+    """
+    groups = mup_groups(model, base, lr, weight_decay=weight_decay)
+    return torch.optim.AdamW(groups, betas=betas, eps=1e-15, fused=True)
 
 
 def mup_attention(base_dim: int) -> AttentionKernel:
     """Attention with logits q·k sqrt(base_dim) / d for heads of width d; equal to the usual one at d = base_dim.
 
     Trained queries and keys are aligned, so q·k grows like d and not like sqrt(d). Needed only where the heads grow;
-    a network that is widened by more heads of the same width keeps the usual kernel.
-    ``with_kernel(net, mup_attention(16))`` puts it into a network.
+    a network that is widened by more heads of the same width keeps the usual kernel. For layers of
+    ``MultiHeadAttention``: ``with_kernel(net, mup_attention(16))`` puts it into a network.
 
-    Source: Yang et al. 2022, definition 4.1 and appendix B.1.
+    Source: Yang et al. 2022, definition 4.1.
     """
     check_count("base_dim", base_dim)
 
@@ -189,8 +195,7 @@ def activations(model: nn.Module, probe: Probe) -> dict[str, Float[Tensor, "*s"]
     seen, handles = {}, []
     for name, module in model.named_modules():
         if name == "" or next(module.parameters(recurse=False), None) is not None:
-            keep = lambda _module, _inputs, output, name=name: seen.update({name: output.detach().clone()})  # noqa: E731
-            handles.append(module.register_forward_hook(keep))
+            handles.append(module.register_forward_hook(partial(_keep, seen, name)))
     try:
         with torch.no_grad():
             probe(model)
@@ -198,6 +203,10 @@ def activations(model: nn.Module, probe: Probe) -> dict[str, Float[Tensor, "*s"]
         for handle in handles:
             handle.remove()
     return seen
+
+
+def _keep(seen: dict[str, Tensor], name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+    seen[name] = output.detach().clone()  # a clone: the next layer may work in place
 
 
 def movement(model: nn.Module, probe: Probe, updates: Iterable[object]) -> dict[str, float]:
@@ -225,7 +234,7 @@ def movement_slopes(movements: Mapping[int, Mapping[str, float]]) -> dict[str, f
     Raises:
         RangeError: fewer than two widths, or a layer that did not move.
 
-    Source: Yang et al. 2022, appendix D.1 (figure 5 there plots the same against the number of updates).
+    Source: Yang et al. 2022, section 5 and figure 5.
     """
     if len(movements) < 2:
         raise RangeError(f"movements: got {len(movements)} widths, expected at least 2")
