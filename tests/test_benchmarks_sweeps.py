@@ -56,13 +56,19 @@ def test_the_transformers_of_the_sweep_widen_as_mup_assumes():
 
 @pytest.mark.parametrize("width", [16, 64])
 def test_operations_by_hand(width):
-    # Matrix products of one image, 2 operations per multiply-add; 4 tokens. Backward costs twice the forward, once
-    # where the input needs no gradient (patches, sinusoids). The fused attention kernel is not in torch's table.
-    per_token = 2 * 4 * (3 + 1 + 8) * width**2
-    block = per_token + 2 * 6 * width**2
-    inner = 2 * block + 2 * width**2 + 2 * 2 * width**2 + 2 * 4 * width * 16  # blocks, time, final modulation, output
-    outer = 2 * 4 * 16 * width + 2 * 256 * width
-    assert scaling.cost(width)[1] == 3 * inner + 2 * outer
+    # Matrix products of one image, 2 operations per multiply-add; 16 tokens of 4 pixels. Backward costs twice the
+    # forward, once where the input needs no gradient (patches, sinusoids).
+    block = (
+        16 * (3 + 1 + 8) * width**2 + 6 * width**2 + 2 * 16**2 * width
+    )  # qkv, out, feed-forward; modulation; softmax
+    inner = 2 * block + width**2 + 2 * width**2 + 16 * width * 4  # blocks, time, final modulation, output
+    outer = 16 * 4 * width + 256 * width
+    assert scaling.cost(width)[1] == 2 * (3 * inner + 2 * outer)
+
+
+def test_the_rate_falls_with_the_square_root_of_the_updates():
+    assert scaling.rate(20) == scaling.rate(400) == 2.0**-6
+    assert scaling.rate(1600) == pytest.approx(2.0**-7) and scaling.rate(6400) == pytest.approx(2.0**-8)
 
 
 def test_findings_and_figure_of_a_known_law(tmp_path, monkeypatch):
