@@ -10,9 +10,7 @@ import pytest
 from lecture_lib.benchmarks import scaling, widths
 from lecture_lib.errors import RangeError
 from lecture_lib.tooling.benching import Measurement, save
-from lecture_lib.training.forecast import Run
-from lecture_lib.training.mup import Role, width_rules
-from lecture_lib.training.scaling import ParametricLaw
+from lecture_lib.training import ParametricLaw, Role, Run, width_rules
 
 
 def curve(best):
@@ -73,8 +71,9 @@ def test_the_rate_falls_with_the_square_root_of_the_updates():
 
 def test_findings_and_figure_of_a_known_law(tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "RESAMPLES", 5)
-    # L(N, D) at the own sizes and budgets of the benchmark; the best sizes lie inside: N* = sqrt(9 C / 15) = 49,000 ...
-    law, runs = ParametricLaw(0.35, 180.0, 0.5, 60.0, 0.5), []
+    # L(N, D) at the benchmark's own sizes and budgets, with N* = sqrt(C / k) inside them for k operations per parameter
+    # and sample; k rises from 43 to 56 with N, about as N^0.1, which makes the exponent of N* 0.5 / 1.05.
+    law, runs = ParametricLaw(0.35, 60.0, 0.5, 60.0, 0.5), []
     for compute, chosen in scaling.SWEEP.items():
         for width in chosen:
             size, operations = scaling.cost(width)
@@ -83,7 +82,7 @@ def test_findings_and_figure_of_a_known_law(tmp_path, monkeypatch):
     found = {m.what: m.value for m in scaling.findings(runs)}
     assert found["L(N, D): exponent α of parameters"] == pytest.approx(0.5, rel=1e-3)
     assert found["L(N, D): floor E"] == pytest.approx(0.35, rel=1e-3)
-    assert found["isoFLOP: best size ∝ C to the power"] == pytest.approx(0.5, abs=0.05)
+    assert found["isoFLOP: best size ∝ C to the power"] == pytest.approx(0.5 / 1.05, abs=0.03)
     at = f"best loss at {max(scaling.SWEEP):g} FLOP"
     assert found[f"{at}, foretold from smaller budgets: with a floor"] == pytest.approx(
         found[f"{at}, measured"], rel=0.02

@@ -13,8 +13,7 @@ from lecture_lib.core import VELOCITY, Denoiser, RectifiedFlow, UniformTimes
 from lecture_lib.data import Batches
 from lecture_lib.errors import RangeError, ShapeError
 from lecture_lib.nets import DiT, LabelEmbedding, TimeMLP, fused_attention, with_kernel
-from lecture_lib.training import train
-from lecture_lib.training.mup import (
+from lecture_lib.training import (
     Role,
     activations,
     movement,
@@ -23,9 +22,10 @@ from lecture_lib.training.mup import (
     mup_attention,
     mup_groups,
     mup_init,
-    root_mean_square,
+    train,
     width_rules,
 )
+from lecture_lib.training.mup import root_mean_square
 
 INPUT, HIDDEN, OUTPUT = Role.INPUT, Role.HIDDEN, Role.OUTPUT
 FLAT = 0.1  # a slope of log movement over log width up to this counts as flat (FORMULAS T16)

@@ -10,16 +10,20 @@ import torch
 from scipy.optimize import curve_fit, minimize_scalar
 
 from lecture_lib.errors import NonFiniteError, RangeError, ShapeError
-from lecture_lib.training.forecast import Run, bootstrap, forecast, interval, read_runs
-from lecture_lib.training.scaling import (
+from lecture_lib.training import (
     ParametricLaw,
     PowerLaw,
+    Run,
+    bootstrap,
     fit_parametric,
     fit_power_law,
     fit_straight_line,
+    forecast,
     frontier,
     growth_exponent,
+    interval,
     isoflop_valleys,
+    read_runs,
 )
 
 TRUE = PowerLaw(floor=0.5, scale=200.0, exponent=0.3)

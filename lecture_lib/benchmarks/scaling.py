@@ -20,9 +20,19 @@ from lecture_lib.benchmarks.widths import BATCH, CLASSES, denoiser, run, seeded
 from lecture_lib.nets import DiT, LabelEmbedding, explicit_attention, parameter_count, with_kernel
 from lecture_lib.tensors import few_threads
 from lecture_lib.tooling.benching import Measurement
-from lecture_lib.training.forecast import Run, bootstrap, forecast, interval, read_runs
-from lecture_lib.training.mup import mup_adamw, mup_attention, mup_init
-from lecture_lib.training.scaling import fit_parametric, growth_exponent, isoflop_valleys
+from lecture_lib.training import (
+    Run,
+    bootstrap,
+    fit_parametric,
+    forecast,
+    growth_exponent,
+    interval,
+    isoflop_valleys,
+    mup_adamw,
+    mup_attention,
+    mup_init,
+    read_runs,
+)
 
 # Budgets in floating-point operations, and the widths trained with each: on both sides of the best one.
 SWEEP = {

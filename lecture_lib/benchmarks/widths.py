@@ -20,8 +20,7 @@ from lecture_lib.errors import NonFiniteError, RangeError
 from lecture_lib.nets import DiT, LabelEmbedding
 from lecture_lib.tensors import few_threads
 from lecture_lib.tooling.benching import Measurement
-from lecture_lib.training import train, warmup_cosine
-from lecture_lib.training.mup import mup_adamw, mup_init
+from lecture_lib.training import mup_adamw, mup_init, train, warmup_cosine
 
 WIDTHS = (64, 128, 256, 512)
 BASE, HEAD = 64, 32

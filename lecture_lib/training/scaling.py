@@ -161,8 +161,8 @@ def _fit(design: Float[np.ndarray, "k n p"], log_losses: Float[np.ndarray, " n"]
         slope = np.clip(residual, -DELTA, DELTA)  # derivative of the Huber distance
         huber = slope * (residual - slope / 2)
         share = np.exp(terms - predicted)  # of each term in the predicted loss
-        # In units of DELTA, or L-BFGS takes the small numbers for convergence: that is how Hoffmann et al. got
-        # estimates that their own data do not support (Besiroglu et al. 2024).
+        # In units of DELTA and, below, with tolerances far under scipy's own: on the mean of such small numbers these
+        # stop too early, and that is how Hoffmann et al. got constants that do not fit (Besiroglu et al. 2024).
         return huber.sum() / DELTA, np.einsum("n,kn,knp->p", slope, share, design) / DELTA
 
     options = {"maxiter": 2000, "ftol": 1e-13, "gtol": 1e-9}
