@@ -161,12 +161,11 @@ def _fit(design: Float[np.ndarray, "k n p"], log_losses: Float[np.ndarray, " n"]
         slope = np.clip(residual, -DELTA, DELTA)  # derivative of the Huber distance
         huber = slope * (residual - slope / 2)
         share = np.exp(terms - predicted)  # of each term in the predicted loss
-        # In units of DELTA and, below, with tolerances far under scipy's own: on the mean of such small numbers these
-        # stop too early, and that is how Hoffmann et al. got constants that do not fit (Besiroglu et al. 2024).
+        # Summed, and in units of DELTA: L-BFGS takes smaller numbers for convergence and stops early. That is how
+        # Hoffmann et al. got constants that do not fit their data (Besiroglu et al. 2024).
         return huber.sum() / DELTA, np.einsum("n,kn,knp->p", slope, share, design) / DELTA
 
-    options = {"maxiter": 2000, "ftol": 1e-13, "gtol": 1e-9}
-    found = [minimize(objective, start, jac=True, method="L-BFGS-B", options=options) for start in starts]
+    found = [minimize(objective, start, jac=True, method="L-BFGS-B") for start in starts]
     return min(found, key=lambda result: result.fun).x
 
 
