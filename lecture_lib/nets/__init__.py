@@ -28,6 +28,7 @@ from lecture_lib.nets.stable_diffusion import (
     unet_from_diffusers,
 )
 from lecture_lib.nets.text import (
+    GlossWriter,
     JointText,
     MaskedAttention,
     Penultimate,
@@ -54,6 +55,7 @@ __all__ = [
     "DiTBlock",
     "Encoder",
     "FeatureNetwork",
+    "GlossWriter",
     "ImageEncoder",
     "JointText",
     "KLAutoencoder",
