@@ -365,17 +365,27 @@ def test_gloss_loss_asks_single_tokens():
             size = int((gloss != PAD).sum())
             log_p = model(features[i, at][None], gloss[None, : size - 1])[0].log_softmax(-1)
             each[i, at] = -sum(log_p[j, gloss[j + 1]] for j in range(size - 1)) / (size - 1)
-    one = torch.stack([gloss_loss(model, tokens, owner, told, G, asked=1) for _ in range(300)])
+    one = torch.stack([gloss_loss(model, tokens, owner, told, G, asked=1, noise=0.0) for _ in range(300)])
     for i in range(2):  # every loss is that of one token, and every token is asked, padding never
         distance = (one[:, i, None] - each[i, : int((tokens[i] != PAD).sum())]).abs()
         assert distance.amin(1).max() < 1e-4 and distance.amin(0).max() < 1e-4
     assert (
-        gloss_loss(model, tokens, owner, told, G, asked=2000)
+        gloss_loss(model, tokens, owner, told, G, asked=2000, noise=0.0)
         .sub(torch.stack([each[i][tokens[i] != PAD].mean() for i in range(2)]))
         .abs()
         .max()
         < 0.1 * each.std()
     )
+
+
+def test_vectors_are_read_through_noise():
+    model, batch = glosser(), shapes_glosses(TEXTS[:2])
+    asked = []
+    model.register_forward_pre_hook(lambda _, args: asked.append(args[0]))
+    for noise in (0.0, 0.5):
+        gloss_loss(model, *batch, torch.Generator().manual_seed(7), asked=500, noise=noise)
+    added = asked[1] - asked[0]
+    assert abs(added.std() - 0.5) < 0.01 and abs(added.mean()) < 0.01  # 16,000 numbers: standard errors .003 and .004
 
 
 def test_gloss_writer_refuses():

@@ -101,6 +101,7 @@ class LanguageRecipe(Recipe):
     learned from that made pictures of two things that mixed them up. A gloss cannot be written without it.
     """
 
+    noise: float = 0.5
     scenes: int = SCENES
 
     kind: ClassVar[str] = "language model"
@@ -113,7 +114,7 @@ class LanguageRecipe(Recipe):
         return Batches(_training_glosses(self.scenes, self.seed), self.batch_size)
 
     def loss(self, model: GlossWriter, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
-        return gloss_loss(model, *batch, generator)
+        return gloss_loss(model, *batch, generator, noise=self.noise)
 
 
 CLIP = ContrastiveRecipe(
@@ -129,7 +130,7 @@ LANGUAGE = LanguageRecipe(
     name="shapes-lm",
     about="text encoder of the shapes world, bidirectional, trained to say what each word is about",
     network=functools.partial(shapes_lm, dim=64, depth=3, heads=4),
-    steps=2500,
+    steps=3000,
     batch_size=128,
     lr=2e-3,
 )
