@@ -10,13 +10,23 @@ from lecture_lib.nets.embeddings import (
     LabelAndScale,
     LabelEmbedding,
     TimestepEmbedding,
-    positions_2d,
     timestep_features,
 )
 from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.mlp import TimeMLP
 from lecture_lib.nets.patchgan import PatchDiscriminator, hinge_discriminator_loss, hinge_generator_loss
 from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
+from lecture_lib.nets.positions import (
+    AxialRotary,
+    LearnedPositions,
+    cropped_positions,
+    grid_positions,
+    joint_positions,
+    positions_1d,
+    positions_2d,
+    rotary_angles,
+    rotate,
+)
 from lecture_lib.nets.quantizers import FSQ, Quantised, VectorQuantizer, perplexity, straight_through
 from lecture_lib.nets.spatial_transformer import GEGLU, CrossAttention, SpatialTransformer, TransformerBlock
 from lecture_lib.nets.stable_diffusion import (
@@ -47,6 +57,7 @@ __all__ = [
     "FSQ",
     "GEGLU",
     "Adapter",
+    "AxialRotary",
     "ContrastivePair",
     "CrossAttention",
     "Decoder",
@@ -59,6 +70,7 @@ __all__ = [
     "KLAutoencoder",
     "LabelAndScale",
     "LabelEmbedding",
+    "LearnedPositions",
     "MaskedAttention",
     "MultiHeadAttention",
     "NoisyClassifier",
@@ -86,17 +98,23 @@ __all__ = [
     "block_table",
     "causal_mask",
     "controlled_attention",
+    "cropped_positions",
     "explicit_attention",
     "full_mask",
     "fused_attention",
+    "grid_positions",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
+    "joint_positions",
     "kl_to_standard_normal",
     "parameter_count",
     "patchify",
     "perplexity",
+    "positions_1d",
     "positions_2d",
     "recorded_attention",
+    "rotary_angles",
+    "rotate",
     "sd3_condition",
     "sdxl_unet",
     "size_features",
