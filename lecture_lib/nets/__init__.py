@@ -10,10 +10,14 @@ from lecture_lib.nets.embeddings import (
     LabelAndScale,
     LabelEmbedding,
     TimestepEmbedding,
+    TimeTextEmbedding,
     timestep_features,
 )
+from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
+from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.mlp import TimeMLP
+from lecture_lib.nets.mmdit import MMDiT, MMDiTBlock, sd3_medium
 from lecture_lib.nets.patchgan import PatchDiscriminator, hinge_discriminator_loss, hinge_generator_loss
 from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
 from lecture_lib.nets.positions import (
@@ -51,6 +55,7 @@ from lecture_lib.nets.text import (
 from lecture_lib.nets.text_unet import TextUNet, size_features
 from lecture_lib.nets.tokenizer import Tokenizer
 from lecture_lib.nets.tools import parameter_count, with_kernel
+from lecture_lib.nets.transformer_weights import flux_from_diffusers, mmdit_from_diffusers
 from lecture_lib.nets.unet import UNet
 
 __all__ = [
@@ -65,12 +70,16 @@ __all__ = [
     "DiTBlock",
     "Encoder",
     "FeatureNetwork",
+    "Flux",
     "ImageEncoder",
+    "JointAttention",
     "JointText",
     "KLAutoencoder",
     "LabelAndScale",
     "LabelEmbedding",
     "LearnedPositions",
+    "MMDiT",
+    "MMDiTBlock",
     "MaskedAttention",
     "MultiHeadAttention",
     "NoisyClassifier",
@@ -81,12 +90,14 @@ __all__ = [
     "QKNorm",
     "Quantised",
     "ShapeFeatures",
+    "SingleStreamBlock",
     "SpanDenoiser",
     "SpatialTransformer",
     "TextEncoder",
     "TextFeatures",
     "TextUNet",
     "TimeMLP",
+    "TimeTextEmbedding",
     "TimestepEmbedding",
     "Tokenizer",
     "TransformerBlock",
@@ -100,6 +111,9 @@ __all__ = [
     "controlled_attention",
     "cropped_positions",
     "explicit_attention",
+    "flux_dev",
+    "flux_from_diffusers",
+    "flux_schnell",
     "full_mask",
     "fused_attention",
     "grid_positions",
@@ -107,6 +121,7 @@ __all__ = [
     "hinge_generator_loss",
     "joint_positions",
     "kl_to_standard_normal",
+    "mmdit_from_diffusers",
     "parameter_count",
     "patchify",
     "perplexity",
@@ -116,6 +131,7 @@ __all__ = [
     "rotary_angles",
     "rotate",
     "sd3_condition",
+    "sd3_medium",
     "sdxl_unet",
     "size_features",
     "stable_diffusion_autoencoder",
