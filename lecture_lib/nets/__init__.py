@@ -49,8 +49,9 @@ from lecture_lib.nets.text import (
     sd3_condition,
 )
 from lecture_lib.nets.text_unet import TextUNet, size_features
+from lecture_lib.nets.tiled_attention import Seen, online_softmax, tiled_attention
 from lecture_lib.nets.tokenizer import Tokenizer
-from lecture_lib.nets.tools import parameter_count, with_kernel
+from lecture_lib.nets.tools import parameter_count, peak_memory, with_kernel
 from lecture_lib.nets.unet import UNet
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "Posterior",
     "QKNorm",
     "Quantised",
+    "Seen",
     "ShapeFeatures",
     "SpanDenoiser",
     "SpatialTransformer",
@@ -107,8 +109,10 @@ __all__ = [
     "hinge_generator_loss",
     "joint_positions",
     "kl_to_standard_normal",
+    "online_softmax",
     "parameter_count",
     "patchify",
+    "peak_memory",
     "perplexity",
     "positions_1d",
     "positions_2d",
@@ -121,6 +125,7 @@ __all__ = [
     "stable_diffusion_autoencoder",
     "stable_diffusion_unet",
     "straight_through",
+    "tiled_attention",
     "timestep_features",
     "unet_from_diffusers",
     "unpatchify",
