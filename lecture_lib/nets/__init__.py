@@ -6,6 +6,7 @@ from lecture_lib.nets.autoencoder import Decoder, Encoder, KLAutoencoder, Poster
 from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
 from lecture_lib.nets.dit import DiT, DiTBlock, patchify, unpatchify
+from lecture_lib.nets.dit_family import DIT_REPORTS, DIT_SIZES, DiTReport, DiTSize, dit_network
 from lecture_lib.nets.embeddings import (
     LabelAndScale,
     LabelEmbedding,
@@ -40,10 +41,12 @@ from lecture_lib.nets.text import (
 )
 from lecture_lib.nets.text_unet import TextUNet, size_features
 from lecture_lib.nets.tokenizer import Tokenizer
-from lecture_lib.nets.tools import parameter_count, with_kernel
+from lecture_lib.nets.tools import multiply_adds, parameter_count, with_kernel
 from lecture_lib.nets.unet import UNet
 
 __all__ = [
+    "DIT_REPORTS",
+    "DIT_SIZES",
     "FSQ",
     "GEGLU",
     "Adapter",
@@ -52,6 +55,8 @@ __all__ = [
     "Decoder",
     "DiT",
     "DiTBlock",
+    "DiTReport",
+    "DiTSize",
     "Encoder",
     "FeatureNetwork",
     "ImageEncoder",
@@ -86,12 +91,14 @@ __all__ = [
     "block_table",
     "causal_mask",
     "controlled_attention",
+    "dit_network",
     "explicit_attention",
     "full_mask",
     "fused_attention",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
     "kl_to_standard_normal",
+    "multiply_adds",
     "parameter_count",
     "patchify",
     "perplexity",
