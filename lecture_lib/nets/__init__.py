@@ -11,13 +11,23 @@ from lecture_lib.nets.embeddings import (
     LabelAndScale,
     LabelEmbedding,
     TimestepEmbedding,
-    positions_2d,
     timestep_features,
 )
 from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.mlp import TimeMLP
 from lecture_lib.nets.patchgan import PatchDiscriminator, hinge_discriminator_loss, hinge_generator_loss
 from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
+from lecture_lib.nets.positions import (
+    AxialRotary,
+    LearnedPositions,
+    cropped_positions,
+    grid_positions,
+    joint_positions,
+    positions_1d,
+    positions_2d,
+    rotary_angles,
+    rotate,
+)
 from lecture_lib.nets.quantizers import FSQ, Quantised, VectorQuantizer, perplexity, straight_through
 from lecture_lib.nets.spatial_transformer import GEGLU, CrossAttention, SpatialTransformer, TransformerBlock
 from lecture_lib.nets.stable_diffusion import (
@@ -50,6 +60,7 @@ __all__ = [
     "FSQ",
     "GEGLU",
     "Adapter",
+    "AxialRotary",
     "ContrastivePair",
     "CrossAttention",
     "Decoder",
@@ -64,6 +75,7 @@ __all__ = [
     "KLAutoencoder",
     "LabelAndScale",
     "LabelEmbedding",
+    "LearnedPositions",
     "MaskedAttention",
     "MultiHeadAttention",
     "NoisyClassifier",
@@ -91,20 +103,26 @@ __all__ = [
     "block_table",
     "causal_mask",
     "controlled_attention",
+    "cropped_positions",
     "dit_from_diffusers",
     "dit_network",
     "explicit_attention",
     "full_mask",
     "fused_attention",
+    "grid_positions",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
+    "joint_positions",
     "kl_to_standard_normal",
     "multiply_adds",
     "parameter_count",
     "patchify",
     "perplexity",
+    "positions_1d",
     "positions_2d",
     "recorded_attention",
+    "rotary_angles",
+    "rotate",
     "sd3_condition",
     "sdxl_unet",
     "size_features",

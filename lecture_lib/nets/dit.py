@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from lecture_lib.errors import ShapeError
 from lecture_lib.nets.attention import AttentionKernel, MultiHeadAttention, fused_attention
-from lecture_lib.nets.embeddings import TimestepEmbedding, positions_2d
+from lecture_lib.nets.embeddings import TimestepEmbedding
+from lecture_lib.nets.positions import positions_2d
 
 
 def patchify(x: Float[Tensor, " b c h w"], patch: int) -> Float[Tensor, " b n k"]:

@@ -17,7 +17,8 @@ from torch import Tensor
 from lecture_lib.errors import CourseError, UnknownNameError
 from lecture_lib.nets.attention import AttentionKernel, fused_attention
 from lecture_lib.nets.dit import DiT
-from lecture_lib.nets.embeddings import LabelEmbedding, positions_2d
+from lecture_lib.nets.embeddings import LabelEmbedding
+from lecture_lib.nets.positions import positions_2d
 from lecture_lib.nets.stable_diffusion import load_renamed
 
 

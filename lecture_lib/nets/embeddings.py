@@ -1,4 +1,4 @@
-"""Embeddings: the time, the place, the label and the guidance scale, each turned into a vector."""
+"""Embeddings: the time, the label and the guidance scale, each turned into a vector."""
 
 from __future__ import annotations
 
@@ -33,29 +33,6 @@ def timestep_features(t: Float[Tensor, " b"], dim: int = 256, max_period: float 
     k = torch.arange(half, device=t.device, dtype=t.dtype)
     phase = t[:, None] * torch.exp(-math.log(max_period) * k / half)  # (b, dim/2)
     return torch.cat([phase.cos(), phase.sin()], dim=-1)
-
-
-def positions_2d(height: int, width: int, dim: int) -> Float[Tensor, " n d"]:
-    """Fixed sin-cos table for a grid of height x width tokens, row by row; half of the width for each axis.
-
-    PE(i, j) = [e(i) | e(j)],  e(p) = [sin p w | cos p w],  w_k = 10000^(-k / (dim/4)).
-
-    Raises:
-        ShapeError: dim is not a multiple of 4.
-
-    Source: Peebles & Xie 2023 (DiT), after He et al. 2022 (MAE).
-    """
-    if dim % 4:
-        raise ShapeError(f"dim must be a multiple of 4, got {dim}")
-    omega = 10_000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-
-    def axis(length: int) -> Tensor:
-        phase = torch.arange(length, dtype=torch.float64)[:, None] * omega
-        return torch.cat([phase.sin(), phase.cos()], dim=-1)  # (length, dim/2)
-
-    rows = axis(height)[:, None].expand(height, width, dim // 2)
-    columns = axis(width)[None].expand(height, width, dim // 2)
-    return torch.cat([rows, columns], dim=-1).reshape(height * width, dim).float()
 
 
 class TimestepEmbedding(nn.Module):
