@@ -6,6 +6,7 @@ from lecture_lib.nets.autoencoder import Decoder, Encoder, KLAutoencoder, Poster
 from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
 from lecture_lib.nets.dit import DiT, DiTBlock, patchify, unpatchify
+from lecture_lib.nets.dit_family import DIT_REPORTS, DIT_SIZES, DiTReport, DiTSize, dit_from_diffusers, dit_network
 from lecture_lib.nets.embeddings import (
     LabelAndScale,
     LabelEmbedding,
@@ -51,10 +52,12 @@ from lecture_lib.nets.text import (
 from lecture_lib.nets.text_unet import TextUNet, size_features
 from lecture_lib.nets.tiled_attention import Seen, online_softmax, tiled_attention
 from lecture_lib.nets.tokenizer import Tokenizer
-from lecture_lib.nets.tools import parameter_count, peak_memory, with_kernel
+from lecture_lib.nets.tools import multiply_adds, parameter_count, peak_memory, with_kernel
 from lecture_lib.nets.unet import UNet
 
 __all__ = [
+    "DIT_REPORTS",
+    "DIT_SIZES",
     "FSQ",
     "GEGLU",
     "Adapter",
@@ -64,6 +67,8 @@ __all__ = [
     "Decoder",
     "DiT",
     "DiTBlock",
+    "DiTReport",
+    "DiTSize",
     "Encoder",
     "FeatureNetwork",
     "ImageEncoder",
@@ -101,6 +106,8 @@ __all__ = [
     "causal_mask",
     "controlled_attention",
     "cropped_positions",
+    "dit_from_diffusers",
+    "dit_network",
     "explicit_attention",
     "full_mask",
     "fused_attention",
@@ -109,6 +116,7 @@ __all__ = [
     "hinge_generator_loss",
     "joint_positions",
     "kl_to_standard_normal",
+    "multiply_adds",
     "online_softmax",
     "parameter_count",
     "patchify",

@@ -112,3 +112,30 @@ class LabelAndScale(nn.Module):
         w = cond.get("w")
         w = torch.ones(batch, device=weight.device) if w is None else w.to(weight.device)
         return self.label(cond.get("label"), batch) + self.scale(w)
+
+
+class TimeTextEmbedding(nn.Module):
+    """The vector that all modulations are made from: MLP(t) + MLP(pooled text), and + MLP(w) if w is an input.
+
+    Args:
+        dim: width of the vector.
+        vector_dim: width of the pooled text.
+        guidance: whether the network is told a guidance scale, as one is that learned to guide itself (FLUX.1 [dev]).
+
+    Source: Esser et al. 2024, figure 2a; for w, Meng et al. 2023, section 3.1, and FLUX.1 (Black Forest Labs 2024).
+    """
+
+    def __init__(self, dim: int, vector_dim: int, *, guidance: bool = False) -> None:
+        super().__init__()
+        self.time = TimestepEmbedding(dim)
+        self.vector = nn.Sequential(nn.Linear(vector_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.scale = TimestepEmbedding(dim, scale=1000.0) if guidance else None  # 1000: as FLUX.1 was trained
+
+    def forward(
+        self, t: Float[Tensor, " b"], vector: Float[Tensor, " b v"], w: Float[Tensor, " b"] | None = None
+    ) -> Float[Tensor, " b d"]:
+        """The vector at network time t in 0..1000; no w stands for w = 1, the plain conditional model."""
+        c = self.time(t) + self.vector(vector)
+        if self.scale is None:
+            return c
+        return c + self.scale(torch.ones_like(t) if w is None else w)

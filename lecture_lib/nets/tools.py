@@ -6,8 +6,10 @@ import os
 from collections.abc import Callable
 from itertools import accumulate
 
+import torch
 from torch import nn
 from torch.autograd.profiler import profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from lecture_lib.nets.attention import AttentionKernel, MultiHeadAttention
 from lecture_lib.nets.autoencoder import PixelAttention
@@ -17,6 +19,18 @@ from lecture_lib.nets.spatial_transformer import CrossAttention
 def parameter_count(network: nn.Module, *, trainable_only: bool = False) -> int:
     """Number of scalars among the parameters; frozen tables that are parameters count unless told otherwise."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad or not trainable_only)
+
+
+def multiply_adds(network: nn.Module, *inputs: object) -> int:
+    """Multiply-adds of one call ``network(*inputs)``: matrix products, convolutions and attention, nothing else.
+
+    Half the operations that torch's counter sees. Many papers call these "flops" (those of ResNet, of vision
+    transformers and of DiT do), others count both the product and the sum; a table says which only if one recomputes a
+    row. Networks and inputs on the meta device are counted without being computed.
+    """
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():
+        network(*inputs)
+    return counter.get_total_flops() // 2
 
 
 def with_kernel(network: nn.Module, kernel: AttentionKernel) -> nn.Module:
