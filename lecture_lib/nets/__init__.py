@@ -1,11 +1,22 @@
 """Networks of the course. They know nothing of diffusion: each is a plain function of (x, t, cond)."""
 
 from lecture_lib.nets.attention import MultiHeadAttention, QKNorm, explicit_attention, fused_attention
-from lecture_lib.nets.attention_maps import attention_layers, controlled_attention, recorded_attention, word_map
+from lecture_lib.nets.attention_maps import (
+    Quadrants,
+    attention_layers,
+    controlled_attention,
+    quadrant_shares,
+    quadrants,
+    recorded_attention,
+    word_map,
+    word_shares,
+)
 from lecture_lib.nets.autoencoder import Decoder, Encoder, KLAutoencoder, Posterior, kl_to_standard_normal
 from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
+from lecture_lib.nets.concepts import concept_direction, concept_maps, random_direction, steered
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
 from lecture_lib.nets.dit import DiT, DiTBlock, patchify, unpatchify
+from lecture_lib.nets.dit_family import DIT_REPORTS, DIT_SIZES, DiTReport, DiTSize, dit_from_diffusers, dit_network
 from lecture_lib.nets.embeddings import (
     LabelAndScale,
     LabelEmbedding,
@@ -53,12 +64,15 @@ from lecture_lib.nets.text import (
     sd3_condition,
 )
 from lecture_lib.nets.text_unet import TextUNet, size_features
+from lecture_lib.nets.tiled_attention import Seen, online_softmax, tiled_attention
 from lecture_lib.nets.tokenizer import Tokenizer
-from lecture_lib.nets.tools import parameter_count, with_kernel
+from lecture_lib.nets.tools import multiply_adds, parameter_count, peak_memory, with_kernel
 from lecture_lib.nets.transformer_weights import flux_from_diffusers, mmdit_from_diffusers
 from lecture_lib.nets.unet import UNet
 
 __all__ = [
+    "DIT_REPORTS",
+    "DIT_SIZES",
     "FSQ",
     "GEGLU",
     "Adapter",
@@ -68,6 +82,8 @@ __all__ = [
     "Decoder",
     "DiT",
     "DiTBlock",
+    "DiTReport",
+    "DiTSize",
     "Encoder",
     "FeatureNetwork",
     "Flux",
@@ -88,7 +104,9 @@ __all__ = [
     "PerceptualDistance",
     "Posterior",
     "QKNorm",
+    "Quadrants",
     "Quantised",
+    "Seen",
     "ShapeFeatures",
     "SingleStreamBlock",
     "SpanDenoiser",
@@ -108,8 +126,12 @@ __all__ = [
     "autoencoder_from_diffusers",
     "block_table",
     "causal_mask",
+    "concept_direction",
+    "concept_maps",
     "controlled_attention",
     "cropped_positions",
+    "dit_from_diffusers",
+    "dit_network",
     "explicit_attention",
     "flux_dev",
     "flux_from_diffusers",
@@ -122,11 +144,17 @@ __all__ = [
     "joint_positions",
     "kl_to_standard_normal",
     "mmdit_from_diffusers",
+    "multiply_adds",
+    "online_softmax",
     "parameter_count",
     "patchify",
+    "peak_memory",
     "perplexity",
     "positions_1d",
     "positions_2d",
+    "quadrant_shares",
+    "quadrants",
+    "random_direction",
     "recorded_attention",
     "rotary_angles",
     "rotate",
@@ -136,10 +164,13 @@ __all__ = [
     "size_features",
     "stable_diffusion_autoencoder",
     "stable_diffusion_unet",
+    "steered",
     "straight_through",
+    "tiled_attention",
     "timestep_features",
     "unet_from_diffusers",
     "unpatchify",
     "with_kernel",
     "word_map",
+    "word_shares",
 ]
