@@ -213,6 +213,7 @@ def _kind(stage: Stage) -> str:
 
 
 def renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+    """``name`` after all rules (pattern, replacement), one after the other."""
     for pattern, theirs in rules:
         name = re.sub(pattern, theirs, name)
     return name
