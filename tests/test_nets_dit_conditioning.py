@@ -1,4 +1,4 @@
-"""Ways to condition a transformer block: torch's and diffusers' blocks with the same weights, published costs, masks."""
+"""Ways to condition a transformer block: torch's and diffusers' blocks with the same weights, published costs."""
 
 from __future__ import annotations
 
