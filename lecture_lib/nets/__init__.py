@@ -5,6 +5,7 @@ from lecture_lib.nets.attention_maps import attention_layers, controlled_attenti
 from lecture_lib.nets.autoencoder import Decoder, Encoder, KLAutoencoder, Posterior, kl_to_standard_normal
 from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
+from lecture_lib.nets.controlnet import ControlledDiT, ControlledUNet, ControlNet, DiTControlNet, HintEncoder
 from lecture_lib.nets.dit import DiT, DiTBlock, patchify, unpatchify
 from lecture_lib.nets.embeddings import (
     LabelAndScale,
@@ -22,6 +23,7 @@ from lecture_lib.nets.spatial_transformer import GEGLU, CrossAttention, SpatialT
 from lecture_lib.nets.stable_diffusion import (
     autoencoder_from_diffusers,
     block_table,
+    controlnet_from_diffusers,
     sdxl_unet,
     stable_diffusion_autoencoder,
     stable_diffusion_unet,
@@ -39,6 +41,7 @@ from lecture_lib.nets.text import (
     sd3_condition,
 )
 from lecture_lib.nets.text_unet import TextUNet, size_features
+from lecture_lib.nets.token_autoencoder import TokenAutoencoder
 from lecture_lib.nets.tokenizer import Tokenizer
 from lecture_lib.nets.tools import parameter_count, with_kernel
 from lecture_lib.nets.unet import UNet
@@ -48,12 +51,17 @@ __all__ = [
     "GEGLU",
     "Adapter",
     "ContrastivePair",
+    "ControlNet",
+    "ControlledDiT",
+    "ControlledUNet",
     "CrossAttention",
     "Decoder",
     "DiT",
     "DiTBlock",
+    "DiTControlNet",
     "Encoder",
     "FeatureNetwork",
+    "HintEncoder",
     "ImageEncoder",
     "JointText",
     "KLAutoencoder",
@@ -76,6 +84,7 @@ __all__ = [
     "TextUNet",
     "TimeMLP",
     "TimestepEmbedding",
+    "TokenAutoencoder",
     "Tokenizer",
     "TransformerBlock",
     "UNet",
@@ -86,6 +95,7 @@ __all__ = [
     "block_table",
     "causal_mask",
     "controlled_attention",
+    "controlnet_from_diffusers",
     "explicit_attention",
     "full_mask",
     "fused_attention",
