@@ -11,10 +11,23 @@ from lecture_lib.families.autoencoding import (
 from lecture_lib.families.contrastive import info_nce, remove_span, same_texts, span_loss
 from lecture_lib.families.editing import between, image_to_image, inpaint, keep_known
 from lecture_lib.families.latent import LatentSpace, psnr
+from lecture_lib.families.masked import (
+    MaskedFrame,
+    MaskedImageModel,
+    MostConfident,
+    RandomOrder,
+    cosine,
+    decode,
+    hide,
+)
 from lecture_lib.families.text_to_image import TextToImage
 
 __all__ = [
     "LatentSpace",
+    "MaskedFrame",
+    "MaskedImageModel",
+    "MostConfident",
+    "RandomOrder",
     "Reconstruction",
     "TextToImage",
     "Turn",
@@ -23,6 +36,9 @@ __all__ = [
     "adaptive_weight",
     "adversarial_optimizers",
     "between",
+    "cosine",
+    "decode",
+    "hide",
     "image_to_image",
     "info_nce",
     "inpaint",

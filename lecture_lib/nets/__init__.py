@@ -15,6 +15,7 @@ from lecture_lib.nets.embeddings import (
     timestep_features,
 )
 from lecture_lib.nets.lora import Adapter, add_lora
+from lecture_lib.nets.masked_transformer import MaskedTransformer
 from lecture_lib.nets.mlp import TimeMLP
 from lecture_lib.nets.patchgan import PatchDiscriminator, hinge_discriminator_loss, hinge_generator_loss
 from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
@@ -68,6 +69,7 @@ __all__ = [
     "LabelAndScale",
     "LabelEmbedding",
     "MaskedAttention",
+    "MaskedTransformer",
     "MultiHeadAttention",
     "NoisyClassifier",
     "PatchDiscriminator",
