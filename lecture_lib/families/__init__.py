@@ -9,6 +9,7 @@ from lecture_lib.families.autoencoding import (
     laplace_nll,
 )
 from lecture_lib.families.contrastive import info_nce, remove_span, same_texts, span_loss
+from lecture_lib.families.control import control_loss, controlled
 from lecture_lib.families.editing import between, image_to_image, inpaint, keep_known
 from lecture_lib.families.latent import LatentSpace, psnr
 from lecture_lib.families.masked import (
@@ -20,12 +21,14 @@ from lecture_lib.families.masked import (
     decode,
     hide,
 )
+from lecture_lib.families.masked_text_to_image import MaskedTextToImage
 from lecture_lib.families.text_to_image import TextToImage
 
 __all__ = [
     "LatentSpace",
     "MaskedFrame",
     "MaskedImageModel",
+    "MaskedTextToImage",
     "MostConfident",
     "RandomOrder",
     "Reconstruction",
@@ -36,6 +39,8 @@ __all__ = [
     "adaptive_weight",
     "adversarial_optimizers",
     "between",
+    "control_loss",
+    "controlled",
     "cosine",
     "decode",
     "hide",
