@@ -53,6 +53,8 @@ class HintEncoder(nn.Module):
         for width, wider in itertools.pairwise(widths):
             self.layers.append(nn.Conv2d(width, width, 3, padding=1))
             self.layers.append(nn.Conv2d(width, wider, 3, padding=1, stride=2))
+        for layer in (self.enter, *self.layers):  # Gaussian, of the size that keeps the signal: hints are mostly zero
+            nn.init.kaiming_normal_(layer.weight)
         self.leave = zeroed(nn.Conv2d(widths[-1], out_channels, 3, padding=1))
 
     def forward(self, hint: Float[Tensor, " b c f*h f*w"]) -> Float[Tensor, " b k h w"]:
