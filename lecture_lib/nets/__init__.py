@@ -15,6 +15,7 @@ from lecture_lib.nets.autoencoder import Decoder, Encoder, KLAutoencoder, Poster
 from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.concepts import concept_direction, concept_maps, random_direction, steered
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
+from lecture_lib.nets.controlnet import ControlledDiT, ControlledUNet, ControlNet, DiTControlNet, HintEncoder
 from lecture_lib.nets.dit import DiT, DiTBlock, patchify, unpatchify
 from lecture_lib.nets.dit_conditioning import AdaLNBlock, CrossAttentionBlock, InContextBlock, TokenDiT
 from lecture_lib.nets.dit_family import DIT_REPORTS, DIT_SIZES, DiTReport, DiTSize, dit_from_diffusers, dit_network
@@ -28,6 +29,7 @@ from lecture_lib.nets.embeddings import (
 from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
 from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.lora import Adapter, add_lora
+from lecture_lib.nets.masked_transformer import MaskedTransformer
 from lecture_lib.nets.mlp import TimeMLP
 from lecture_lib.nets.mmdit import MMDiT, MMDiTBlock, sd3_medium
 from lecture_lib.nets.patchgan import PatchDiscriminator, hinge_discriminator_loss, hinge_generator_loss
@@ -48,6 +50,7 @@ from lecture_lib.nets.spatial_transformer import GEGLU, CrossAttention, SpatialT
 from lecture_lib.nets.stable_diffusion import (
     autoencoder_from_diffusers,
     block_table,
+    controlnet_from_diffusers,
     sdxl_unet,
     stable_diffusion_autoencoder,
     stable_diffusion_unet,
@@ -67,6 +70,7 @@ from lecture_lib.nets.text import (
 from lecture_lib.nets.text_dit import TextDiT, TextDiTBlock
 from lecture_lib.nets.text_unet import TextUNet, size_features
 from lecture_lib.nets.tiled_attention import Seen, online_softmax, tiled_attention
+from lecture_lib.nets.token_autoencoder import TokenAutoencoder
 from lecture_lib.nets.tokenizer import Tokenizer
 from lecture_lib.nets.tools import multiply_adds, parameter_count, peak_memory, with_kernel
 from lecture_lib.nets.transformer_weights import flux_from_diffusers, mmdit_from_diffusers
@@ -81,16 +85,21 @@ __all__ = [
     "Adapter",
     "AxialRotary",
     "ContrastivePair",
+    "ControlNet",
+    "ControlledDiT",
+    "ControlledUNet",
     "CrossAttention",
     "CrossAttentionBlock",
     "Decoder",
     "DiT",
     "DiTBlock",
+    "DiTControlNet",
     "DiTReport",
     "DiTSize",
     "Encoder",
     "FeatureNetwork",
     "Flux",
+    "HintEncoder",
     "ImageEncoder",
     "InContextBlock",
     "JointAttention",
@@ -102,6 +111,7 @@ __all__ = [
     "MMDiT",
     "MMDiTBlock",
     "MaskedAttention",
+    "MaskedTransformer",
     "MultiHeadAttention",
     "NoisyClassifier",
     "PatchDiscriminator",
@@ -124,6 +134,7 @@ __all__ = [
     "TimeMLP",
     "TimeTextEmbedding",
     "TimestepEmbedding",
+    "TokenAutoencoder",
     "TokenDiT",
     "Tokenizer",
     "TransformerBlock",
@@ -137,6 +148,7 @@ __all__ = [
     "concept_direction",
     "concept_maps",
     "controlled_attention",
+    "controlnet_from_diffusers",
     "cropped_positions",
     "dit_from_diffusers",
     "dit_network",

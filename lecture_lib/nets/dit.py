@@ -156,12 +156,22 @@ class DiT(nn.Module):
     def forward(
         self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " b"], cond: object | None = None
     ) -> Float[Tensor, " b k h w"]:
+        tokens, c = self.enter(x, t, cond)
+        for block in self.blocks:
+            tokens = block(tokens, c)
+        return self.leave(tokens, c)
+
+    def enter(
+        self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " b"], cond: object | None
+    ) -> tuple[Float[Tensor, " b n d"], Float[Tensor, " b d"]]:
+        """The patches as tokens with their places, and the vector that every block hears."""
         if x.shape[1:] != (self.channels, self.size, self.size):
             raise ShapeError(f"x must be (b, {self.channels}, {self.size}, {self.size}), got {tuple(x.shape)}")
         c = self.time(t)  # (b, dim)
         if self.condition is not None:
             c = c + self.condition(cond, len(x))
-        tokens = self.embed(patchify(x, self.patch)) + self.positions
-        for block in self.blocks:
-            tokens = block(tokens, c)
+        return self.embed(patchify(x, self.patch)) + self.positions, c
+
+    def leave(self, tokens: Float[Tensor, " b n d"], c: Float[Tensor, " b d"]) -> Float[Tensor, " b k h w"]:
+        """From the tokens of the last block to an image."""
         return unpatchify(self.final(tokens, c), self.patch, self.size)

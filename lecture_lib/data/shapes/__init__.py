@@ -2,6 +2,7 @@
 
 from lecture_lib.data.shapes.captions import VOCABULARY, Captioned, Wish, caption, captioned, kept_for_test, parse
 from lecture_lib.data.shapes.drawing import draw
+from lecture_lib.data.shapes.edges import edges, sobel
 from lecture_lib.data.shapes.reading import Seen, Verdict, foreground, judge_captions, read
 from lecture_lib.data.shapes.scenes import (
     BACKGROUNDS,
@@ -38,10 +39,12 @@ __all__ = [
     "captioned",
     "draw",
     "draw_scenes",
+    "edges",
     "foreground",
     "judge_captions",
     "kept_for_test",
     "parse",
     "read",
     "relation",
+    "sobel",
 ]
