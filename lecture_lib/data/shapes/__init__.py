@@ -11,6 +11,7 @@ from lecture_lib.data.shapes.captions import (
     parse,
 )
 from lecture_lib.data.shapes.drawing import draw
+from lecture_lib.data.shapes.edges import edges, sobel
 from lecture_lib.data.shapes.reading import Seen, Verdict, foreground, judge_captions, read
 from lecture_lib.data.shapes.scenes import (
     BACKGROUNDS,
@@ -47,6 +48,7 @@ __all__ = [
     "captioned",
     "draw",
     "draw_scenes",
+    "edges",
     "foreground",
     "glosses",
     "judge_captions",
@@ -54,4 +56,5 @@ __all__ = [
     "parse",
     "read",
     "relation",
+    "sobel",
 ]
