@@ -169,7 +169,9 @@ class MMDiT(nn.Module):
         self.condition = TimeTextEmbedding(dim, vector_dim, guidance=guidance)
         self.words = nn.Linear(context_dim, dim)
         options = {"qk_norm": qk_norm, "kernel": kernel}
-        self.blocks = nn.ModuleList(MMDiTBlock(dim, heads, ratio, last=i == depth - 1, **options) for i in range(depth))
+        self.blocks = nn.ModuleList(
+            MMDiTBlock(dim, heads, ratio, last=i == depth - 1, **options) for i in range(depth)
+        )
         self.final = FinalLayer(dim, patch**2 * channels)
         reset_transformer(self, self.blocks)
 
