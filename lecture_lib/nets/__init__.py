@@ -6,6 +6,7 @@ from lecture_lib.nets.autoencoder import Decoder, Encoder, KLAutoencoder, Poster
 from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
 from lecture_lib.nets.dit import DiT, DiTBlock, patchify, unpatchify
+from lecture_lib.nets.dit_conditioning import AdaLNBlock, CrossAttentionBlock, InContextBlock, TokenDiT
 from lecture_lib.nets.dit_family import DIT_REPORTS, DIT_SIZES, DiTReport, DiTSize, dit_from_diffusers, dit_network
 from lecture_lib.nets.embeddings import (
     LabelAndScale,
@@ -49,6 +50,7 @@ from lecture_lib.nets.text import (
     full_mask,
     sd3_condition,
 )
+from lecture_lib.nets.text_dit import TextDiT, TextDiTBlock
 from lecture_lib.nets.text_unet import TextUNet, size_features
 from lecture_lib.nets.tiled_attention import Seen, online_softmax, tiled_attention
 from lecture_lib.nets.tokenizer import Tokenizer
@@ -60,10 +62,12 @@ __all__ = [
     "DIT_SIZES",
     "FSQ",
     "GEGLU",
+    "AdaLNBlock",
     "Adapter",
     "AxialRotary",
     "ContrastivePair",
     "CrossAttention",
+    "CrossAttentionBlock",
     "Decoder",
     "DiT",
     "DiTBlock",
@@ -72,6 +76,7 @@ __all__ = [
     "Encoder",
     "FeatureNetwork",
     "ImageEncoder",
+    "InContextBlock",
     "JointText",
     "KLAutoencoder",
     "LabelAndScale",
@@ -90,11 +95,14 @@ __all__ = [
     "ShapeFeatures",
     "SpanDenoiser",
     "SpatialTransformer",
+    "TextDiT",
+    "TextDiTBlock",
     "TextEncoder",
     "TextFeatures",
     "TextUNet",
     "TimeMLP",
     "TimestepEmbedding",
+    "TokenDiT",
     "Tokenizer",
     "TransformerBlock",
     "UNet",
