@@ -16,6 +16,7 @@ from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.concepts import concept_direction, concept_maps, random_direction, steered
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
 from lecture_lib.nets.dit import DiT, DiTBlock, patchify, unpatchify
+from lecture_lib.nets.dit_conditioning import AdaLNBlock, CrossAttentionBlock, InContextBlock, TokenDiT
 from lecture_lib.nets.dit_family import DIT_REPORTS, DIT_SIZES, DiTReport, DiTSize, dit_from_diffusers, dit_network
 from lecture_lib.nets.embeddings import (
     LabelAndScale,
@@ -63,6 +64,7 @@ from lecture_lib.nets.text import (
     full_mask,
     sd3_condition,
 )
+from lecture_lib.nets.text_dit import TextDiT, TextDiTBlock
 from lecture_lib.nets.text_unet import TextUNet, size_features
 from lecture_lib.nets.tiled_attention import Seen, online_softmax, tiled_attention
 from lecture_lib.nets.tokenizer import Tokenizer
@@ -75,10 +77,12 @@ __all__ = [
     "DIT_SIZES",
     "FSQ",
     "GEGLU",
+    "AdaLNBlock",
     "Adapter",
     "AxialRotary",
     "ContrastivePair",
     "CrossAttention",
+    "CrossAttentionBlock",
     "Decoder",
     "DiT",
     "DiTBlock",
@@ -88,6 +92,7 @@ __all__ = [
     "FeatureNetwork",
     "Flux",
     "ImageEncoder",
+    "InContextBlock",
     "JointAttention",
     "JointText",
     "KLAutoencoder",
@@ -111,12 +116,15 @@ __all__ = [
     "SingleStreamBlock",
     "SpanDenoiser",
     "SpatialTransformer",
+    "TextDiT",
+    "TextDiTBlock",
     "TextEncoder",
     "TextFeatures",
     "TextUNet",
     "TimeMLP",
     "TimeTextEmbedding",
     "TimestepEmbedding",
+    "TokenDiT",
     "Tokenizer",
     "TransformerBlock",
     "UNet",

@@ -12,7 +12,7 @@ Source: Esser et al. 2024, section 4 and figure 2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -20,9 +20,16 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lecture_lib.errors import ShapeError
 from lecture_lib.nets.attention import AttentionKernel, fused_attention
-from lecture_lib.nets.dit import FeedForward, FinalLayer, modulate, patchify, unpatchify
+from lecture_lib.nets.dit import (
+    FeedForward,
+    FinalLayer,
+    check_latents,
+    modulate,
+    patchify,
+    reset_transformer,
+    unpatchify,
+)
 from lecture_lib.nets.embeddings import TimeTextEmbedding
 from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.positions import cropped_positions, positions_2d
@@ -202,26 +209,6 @@ class MMDiT(nn.Module):
         height, width = x.shape[-2] // self.patch, x.shape[-1] // self.patch
         image = self.embed(patchify(x, self.patch)) + cropped_positions(self.positions, height, width)
         return Streams(self.words(heard.tokens), image, self.condition(t, heard.vector, heard.w), heard.mask)
-
-
-def check_latents(x: Tensor, t: Tensor, channels: int, patch: int) -> None:
-    """Raise a named error unless x is (b, channels, h, w), h and w multiples of ``patch``, and t is (b,)."""
-    if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape or x.shape[2] % patch or x.shape[3] % patch:
-        expected = f"(b, {channels}, h, w), h and w multiples of {patch}"
-        raise ShapeError(f"x must have shape {expected}, got {tuple(x.shape)}")
-    if t.shape != (len(x),):
-        raise ShapeError(f"t must have shape ({len(x)},), one time per sample, got {tuple(t.shape)}")
-
-
-def reset_transformer(net: nn.Module, blocks: Iterable[nn.Module]) -> None:
-    """Xavier for ``net.embed`` and the linear layers of the blocks, then zeros where adaLN-Zero wants them."""
-    for layer in (net.embed, *(m for block in blocks for m in block.modules() if isinstance(m, nn.Linear))):
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    modulations = [module.modulation for module in net.modules() if hasattr(module, "modulation")]
-    for layer in (*modulations, net.final.linear):
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
 
 
 def sd3_medium() -> MMDiT:

@@ -8,8 +8,8 @@ from lecture_lib.core import VELOCITY, LogitNormalTimes, RectifiedFlow
 from lecture_lib.nets import MMDiT
 from lecture_lib.zoo.shapes_text_to_image import TextToImageRecipe
 
-# One sample costs the U-Net 57.85 million multiply-adds and this network 29.21 million (``nets.multiply_adds``), so that
-# 10,900 steps here and the U-Net's 5,500 cost the same. A test counts again.
+# One sample costs the U-Net 57.85 million multiply-adds and this network 29.21 million (``nets.multiply_adds``), so
+# 10,900 steps here cost what the U-Net's 5,500 did. A test counts again.
 MMDIT = TextToImageRecipe(
     name="shapes-mmdit",
     about="captions to latents: an MM-DiT, rectified flow, velocity, as much computation as the U-Net was given",
