@@ -68,6 +68,9 @@ def test_extreme_logits_neither_overflow_nor_vanish(sign):
     out = tiled_attention(q.detach().abs() * 1e30, k, v, tile=8)  # logits up to 1e31: exp of one is inf
     winner = v[:, :, -1 if sign > 0 else 0]
     assert torch.equal(out, winner[:, :, None].expand_as(out))
+    # All logits near -1000: exp of one is 0, and yet the weights sum to 1.
+    ones = torch.ones(1, 1, 4, 1)
+    assert torch.allclose(tiled_attention(-1000 * ones, ones + 1e-3 * v[:1, :1, :4, :1], ones, tile=2), ones)
     # Logits of 1000 and more apart, in rising and falling order: each tile rescales what came before.
     out = tiled_attention(torch.full((1, 1, 2, 1), 100.0), k[:1, :1, :, :1] * 50, v[:1, :1], tile=4)
     expected = fused_attention(torch.full((1, 1, 2, 1), 100.0), k[:1, :1, :, :1] * 50, v[:1, :1])
