@@ -52,8 +52,9 @@ from lecture_lib.nets.text import (
 )
 from lecture_lib.nets.text_dit import TextDiT, TextDiTBlock
 from lecture_lib.nets.text_unet import TextUNet, size_features
+from lecture_lib.nets.tiled_attention import Seen, online_softmax, tiled_attention
 from lecture_lib.nets.tokenizer import Tokenizer
-from lecture_lib.nets.tools import multiply_adds, parameter_count, with_kernel
+from lecture_lib.nets.tools import multiply_adds, parameter_count, peak_memory, with_kernel
 from lecture_lib.nets.unet import UNet
 
 __all__ = [
@@ -90,6 +91,7 @@ __all__ = [
     "Posterior",
     "QKNorm",
     "Quantised",
+    "Seen",
     "ShapeFeatures",
     "SpanDenoiser",
     "SpatialTransformer",
@@ -123,8 +125,10 @@ __all__ = [
     "joint_positions",
     "kl_to_standard_normal",
     "multiply_adds",
+    "online_softmax",
     "parameter_count",
     "patchify",
+    "peak_memory",
     "perplexity",
     "positions_1d",
     "positions_2d",
@@ -137,6 +141,7 @@ __all__ = [
     "stable_diffusion_autoencoder",
     "stable_diffusion_unet",
     "straight_through",
+    "tiled_attention",
     "timestep_features",
     "unet_from_diffusers",
     "unpatchify",

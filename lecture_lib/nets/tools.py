@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from itertools import accumulate
+
 import torch
 from torch import nn
+from torch.autograd.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from lecture_lib.nets.attention import AttentionKernel, MultiHeadAttention
@@ -37,3 +42,15 @@ def with_kernel(network: nn.Module, kernel: AttentionKernel) -> nn.Module:
         if isinstance(module, MultiHeadAttention | CrossAttention | PixelAttention):
             module.kernel = kernel
     return network
+
+
+def peak_memory(call: Callable[[], object]) -> int:
+    """Bytes of CPU memory that ``call`` needs at its peak, on top of what was there before: results and scratch.
+
+    Counted from the allocator's own log, so that what fused kernels allocate inside counts too.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes to stderr where it starts and stops
+    with profile(profile_memory=True) as log:
+        call()
+    changes = [event for event in log.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate((e.nbytes() for e in sorted(changes, key=lambda e: e.start_ns())), initial=0))
