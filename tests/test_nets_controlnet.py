@@ -179,7 +179,7 @@ def test_the_dit_branch_against_hooks_on_diffusers_dit(copies):
     base = shaken(DiT(8, 1, dim=16, depth=2, heads=2, condition=LabelEmbedding(10, 16)))
     branch = shaken(DiTControlNet(base, copies=copies, hint_channels=3, hint_size=16), std=0.2)
     copied = copy.deepcopy(base)
-    copied.blocks[:copies] = branch.blocks
+    copied.blocks = torch.nn.ModuleList([*branch.blocks, *copied.blocks[copies:]])
     twin, row = diffusers_twin(base), diffusers_twin(copied).transformer_blocks[:copies]
     x, t, label, hint = randn(2, 1, 8, 8), torch.tensor([30.0, 900.0]), torch.tensor([1, 10]), randn(2, 3, 16, 16)
     kernel = branch.hint.weight.unflatten(1, (4, 4, 3)).permute(0, 3, 1, 2)
