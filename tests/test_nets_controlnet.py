@@ -72,8 +72,9 @@ def distance(a, b):
 
 def test_at_birth_the_controlled_unet_is_the_frozen_one_bit_for_bit():
     base, branch = born()
-    x, cond = randn(2, 4, 8, 8), text()
-    assert torch.equal(ControlledUNet(base, branch)(x, T, cond | {"hint": randn(2, 1, 32, 32)}), base(x, T, cond))
+    x, cond, hint = randn(2, 4, 8, 8), text(), randn(2, 1, 32, 32)
+    assert torch.equal(ControlledUNet(base, branch)(x, T, cond | {"hint": hint}), base(x, T, cond))
+    assert not branch.hint(hint).any()  # the copy, too, sees what the base sees
 
 
 @pytest.mark.parametrize("copies", [1, 2, 3, 4])
@@ -173,24 +174,30 @@ def test_the_published_branch_of_stable_diffusion_has_its_parameters():
         assert parameter_count(branch) == parameter_count(ControlNetModel(cross_attention_dim=768)) == 361_279_120
 
 
-def test_the_dit_branch_against_hooks_on_diffusers_dit():
-    """Their transformer, whose blocks have hooks that add what copies of their own blocks say."""
+@pytest.mark.parametrize("copies", [1, 2])
+def test_the_dit_branch_against_hooks_on_diffusers_dit(copies):
+    """Their transformer, whose blocks have hooks that add what a row of copies of their own blocks says."""
     twin, other = (theirs_of(CONFIGURATIONS[0][1]) for _ in range(2))
     base, donor = (dit_from_diffusers(ours_of(CONFIGURATIONS[0][0]), net.state_dict()) for net in (twin, other))
-    branch = shaken(DiTControlNet(base, copies=1, hint_channels=3, hint_size=16), std=0.2)
-    branch.blocks[0].load_state_dict(donor.blocks[0].state_dict())
-    first = other.transformer_blocks[0]
-    first.norm1.emb = twin.transformer_blocks[0].norm1.emb  # the copy hears the base's own embedding
+    branch = shaken(DiTControlNet(base, copies=copies, hint_channels=3, hint_size=16), std=0.2)
+    row = other.transformer_blocks[:copies]
+    for mine, donated, theirs in zip(branch.blocks, donor.blocks, row, strict=False):
+        mine.load_state_dict(donated.state_dict())
+        theirs.norm1.emb = twin.transformer_blocks[0].norm1.emb  # the copies hear the base's own embedding
     x, t, label, hint = randn(2, 1, 8, 8), torch.tensor([30.0, 900.0]), torch.tensor([1, 10]), randn(2, 3, 16, 16)
     kernel = branch.hint.weight.unflatten(1, (4, 4, 3)).permute(0, 3, 1, 2)
     seen = torch.nn.functional.conv2d(hint, kernel, branch.hint.bias, stride=4).flatten(2).transpose(1, 2)
     said = []
 
     def before(_module, arguments, options):
-        said.append(branch.zeros[0](first(arguments[0] + seen, *arguments[1:], **options)))
+        h = arguments[0] + seen
+        for block, zero in zip(row, branch.zeros, strict=True):
+            h = block(h, *arguments[1:], **options)
+            said.append(zero(h))
 
-    hooks = [twin.transformer_blocks[0].register_forward_pre_hook(before, with_kwargs=True)]
-    hooks += [block.register_forward_hook(lambda _m, _i, out: out + said[0]) for block in twin.transformer_blocks]
+    twin.transformer_blocks[0].register_forward_pre_hook(before, with_kwargs=True)
+    for i, block in enumerate(twin.transformer_blocks):
+        block.register_forward_hook(lambda _m, _i, out, i=i: out + said[min(i, copies - 1)])
     with torch.no_grad():
         expected = twin(x, timestep=t, class_labels=label).sample
         got = ControlledDiT(base, branch)(x, t, {"hint": hint, "label": label})
