@@ -1,4 +1,4 @@
-"""Networks: what attention needs in memory, and how fast diffusion transformers train here."""
+"""Networks: what attention needs in memory, how fast diffusion transformers train here, and beside `diffusers`'."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from matplotlib.figure import Figure
 
-from lecture_lib.benchmarks.nets import gpu, memory
+from lecture_lib.benchmarks.nets import gpu, memory, throughput
 from lecture_lib.tooling.benching import Measurement
 
-PARTS = (memory.measure, gpu.measure)
+PARTS = (memory.measure, throughput.measure, gpu.measure)
 
 
 def measure() -> Iterator[Measurement]:
