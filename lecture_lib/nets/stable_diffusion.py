@@ -109,7 +109,7 @@ def unet_from_diffusers(net: TextUNet, state_dict: Mapping[str, Tensor]) -> Text
         UnknownNameError: weights are missing, or there are some that the network has no place for.
         ShapeError: a weight has another shape. In both cases ``net`` stays as it was.
     """
-    return load_renamed(net, state_dict, lambda name: _rename(name, UNET_NAMES))
+    return load_renamed(net, state_dict, lambda name: renamed(name, UNET_NAMES))
 
 
 def autoencoder_from_diffusers(net: KLAutoencoder, state_dict: Mapping[str, Tensor]) -> KLAutoencoder:
@@ -123,8 +123,8 @@ def autoencoder_from_diffusers(net: KLAutoencoder, state_dict: Mapping[str, Tens
         UnknownNameError: weights are missing, or there are some that the network has no place for.
         ShapeError: a weight has another shape. In both cases ``net`` stays as it was.
     """
-    state_dict = {_rename(name, OLD_AUTOENCODER_NAMES): weight for name, weight in state_dict.items()}
-    return load_renamed(net, state_dict, lambda name: _rename(name, AUTOENCODER_NAMES))
+    state_dict = {renamed(name, OLD_AUTOENCODER_NAMES): weight for name, weight in state_dict.items()}
+    return load_renamed(net, state_dict, lambda name: renamed(name, AUTOENCODER_NAMES))
 
 
 def load_renamed(net: nn.Module, state_dict: Mapping[str, Tensor], rename: Callable[[str], str]) -> nn.Module:
@@ -212,7 +212,8 @@ def _kind(stage: Stage) -> str:
     return "res" if stage.transformer is None else f"res + transformer x {len(stage.transformer.blocks)}"
 
 
-def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+def renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+    """``name`` after all rules (pattern, replacement), one after the other."""
     for pattern, theirs in rules:
         name = re.sub(pattern, theirs, name)
     return name

@@ -32,7 +32,7 @@ def read_condition(
     """``cond`` checked, as a named tuple.
 
     Args:
-        cond: a dictionary; ``mask`` and ``w`` may be missing, ``tokens`` and ``vector`` if the network has no such input.
+        cond: a dictionary, in which ``mask`` and ``w`` may be missing; None where the network has no input for text.
         batch: number of samples.
         context_dim, vector_dim: width of ``tokens`` and ``vector``; None or 0 for a network without.
         guidance: whether the network takes a guidance scale ``w``.

@@ -13,7 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lecture_lib.nets.attention import AttentionKernel, MultiHeadAttention
 from lecture_lib.nets.autoencoder import PixelAttention
+from lecture_lib.nets.flux import SingleStreamBlock
+from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.spatial_transformer import CrossAttention
+
+ATTENTION = (MultiHeadAttention, CrossAttention, PixelAttention, JointAttention, SingleStreamBlock)
 
 
 def parameter_count(network: nn.Module, *, trainable_only: bool = False) -> int:
@@ -39,7 +43,7 @@ def with_kernel(network: nn.Module, kernel: AttentionKernel) -> nn.Module:
     ``with_kernel(net, explicit_attention)`` opens a trained network to forward-mode differentiation.
     """
     for module in network.modules():
-        if isinstance(module, MultiHeadAttention | CrossAttention | PixelAttention):
+        if isinstance(module, ATTENTION):
             module.kernel = kernel
     return network
 
