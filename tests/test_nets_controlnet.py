@@ -9,7 +9,7 @@ import diffusers
 import pytest
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
-from test_nets_dit import diffusers_twin
+from test_nets_dit_family import CONFIGURATIONS, ours_of, theirs_of
 
 from lecture_lib.errors import RangeError, ShapeError, UnknownNameError
 from lecture_lib.nets import (
@@ -22,6 +22,7 @@ from lecture_lib.nets import (
     LabelEmbedding,
     TextUNet,
     controlnet_from_diffusers,
+    dit_from_diffusers,
     parameter_count,
     stable_diffusion_unet,
     unet_from_diffusers,
@@ -176,11 +177,13 @@ def test_the_published_branch_of_stable_diffusion_has_its_parameters():
 @pytest.mark.parametrize("copies", [1, 2])
 def test_the_dit_branch_against_hooks_on_diffusers_dit(copies):
     """Their transformer, whose blocks have hooks that add what a row of copies of their own blocks says."""
-    base = shaken(DiT(8, 1, dim=16, depth=2, heads=2, condition=LabelEmbedding(10, 16)))
+    twin, other = (theirs_of(CONFIGURATIONS[0][1]) for _ in range(2))
+    base, donor = (dit_from_diffusers(ours_of(CONFIGURATIONS[0][0]), net.state_dict()) for net in (twin, other))
     branch = shaken(DiTControlNet(base, copies=copies, hint_channels=3, hint_size=16), std=0.2)
-    copied = copy.deepcopy(base)
-    copied.blocks = torch.nn.ModuleList([*branch.blocks, *copied.blocks[copies:]])
-    twin, row = diffusers_twin(base), diffusers_twin(copied).transformer_blocks[:copies]
+    row = other.transformer_blocks[:copies]
+    for mine, donated, theirs in zip(branch.blocks, donor.blocks, row, strict=False):
+        mine.load_state_dict(donated.state_dict())
+        theirs.norm1.emb = twin.transformer_blocks[0].norm1.emb  # the copies hear the base's own embedding
     x, t, label, hint = randn(2, 1, 8, 8), torch.tensor([30.0, 900.0]), torch.tensor([1, 10]), randn(2, 3, 16, 16)
     kernel = branch.hint.weight.unflatten(1, (4, 4, 3)).permute(0, 3, 1, 2)
     seen = torch.nn.functional.conv2d(hint, kernel, branch.hint.bias, stride=4).flatten(2).transpose(1, 2)

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from lecture_lib.errors import RangeError, ShapeError, UnknownNameError
 from lecture_lib.nets.dit import DiT, patchify
-from lecture_lib.nets.text_unet import Descent, TextCondition, TextUNet
+from lecture_lib.nets.text_condition import TextCondition
+from lecture_lib.nets.text_unet import Descent, TextUNet
 from lecture_lib.tensors import check_count, check_number
 
 

@@ -119,7 +119,7 @@ def unet_from_diffusers(net: TextUNet, state_dict: Mapping[str, Tensor]) -> Text
         UnknownNameError: weights are missing, or there are some that the network has no place for.
         ShapeError: a weight has another shape. In both cases ``net`` stays as it was.
     """
-    return load_renamed(net, state_dict, lambda name: _rename(name, UNET_NAMES))
+    return load_renamed(net, state_dict, lambda name: renamed(name, UNET_NAMES))
 
 
 def controlnet_from_diffusers(net: ControlNet, state_dict: Mapping[str, Tensor]) -> ControlNet:
@@ -133,7 +133,7 @@ def controlnet_from_diffusers(net: ControlNet, state_dict: Mapping[str, Tensor])
         UnknownNameError: weights are missing, or there are some that the network has no place for.
         ShapeError: a weight has another shape. In both cases ``net`` stays as it was.
     """
-    return load_renamed(net, state_dict, lambda name: _rename(name, CONTROLNET_NAMES))
+    return load_renamed(net, state_dict, lambda name: renamed(name, CONTROLNET_NAMES))
 
 
 def autoencoder_from_diffusers(net: KLAutoencoder, state_dict: Mapping[str, Tensor]) -> KLAutoencoder:
@@ -147,8 +147,8 @@ def autoencoder_from_diffusers(net: KLAutoencoder, state_dict: Mapping[str, Tens
         UnknownNameError: weights are missing, or there are some that the network has no place for.
         ShapeError: a weight has another shape. In both cases ``net`` stays as it was.
     """
-    state_dict = {_rename(name, OLD_AUTOENCODER_NAMES): weight for name, weight in state_dict.items()}
-    return load_renamed(net, state_dict, lambda name: _rename(name, AUTOENCODER_NAMES))
+    state_dict = {renamed(name, OLD_AUTOENCODER_NAMES): weight for name, weight in state_dict.items()}
+    return load_renamed(net, state_dict, lambda name: renamed(name, AUTOENCODER_NAMES))
 
 
 def load_renamed(net: nn.Module, state_dict: Mapping[str, Tensor], rename: Callable[[str], str]) -> nn.Module:
@@ -236,7 +236,8 @@ def _kind(stage: Stage) -> str:
     return "res" if stage.transformer is None else f"res + transformer x {len(stage.transformer.blocks)}"
 
 
-def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+def renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+    """``name`` after all rules (pattern, replacement), one after the other."""
     for pattern, theirs in rules:
         name = re.sub(pattern, theirs, name)
     return name

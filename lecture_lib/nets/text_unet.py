@@ -11,25 +11,17 @@ transformer (which hears the text). Source: Rombach et al. 2022, section 3.3; Po
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from lecture_lib.errors import ShapeError, UnknownNameError
+from lecture_lib.errors import ShapeError
 from lecture_lib.nets.attention import AttentionKernel, fused_attention
 from lecture_lib.nets.embeddings import TimestepEmbedding, timestep_features
 from lecture_lib.nets.spatial_transformer import SpatialTransformer
-
-
-class TextCondition(NamedTuple):
-    """What the U-Net hears besides the time; None where it has no ear for it."""
-
-    tokens: Float[Tensor, " b m d"] | None = None
-    mask: Bool[Tensor, " b m"] | None = None
-    vector: Float[Tensor, " b v"] | None = None
+from lecture_lib.nets.text_condition import TextCondition, read_condition
 
 
 class TimeResBlock(nn.Module):
@@ -244,6 +236,10 @@ class TextUNet(Descent):
             h = level(h, skips, e, cond)
         return self.leave(F.silu(self.norm(h)))
 
+    def read(self, cond: Mapping[str, Tensor] | None, batch: int) -> TextCondition:
+        """``cond`` checked against this network's inputs."""
+        return read_condition(cond, batch, context_dim=self.context_dim, vector_dim=self.vector_dim)
+
     def check(self, x: Tensor, t: Tensor) -> None:
         """Raise a named error unless x and t fit the network."""
         step = 2 ** (len(self.down) - 1)
@@ -253,27 +249,6 @@ class TextUNet(Descent):
             )
         if t.shape != (len(x),):
             raise ShapeError(f"t must have shape ({len(x)},), one time per sample, got {tuple(t.shape)}")
-
-    def read(self, cond: Mapping[str, Tensor] | None, batch: int) -> TextCondition:
-        """``cond`` checked, as a named tuple."""
-        if cond is not None and not isinstance(cond, Mapping):
-            raise ShapeError(f"cond must be a dictionary with 'tokens', 'mask', 'vector', got {type(cond).__name__}")
-        cond = {} if cond is None else cond
-        wanted = {"tokens": self.context_dim, "vector": self.vector_dim}
-        known = {name for name, dim in wanted.items() if dim} | ({"mask"} if self.context_dim else set())
-        if unknown := set(cond) - known:
-            raise UnknownNameError(f"cond: got {sorted(unknown)}, this network knows {sorted(known)}")
-        for name, dim in wanted.items():
-            shape = tuple(cond[name].shape) if name in cond else None
-            fits = shape is not None and len(shape) == (3 if name == "tokens" else 2) and 0 not in shape
-            if dim and not (fits and shape[0] == batch and shape[-1] == dim):
-                expected = f"({batch}, m, {dim})" if name == "tokens" else f"({batch}, {dim})"
-                raise ShapeError(f"cond[{name!r}] must have shape {expected}, got {shape or 'none'}")
-        mask = cond.get("mask")
-        if mask is not None and (mask.shape != cond["tokens"].shape[:2] or mask.dtype != torch.bool):
-            expected = tuple(cond["tokens"].shape[:2])
-            raise ShapeError(f"cond['mask'] must be bool of shape {expected}, got {mask.dtype} {tuple(mask.shape)}")
-        return TextCondition(cond.get("tokens"), mask, cond.get("vector"))
 
 
 def size_features(

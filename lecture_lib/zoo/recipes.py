@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
-from lecture_lib.core import VELOCITY, LogitNormalTimes, RectifiedFlow, UniformTimes, V, VPCosine
+from lecture_lib.core import EPS, VELOCITY, LogitNormalTimes, RectifiedFlow, UniformTimes, V, VPCosine, VPLinear
 from lecture_lib.errors import UnknownNameError
 from lecture_lib.nets import FeatureNetwork, NoisyClassifier, UNet
 from lecture_lib.zoo.models import CLASSES, digit_dit, guided_digit_dit
@@ -26,6 +27,21 @@ DIT = DenoiserRecipe(
     parameterization=VELOCITY,
     times=UniformTimes(),
     p_uncond=0.12,
+)
+# The same network on the same budget, trained for the two older objectives.
+DIT_EPS = replace(
+    DIT,
+    name="digits-dit-eps",
+    about="the same transformer, variance-preserving linear path, noise: the objective of DDPM",
+    path=VPLinear(),
+    parameterization=EPS,
+)
+DIT_V = replace(
+    DIT,
+    name="digits-dit-v",
+    about="the same transformer, variance-preserving cosine path, v",
+    path=VPCosine(),
+    parameterization=V,
 )
 UNET = DenoiserRecipe(
     name="digits-unet",
@@ -76,7 +92,7 @@ DISTILLED = DistilledRecipe(
     times=UniformTimes(),
 )
 
-DIGITS = (DIT, UNET, WEAK, CLASSIFIER, FEATURES, DISTILLED)
+DIGITS = (DIT, DIT_EPS, DIT_V, UNET, WEAK, CLASSIFIER, FEATURES, DISTILLED)
 SHAPES = (
     *AUTOENCODERS,
     CLIP,
