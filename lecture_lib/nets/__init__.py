@@ -18,7 +18,16 @@ from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
 from lecture_lib.nets.controlnet import ControlledDiT, ControlledUNet, ControlNet, DiTControlNet, HintEncoder
 from lecture_lib.nets.dit import DiT, DiTBlock, patchify, unpatchify
 from lecture_lib.nets.dit_conditioning import AdaLNBlock, CrossAttentionBlock, InContextBlock, TokenDiT
-from lecture_lib.nets.dit_family import DIT_REPORTS, DIT_SIZES, DiTReport, DiTSize, dit_from_diffusers, dit_network
+from lecture_lib.nets.dit_family import (
+    DIT_REPORTS,
+    DIT_SIZES,
+    DiTCost,
+    DiTReport,
+    DiTSize,
+    dit_cost,
+    dit_from_diffusers,
+    dit_network,
+)
 from lecture_lib.nets.embeddings import (
     LabelAndScale,
     LabelEmbedding,
@@ -94,6 +103,7 @@ __all__ = [
     "DiT",
     "DiTBlock",
     "DiTControlNet",
+    "DiTCost",
     "DiTReport",
     "DiTSize",
     "Encoder",
@@ -150,6 +160,7 @@ __all__ = [
     "controlled_attention",
     "controlnet_from_diffusers",
     "cropped_positions",
+    "dit_cost",
     "dit_from_diffusers",
     "dit_network",
     "explicit_attention",

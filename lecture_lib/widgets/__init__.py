@@ -8,6 +8,7 @@ from lecture_lib.widgets.digits import guidance_sweep, interval_explorer, two_co
 from lecture_lib.widgets.explorer import Explorer, Scene, explore
 from lecture_lib.widgets.latents import latent_explorer
 from lecture_lib.widgets.laws import mixture_playground, negative_prompt
+from lecture_lib.widgets.patches import patch_explorer
 from lecture_lib.widgets.plane import parallelogram_explorer
 from lecture_lib.widgets.prompts import prompt_box
 from lecture_lib.widgets.repairs import repairs_explorer
@@ -32,6 +33,7 @@ __all__ = [
     "negative_prompt",
     "number",
     "parallelogram_explorer",
+    "patch_explorer",
     "prompt_box",
     "repairs_explorer",
     "same_seed",
