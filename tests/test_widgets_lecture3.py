@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from lecture_lib import widgets
-from lecture_lib.nets import dit_cost
+from lecture_lib.nets import dit_cost, grid_positions
 from lecture_lib.viz import as_picture, to_pixels
-from lecture_lib.widgets import patches
+from lecture_lib.widgets import patches, positions
 from lecture_lib.widgets.explorer import WIDGET_MIME
 
 
@@ -25,10 +25,13 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def make():
-    return {"patch_explorer": widgets.patch_explorer}
+    return {
+        "patch_explorer": widgets.patch_explorer,
+        "position_explorer": widgets.position_explorer,
+    }
 
 
-NAMES = ("patch_explorer",)
+NAMES = ("patch_explorer", "position_explorer")
 
 
 def some_values(control: ipywidgets.Widget) -> list:
@@ -88,3 +91,46 @@ def test_the_bill_is_the_papers_and_quadratic_cost_is_found_where_it_is():
     explorer.set(side=128, network="S")
     cost = dit_cost("S/2", size=128)
     assert cost.pairs > cost.tokens and "4096 tokens" in explorer.note and "table" not in explorer.note
+
+
+# Positions ----------------------------------------------------------------------------------------------------------
+
+
+def test_rotary_scores_of_equal_vectors_are_the_likeness_of_sin_cos_vectors():
+    for token in (0, 27, 63):
+        table = positions.TABLES["sin-cos"](8)
+        scores = positions.rotary_scores(8, token, positions.ALIKE, 10_000.0)
+        assert torch.allclose(scores, positions.likeness(table, token), atol=2e-6)
+
+
+def test_rotary_scores_of_any_content_know_the_displacement_only():
+    content = positions.CONTENTS[2]
+    first, second = (
+        positions.rotary_scores(12, token, content, 100.0).reshape(12, 12) for token in (13, 13 + 2 * 12 + 3)
+    )
+    assert torch.allclose(first[:-2, :-3], second[2:, 3:], atol=2e-6) and first.std() > 0.01
+
+
+@pytest.mark.parametrize("side", [4, 8, 12, 16])
+def test_pairs_as_in_training_are_counted_one_by_one(side):
+    places = grid_positions(side, side)
+    apart = (places[:, None] - places).abs().amax(-1)
+    assert positions.displacements_seen(side) == pytest.approx(float((apart <= 7).double().mean()), abs=1e-12)
+
+
+def test_what_was_met_in_training_is_told_from_what_is_new():
+    known = {name: positions.familiar(table(16), table(8)) for name, table in positions.TABLES.items()}
+    counts = {name: int((values > 1 - 1e-5).sum()) for name, values in known.items()}
+    # Squeezed places 0, 1/2, 1, ... hit the old ones with every second token of each axis.
+    assert counts == {"sin-cos": 64, "sin-cos, squeezed": 64, "cropped from 16 x 16": 64, "learned, resampled": 0}
+    corner = known["sin-cos"].reshape(16, 16)
+    assert (corner[:8, :8] > 1 - 1e-5).all() and corner[8:, 8:].max() < 0.99
+    assert (known["cropped from 16 x 16"].reshape(16, 16)[4:12, 4:12] > 1 - 1e-5).all()
+
+
+def test_the_learned_table_has_found_out_who_is_beside_whom():
+    table, untrained = (positions.learned(updates).table for updates in (200, 0))
+    likeness = positions.likeness(table, 27).reshape(8, 8)  # row 3, column 3
+    beside = torch.stack([likeness[2, 3], likeness[4, 3], likeness[3, 2], likeness[3, 4]])
+    assert beside.min() > 0.5 > 0 > likeness[:, 7].max()
+    assert positions.likeness(untrained, 27).reshape(8, 8)[2:5, 3].median() < 0.5

@@ -16,7 +16,7 @@ from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.concepts import concept_direction, concept_maps, random_direction, steered
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
 from lecture_lib.nets.controlnet import ControlledDiT, ControlledUNet, ControlNet, DiTControlNet, HintEncoder
-from lecture_lib.nets.dit import DiT, DiTBlock, patchify, unpatchify
+from lecture_lib.nets.dit import MODULATIONS, DiT, DiTBlock, modulations, patchify, unpatchify
 from lecture_lib.nets.dit_conditioning import AdaLNBlock, CrossAttentionBlock, InContextBlock, TokenDiT
 from lecture_lib.nets.dit_family import (
     DIT_REPORTS,
@@ -90,6 +90,7 @@ __all__ = [
     "DIT_SIZES",
     "FSQ",
     "GEGLU",
+    "MODULATIONS",
     "AdaLNBlock",
     "Adapter",
     "AxialRotary",
@@ -175,6 +176,7 @@ __all__ = [
     "joint_positions",
     "kl_to_standard_normal",
     "mmdit_from_diffusers",
+    "modulations",
     "multiply_adds",
     "online_softmax",
     "parameter_count",

@@ -8,8 +8,10 @@ from lecture_lib.widgets.digits import guidance_sweep, interval_explorer, two_co
 from lecture_lib.widgets.explorer import Explorer, Scene, explore
 from lecture_lib.widgets.latents import latent_explorer
 from lecture_lib.widgets.laws import mixture_playground, negative_prompt
+from lecture_lib.widgets.modulations import modulation_explorer
 from lecture_lib.widgets.patches import patch_explorer
 from lecture_lib.widgets.plane import parallelogram_explorer
+from lecture_lib.widgets.positions import position_explorer
 from lecture_lib.widgets.prompts import prompt_box
 from lecture_lib.widgets.repairs import repairs_explorer
 from lecture_lib.widgets.schedules import schedule_explorer
@@ -30,10 +32,12 @@ __all__ = [
     "latent_explorer",
     "lora_strength",
     "mixture_playground",
+    "modulation_explorer",
     "negative_prompt",
     "number",
     "parallelogram_explorer",
     "patch_explorer",
+    "position_explorer",
     "prompt_box",
     "repairs_explorer",
     "same_seed",

@@ -42,7 +42,7 @@ def tokens_as_pictures(x: Float[Tensor, " 1 c h w"], patch: int) -> Float[Tensor
 def _cut(x: Float[Tensor, " 1 c h w"], patch: int) -> Image.Image:
     """The whole picture with gaps where it is cut, and the first tokens in their order."""
     tokens, side = tokens_as_pictures(x, patch), x.shape[-1]
-    title = f"{len(tokens)} tokens of {tokens[0].numel()} numbers"
+    title = f"{len(tokens)} {'token' if len(tokens) == 1 else 'tokens'} of {tokens[0].numel()} numbers"
     cut = image_grid(tokens, columns=side // patch, scale=WIDE // side, gap=3, title=title)
     first = max(0, (len(tokens) - SHOWN) // 2)  # the very first ones are often all background
     some = tokens[first:][:SHOWN]
