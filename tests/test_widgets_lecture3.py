@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import copy
+import re
 
 import ipywidgets
 import pytest
 import torch
 
-from lecture_lib import widgets
+from lecture_lib import widgets, zoo
 from lecture_lib.nets import dit_cost, grid_positions
 from lecture_lib.viz import as_picture, to_pixels
-from lecture_lib.widgets import patches, positions
+from lecture_lib.widgets import modulations, patches, positions
 from lecture_lib.widgets.explorer import WIDGET_MIME
 
 
@@ -28,10 +30,11 @@ def make():
     return {
         "patch_explorer": widgets.patch_explorer,
         "position_explorer": widgets.position_explorer,
+        "modulation_explorer": widgets.modulation_explorer,
     }
 
 
-NAMES = ("patch_explorer", "position_explorer")
+NAMES = ("patch_explorer", "position_explorer", "modulation_explorer")
 
 
 def some_values(control: ipywidgets.Widget) -> list:
@@ -134,3 +137,39 @@ def test_the_learned_table_has_found_out_who_is_beside_whom():
     beside = torch.stack([likeness[2, 3], likeness[4, 3], likeness[3, 2], likeness[3, 4]])
     assert beside.min() > 0.5 > 0 > likeness[:, 7].max()
     assert positions.likeness(untrained, 27).reshape(8, 8)[2:5, 3].median() < 0.5
+
+
+# Modulations --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("off", "gates"), [("attention", [2]), ("feed-forward", [5]), ("both branches", [2, 5])])
+def test_a_branch_that_is_shut_has_its_gate_at_zero(off, gates):
+    block = copy.deepcopy(zoo.load("digits-dit").network.blocks[1])
+    generator = torch.Generator().manual_seed(0)
+    x, c = torch.randn(2, 16, 96, generator=generator), torch.randn(2, 96, generator=generator)
+    before = block(x, c)
+    with modulations.shut(block, modulations.BRANCHES[off]):
+        silent = block(x, c)
+    assert torch.equal(block(x, c), before)  # opened again
+    for gate in gates:
+        block.modulation.weight.data[96 * gate : 96 * (gate + 1)] = 0
+        block.modulation.bias.data[96 * gate : 96 * (gate + 1)] = 0
+    assert torch.allclose(silent, block(x, c), atol=1e-6) and not torch.allclose(silent, before, atol=1e-2)
+
+
+def test_a_branch_is_opened_after_an_error():
+    block = copy.deepcopy(zoo.load("digits-dit").network.blocks[0])
+    with pytest.raises(KeyError), modulations.shut(block, ("attention",)):
+        raise KeyError
+    assert not block.attention._forward_hooks
+
+
+def test_the_sizes_in_the_note_are_those_of_the_block():
+    explorer = widgets.modulation_explorer().set(t=0.3, label=7, block=3)
+    model = zoo.load("digits-dit")
+    net = model.network
+    c = net.time(torch.tensor([300.0])) + net.condition(torch.tensor([7]), 1)
+    vectors = net.blocks[2].modulation(torch.nn.functional.silu(c)).reshape(6, 96)
+    sizes = [float(size) for size in re.findall(r"[12] (\d\.\d\d)", explorer.note)]
+    assert sizes == pytest.approx(vectors.square().mean(1).sqrt().tolist(), abs=0.0051)
+    assert explorer.set(off="nothing").note.endswith("by 0.000 (root mean square; range -1 to 1).")

@@ -78,9 +78,9 @@ class Curves:
             for k, block in enumerate(sizes[:, kind]):
                 ax.plot(_TIMES.numpy(), block.numpy(), label=f"block {k + 1}", **other(k) | {"marker": ""})
             ax.set_title(MODULATIONS[kind])
-            ax.set_ylim(bottom=0)
-        for ax in axes[1]:
+        for ax in axes[1]:  # after all lines: the two panels of a column share their limits
             ax.set_xlabel("time t (0: data, 1: noise)")
+            ax.set_ylim(bottom=0)
         for ax in axes[:, 0]:
             ax.set_ylabel("root mean square")
         legend(axes[0, 0], "below")
@@ -93,10 +93,11 @@ class Curves:
         return stage.paint(bars)
 
 
-def _vectors(values: Float[Tensor, " 6 d"]) -> Image.Image:
+def _vectors(values: Float[Tensor, " 6 d"], title: str) -> Image.Image:
     """Six vectors as rows of coloured squares, with the scale."""
     tiles = coloured(values[:, None], -LOUD, LOUD, diverging=True).repeat(2, axis=2)
-    rows = image_grid(tiles, columns=1, scale=max(1, 820 // values.shape[-1]), row_labels=MODULATIONS)
+    scale = max(1, 820 // values.shape[-1])
+    rows = image_grid(tiles, columns=1, scale=scale, row_labels=MODULATIONS, title=title)
     return stack(rows, colour_bar(-LOUD, LOUD, "one square per channel", diverging=True))
 
 
@@ -114,10 +115,10 @@ def modulation_scene(curves: Curves, t: float, label: int, block: int, off: str,
     words = ["test digit", f"at t = {t:g}", "seen in it", f"seen with {off} of block {block} shut"]
     film = captioned_grid(torch.cat(images).clamp(-1, 1), words, columns=4, scale=14, width=180)
     changed = float((images[3] - images[2]).square().mean().sqrt())
-    picture = stack(film, curves.at(t, label), _vectors(told_now), gap=10)
-    sizes = ", ".join(f"{name} {float(v.square().mean().sqrt()):.2f}" for name, v in zip(MODULATIONS, told_now))
-    return Scene(picture, f"Block {block} is told (root mean square): {sizes}. Shutting {off} moves the prediction by "
-                 f"{changed:.3f} (root mean square; range -1 to 1).")  # fmt: skip
+    picture = stack(film, curves.at(t, label), _vectors(told_now, f"block {block} at t = {t:g}"), gap=10)
+    sizes = [f"{name} {float(v.square().mean().sqrt()):.2f}" for name, v in zip(MODULATIONS, told_now, strict=True)]
+    note = f"Block {block} is told (root mean square): {', '.join(sizes)}. Shutting {off} moves the prediction by "
+    return Scene(picture, note + f"{changed:.3f} (root mean square; range -1 to 1).")
 
 
 def modulation_explorer(model: Denoiser | None = None) -> Explorer:
