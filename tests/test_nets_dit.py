@@ -103,4 +103,4 @@ def test_modulations_are_all_that_a_block_hears_of_time_and_label():
         after = tokens + gate1 * block.attention(F.layer_norm(tokens, (16,), eps=1e-6) * (1 + scale1) + shift1)
         after = after + gate2 * block.feed_forward(F.layer_norm(after, (16,), eps=1e-6) * (1 + scale2) + shift2)
         tokens = block(tokens, c)
-        assert torch.allclose(tokens, after, atol=1e-5 * float(after.abs().max()))
+        assert torch.allclose(tokens, after, atol=1e-5 * after.abs().max().item())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import csv
 import re
 
 import ipywidgets
@@ -11,9 +12,12 @@ import pytest
 import torch
 
 from lecture_lib import widgets, zoo
+from lecture_lib.errors import DamagedFileError
 from lecture_lib.nets import dit_cost, grid_positions
+from lecture_lib.training.forecast import Run, forecast
+from lecture_lib.training.scaling import ParametricLaw, isoflop_valleys
 from lecture_lib.viz import as_picture, to_pixels
-from lecture_lib.widgets import modulations, patches, positions
+from lecture_lib.widgets import modulations, patches, positions, scaling
 from lecture_lib.widgets.explorer import WIDGET_MIME
 
 
@@ -26,15 +30,30 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def make():
+def runs():
+    """A sweep that follows a law known exactly, up to a noise of 0.3 %."""
+    law, noise, made = ParametricLaw(0.15, 60.0, 0.75, 15.0, 0.55), torch.Generator().manual_seed(0), []
+    for compute in (4e9, 12e9, 36e9, 108e9, 324e9):
+        for factor in (0.33, 0.6, 0.8, 1.0, 1.7, 3.0):
+            size = int(factor * law.best(compute)[0])
+            samples = int(compute / 6 / size)
+            for seed in (0, 1):
+                loss = float(law(size, samples)) * (1 + 0.003 * float(torch.randn((), generator=noise)))
+                made.append(Run(compute, size, samples, seed, loss))
+    return made
+
+
+@pytest.fixture(scope="module")
+def make(runs):
     return {
         "patch_explorer": widgets.patch_explorer,
         "position_explorer": widgets.position_explorer,
         "modulation_explorer": widgets.modulation_explorer,
+        "scaling_explorer": lambda: widgets.scaling_explorer(runs),
     }
 
 
-NAMES = ("patch_explorer", "position_explorer", "modulation_explorer")
+NAMES = ("patch_explorer", "position_explorer", "modulation_explorer", "scaling_explorer")
 
 
 def some_values(control: ipywidgets.Widget) -> list:
@@ -173,3 +192,42 @@ def test_the_sizes_in_the_note_are_those_of_the_block():
     sizes = [float(size) for size in re.findall(r"[12] (\d\.\d\d)", explorer.note)]
     assert sizes == pytest.approx(vectors.square().mean(1).sqrt().tolist(), abs=0.0051)
     assert explorer.set(off="nothing").note.endswith("by 0.000 (root mean square; range -1 to 1).")
+
+
+# Scaling ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_foretold_is_what_forecast_says_of_the_budgets_left(runs):
+    note = widgets.scaling_explorer(runs).set(budget4=False).note
+    earlier = [run for run in runs if run.compute < 100e9]
+    found = forecast(earlier, resamples=scaling.RESAMPLES, generator=torch.Generator().manual_seed(0))
+    last = isoflop_valleys(*zip(*((run.compute, run.size, run.loss) for run in runs), strict=True))[-1]
+    low, high = found.band(324e9)
+    for number in (last.loss, found.law(324e9), low, high, found.straight(324e9)):
+        assert f"{float(number):.4f}" in note
+    assert "At 324 GFLOP, which were left out" in note
+    assert low < last.loss < high and found.straight(324e9) < 0.93 * last.loss  # the lesson of the widget
+
+
+def test_the_law_is_shown_before_its_band_and_says_nothing_of_it(runs):
+    first, second = scaling.Sweep(runs).scenes(-1, 10, **dict.fromkeys(("budget1", "budget2", "budget3"), True),
+                                               budget4=False, budget5=False)  # fmt: skip
+    assert first.progress < 1 == second.progress and "resamples" not in first.note and "resamples" in second.note
+
+
+def test_too_few_budgets_and_a_missing_table_are_named(runs, tmp_path):
+    explorer = widgets.scaling_explorer(runs).set(budget4=False, budget3=False)
+    assert explorer.failed and "got 2 to fit, expected at least 3" in explorer.note
+    with pytest.raises(DamagedFileError, match="nothing.csv"):
+        widgets.measured_runs(tmp_path / "nothing.csv")
+    table = tmp_path / "scaling.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["what", "value"], ["throughput", 3], *([run.what, run.loss] for run in runs)])
+    assert widgets.measured_runs(table) == runs
+
+
+def test_one_seed_looks_at_half_of_the_runs(runs):
+    sweep = scaling.Sweep(runs)
+    assert len(sweep.of(0)) == len(runs) / 2 and {run.seed for run in sweep.of(0)} == {0}
+    assert sweep.of(scaling.EVERY) == runs

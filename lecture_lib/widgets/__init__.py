@@ -14,6 +14,7 @@ from lecture_lib.widgets.plane import parallelogram_explorer
 from lecture_lib.widgets.positions import position_explorer
 from lecture_lib.widgets.prompts import prompt_box
 from lecture_lib.widgets.repairs import repairs_explorer
+from lecture_lib.widgets.scaling import measured_runs, scaling_explorer
 from lecture_lib.widgets.schedules import schedule_explorer
 from lecture_lib.widgets.trajectories import trajectories_explorer
 from lecture_lib.widgets.verdicts import verdicts
@@ -31,6 +32,7 @@ __all__ = [
     "ladder",
     "latent_explorer",
     "lora_strength",
+    "measured_runs",
     "mixture_playground",
     "modulation_explorer",
     "negative_prompt",
@@ -41,6 +43,7 @@ __all__ = [
     "prompt_box",
     "repairs_explorer",
     "same_seed",
+    "scaling_explorer",
     "schedule_explorer",
     "switch",
     "text",
