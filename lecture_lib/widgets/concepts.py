@@ -156,12 +156,8 @@ def concept_slider(model: TextToImage | None = None, *, prompt: str = "") -> Exp
     tip = "In lengths of the direction: 1 adds once what the words make as a difference on average"
     controls = {
         "prompt": text("prompt", prompt, "What to draw; press Enter. Empty: whatever the model likes"),
-        "concept": choice(
-            "concept", next(iter(CONCEPTS)), list(CONCEPTS), "The direction: with the first, not the other"
-        ),
-        "layer": choice(
-            "behind block", 1, list(range(1, depth + 1)), "Where the direction is added to the image tokens"
-        ),
+        "concept": choice("concept", NOWHERE[0], list(CONCEPTS), "The direction from the second word to the first"),
+        "layer": choice("behind block", 1, blocks, "Where the direction is added to the image tokens"),
         "strength": number("strength", 2.0, -MOST, MOST, 0.25, tip),
         "seed": same_seed(),
     }
