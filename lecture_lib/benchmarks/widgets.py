@@ -100,15 +100,8 @@ def _transformers() -> Iterator[Measurement]:
 
     seeds = list(range(1, 12))
     patches = widgets.patch_explorer()
-    walk = [
-        ("network", "S"),
-        ("patch", 2),
-        ("side", 64),
-        ("network", "B"),
-        ("patch", 8),
-        ("side", 128),
-        ("network", "L"),
-    ]
+    names, values = ("network", "patch", "side"), (("S", 2, 64), ("B", 8, 128), ("L", 4, 32))
+    walk = [(name, value) for step in values for name, value in zip(names, step, strict=True)]
     bills = [_milliseconds(patches, name, value) for name, value in walk]
     yield Measurement("patches: another bill", statistics.median(bills), "ms", PATIENCE)
     yield Measurement("positions: another row", _median(widgets.position_explorer(), "row", seeds[:7]), "ms", BAR)

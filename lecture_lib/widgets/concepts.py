@@ -157,7 +157,7 @@ def concept_slider(model: TextToImage | None = None, *, prompt: str = "") -> Exp
     controls = {
         "prompt": text("prompt", prompt, "What to draw; press Enter. Empty: whatever the model likes"),
         "concept": choice("concept", NOWHERE[0], list(CONCEPTS), "The direction from the second word to the first"),
-        "layer": choice("behind block", 1, blocks, "Where the direction is added to the image tokens"),
+        "layer": choice("behind block", min(2, depth), blocks, "Where the direction is added to the image tokens"),
         "strength": number("strength", 2.0, -MOST, MOST, 0.25, tip),
         "seed": same_seed(),
     }
@@ -165,10 +165,10 @@ def concept_slider(model: TextToImage | None = None, *, prompt: str = "") -> Exp
         Steering(model).scene,
         controls,
         keep=True,
-        caption="Turn the strength up from 0: where does the concept come, and where do the pictures fall apart? Look "
+        caption="Turn the strength up from 0: when does the concept come, and when do the pictures fall apart? Look "
         "at the third row before you believe the second: a push of that length changes pictures whatever its meaning, "
-        "and only what the concept does and the random direction does not is the concept's. Then ask for the opposite "
-        "in the prompt, and see who wins.",
+        "and only what the concept does and the random direction does not is the concept's. Try the other blocks. Then "
+        "ask for the opposite in the prompt (*a large red circle*), and see who wins.",
         alt="Three rows of six generated pictures with the same noise: as they are, with a concept's direction added "
         "inside the network, and with a random direction of the same length; below each, what the oracle reads in it.",
     )
