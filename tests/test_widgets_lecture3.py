@@ -291,7 +291,7 @@ def test_unknown_words_are_answered_below_the_picture_which_stays(name, make):
 
 
 def test_the_maps_of_a_step_are_those_of_the_network_at_that_point(model):
-    """Guided Euler steps by hand up to the second evaluation, the maps recorded beside them."""
+    """The first evaluation sees the starting noise, so it can be made by hand, with the condition and no guidance."""
     prompt, generator = quadrants.FIRST, torch.Generator().manual_seed(4)
     run = quadrants.Runs(model).plain(prompt, 4)
     noise = model.noise(1, generator)
