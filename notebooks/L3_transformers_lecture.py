@@ -656,16 +656,16 @@ def conditioned(block, container=None):
 
 
 ways = {  # name: counts, published multiply-adds (10^9), published FID
-    "in context": (conditioned(nets.InContextBlock, nets.TokenDiT), 119.37, 35.24),
-    "cross-attention": (conditioned(nets.CrossAttentionBlock, nets.TokenDiT), 137.62, 26.14),
-    "adaLN": (conditioned(nets.AdaLNBlock), 118.56, 25.21),
-    "adaLN-Zero": (conditioned(nets.DiTBlock), 118.64, 19.47),
+    "in context": (conditioned(nets.InContextBlock, nets.TokenDiT), 119.4, 35.24),
+    "cross-attention": (conditioned(nets.CrossAttentionBlock, nets.TokenDiT), 137.6, 26.14),
+    "adaLN": (conditioned(nets.AdaLNBlock), 118.6, 25.21),
+    "adaLN-Zero": (conditioned(nets.DiTBlock), 118.6, 19.47),
 }
 for name, ((p, m), said, fid) in ways.items():
-    print(f"{name:16s} {p / 1e6:6.1f} M parameters {m / 1e9:7.2f} G multiply-adds (paper: {said:6.2f})   FID {fid:5.2f}")
+    print(f"{name:16s} {p / 1e6:6.1f} M parameters {m / 1e9:7.2f} G multiply-adds (paper: {said:5.1f})   FID {fid:5.2f}")
 
 costs = [m / 1e9 for (_, m), _, _ in ways.values()]
-verify("multiply-adds: within 0.02 of what the paper writes", costs, [said for _, said, _ in ways.values()], tol=0.03)
+verify("multiply-adds: what the paper writes, to its last digit", costs, [said for _, said, _ in ways.values()], tol=0.06)
 verify_less("gates cost 75 million parameters and hardly any arithmetic", costs[3] / costs[2], 1.001)
 
 # %% [markdown]
@@ -831,9 +831,8 @@ def tiled(q, k, v, tile=64):
 
 q, k, v = torch.randn(3, 1, 4, 300, 32, generator=seeded(8), dtype=torch.float64)
 whole = nets.explicit_attention(q, k, v)
-for tile in (1, 7, 64, 300):
-    if tile > 1:
-        verify(f"tiles of {tile}: the same numbers", tiled(q, k, v, tile), whole, tol=1e-12)
+for tile in (7, 64, 300):
+    verify(f"tiles of {tile}: the same numbers", tiled(q, k, v, tile), whole, tol=1e-12)
 verify("and the library's, with its own backward pass", nets.tiled_attention(q, k, v, tile=64), whole, tol=1e-12)
 verify("huge logits do not overflow", tiled(100 * q, k, v), nets.explicit_attention(100 * q, k, v), tol=1e-10)
 
@@ -848,7 +847,7 @@ lines = [viz.Line(name, y, look=look) for (name, y), look in zip(peaks.items(), 
 viz.show(
     viz.sweep(lengths, lines, xlabel="tokens", ylabel="peak memory (MiB)", log_x=True, log_y=True,
               title="Memory of one attention head, measured"),
-    caption="Twice the tokens: four times the memory for the whole map, twice for tiles.",
+    caption="Twice the tokens: four times the memory for the whole map, at most twice for tiles.",
     alt="Two lines in a double-logarithmic plot; the upper one has slope two, the lower one slope below one.",
 )  # fmt: skip
 growth = {name: math.log2(y[-1] / y[-2]) for name, y in peaks.items()}
@@ -859,3 +858,249 @@ verify_less("tiles: at most linear", growth["tiles of 128"], 1.1)
 # %% [markdown]
 # Tiling saves *memory and traffic*, not arithmetic, and pays when maps are large. *You may read that DiT-XL/2 cannot be
 # trained without FlashAttention.* The published code was: at 256 tokens attention is 3.6 % of the work (3.1).
+
+# %% [markdown]
+# ### 3.8 The family
+# Four widths, three patch sizes, twelve networks (Peebles & Xie 2023, tables 1 and 4). Nothing stops us from counting
+# all of them: on the meta device a network has shapes and no numbers.
+
+# %%
+counts = {name: on_paper(name) for name in nets.DIT_REPORTS}
+print("name     tokens  parameters    multiply-adds   paper's Gflops    FID at 400k")
+for name, (p, m) in counts.items():
+    report = nets.DIT_REPORTS[name]
+    print(f"DiT-{name:4s} {(32 // int(name[-1])) ** 2:5d} {p:12,d} {m / 1e9:12.2f} G {report.gflops:14.2f} {report.fid:14.2f}")
+ratios = [m / 1e9 / nets.DIT_REPORTS[name].gflops for name, (_, m) in counts.items()]
+verify("all twelve: the paper's 'Gflops' are our multiply-adds", ratios, [1.0] * 12, tol=0.01)
+verify("DiT-XL/2 to the last parameter", counts["XL/2"][0], 675_129_632, tol=0)
+verify("DiT-S/2 to the last parameter", counts["S/2"][0], 32_963_360, tol=0)
+
+# %% [markdown]
+# One multiply-add is *two* floating-point operations. Who compares the paper's 119 "Gflops" with a chip's data sheet is
+# off by two; a profiler says:
+
+# %%
+from torch.utils.flop_counter import FlopCounterMode
+
+with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.enable_grad():
+    nets.dit_network("S/2")(torch.zeros(1, 4, 32, 32), torch.zeros(1))
+verify("operations = 2 x multiply-adds", counter.get_total_flops() / counts["S/2"][1], 2.0, tol=0)
+
+# %% [markdown]
+# *You may read that quality is a function of the number of parameters.* The paper's own finding is another: it follows
+# **compute**. The same twelve networks, against both:
+
+# %%
+reports = nets.DIT_REPORTS
+with viz.style():
+    figure, axes = viz.panels(1, 2, size=(10.4, 4.2), sharey=True)
+for k, size in enumerate(nets.DIT_SIZES):
+    names = [f"{size}/{p}" for p in (8, 4, 2)]
+    for ax, values in zip(axes, ([counts[n][0] / 1e6 for n in names], [counts[n][1] / 1e9 for n in names]), strict=True):
+        ax.plot(values, [reports[n].fid for n in names], label=f"DiT-{size}, patch 8, 4, 2", **viz.other(k))
+axes[0].set(xlabel="parameters (millions)", ylabel="FID at 400,000 updates", xscale="log", yscale="log")
+axes[1].set(xlabel="multiply-adds per evaluation (10⁹)", xscale="log")
+axes[1].legend()
+viz.show(
+    figure,
+    caption="Left: with the parameters fixed, the patch size changes FID sevenfold. Right: along compute, the twelve fall near one "
+    "line. FID values are the paper's (50,000 samples, no guidance).",
+    alt="Two scatter plots of FID: against parameters vertical columns of points, against multiply-adds a falling band.",
+)
+log_m = torch.tensor([counts[n][1] for n in reports]).double().log()
+log_p = torch.tensor([counts[n][0] for n in reports]).double().log()
+log_f = torch.tensor([r.fid for r in reports.values()]).double().log()
+correlation = {name: torch.corrcoef(torch.stack([x, log_f]))[0, 1] for name, x in (("compute", log_m), ("parameters", log_p))}
+print({name: f"{r:.2f}" for name, r in correlation.items()}, "(correlation of the logarithms)")
+verify_less("log FID goes with log compute ...", correlation["compute"], -0.9)
+verify_less("... and much less with log parameters", -0.7, correlation["parameters"])
+verify("S/2 (33 M) and B/4 (130 M), equal compute, equal FID", reports["S/2"].fid, reports["B/4"].fid, tol=0.1)
+
+# %% [markdown]
+# What this picture does *not* say: that U-Nets stop improving (SDXL's has 2.6 billion parameters), or what happens
+# outside the measured range. Scaling laws, and how little a laptop may claim about them, are in the lab.
+#
+# ### 3.9 Text and image in one attention: MM-DiT
+# A caption is many tokens. Stable Diffusion 3 gives text and image a DiT block **each**, with weights of their own, and
+# lets the two meet in one place: queries, keys and values of both are put side by side, one softmax runs over all of
+# them, and the result is cut apart again.
+# $$[a_\text{text};a_\text{image}]=\mathrm{softmax}\Big(\frac{[q_\text{text};q_\text{image}]\,
+# [k_\text{text};k_\text{image}]^\top}{\sqrt d}\Big)[v_\text{text};v_\text{image}]$$
+
+
+# %%
+def mmdit_block(block, text, image, c):
+    """The block from its parts: what `MMDiTBlock` computes, in the order of the formula."""
+    later, q, k, v = {}, [], [], []
+    for name, x in (("text", text), ("image", image)):
+        own, attention_weights = getattr(block, name), getattr(block.attention, name)
+        b1, s1, *later[name] = own.modulation(F.silu(c))[:, None].chunk(6, dim=-1)
+        h = (1 + s1) * F.layer_norm(x, x.shape[-1:], eps=1e-6) + b1
+        parts = attention_weights.qkv(h).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
+        for total, part in zip((q, k, v), parts, strict=True):
+            total.append(part)
+    a = attention(*(torch.cat(part, dim=2) for part in (q, k, v))).transpose(1, 2).flatten(2)  # one softmax
+    out = []
+    for name, x, attended in (("text", text, a[:, : text.shape[1]]), ("image", image, a[:, text.shape[1] :])):
+        g1, b2, s2, g2 = later[name]
+        x = x + g1 * getattr(block.attention, name).out(attended)
+        h = (1 + s2) * F.layer_norm(x, x.shape[-1:], eps=1e-6) + b2
+        out.append(x + g2 * getattr(block, name).feed_forward(h))
+    return out
+
+
+torch.manual_seed(1)
+joint = nets.MMDiTBlock(96, 4)
+for stream in (joint.text, joint.image):
+    nn.init.normal_(stream.modulation.weight, std=0.1)  # as if trained: at birth it is the identity
+text, image, c = torch.randn(2, 5, 96), torch.randn(2, 16, 96), torch.randn(2, 96)
+for mine, theirs in zip(mmdit_block(joint, text, image, c), joint(text, image, c), strict=True):
+    verify("MM-DiT block from its parts = the library's", mine, theirs, tol=1e-5)
+without_text = joint(text[:, :0], image, c)[1]
+plain = nets.DiTBlock(96, 4)
+plain.load_state_dict({**joint.image.state_dict(), **{f"attention.{n}": w for n, w in
+                       joint.attention.image.state_dict().items()}})  # fmt: skip
+verify("with no words it is a DiT block with the image's weights", without_text, plain(image, c), tol=1e-5)
+
+# %% [markdown]
+# *You may read that joint attention is bidirectional cross-attention, or self-attention plus cross-attention.* Those have
+# *two* softmaxes, and each source gets a full share of 1. Here there is **one**: what a word takes, the pixels lose.
+
+# %%
+q, k, v = torch.randn(3, 1, 1, 21, 24, generator=seeded(9))
+one_softmax = attention(q, k, v)[..., 5:, :]  # the image's rows, reading 5 words and 16 patches
+two = attention(q[..., 5:, :], k[..., 5:, :], v[..., 5:, :]) + attention(q[..., 5:, :], k[..., :5, :], v[..., :5, :])
+verify_less("self + cross is something else", 0.1, (one_softmax - two).abs().mean())
+with nets.recorded_attention(joint) as maps:
+    joint(text, image, c)
+(probs,) = maps.values()
+four = nets.quadrants(probs, words=5)
+print("quadrants:", {name: tuple(part.shape[-2:]) for name, part in four._asdict().items()})
+verify("each row of text: 1 = what it reads of text + of image", four.text_text.sum(-1) + four.text_image.sum(-1), 1.0, tol=1e-5)
+verify("each row of image: 1 = what it reads of text + of image", four.image_text.sum(-1) + four.image_image.sum(-1), 1.0,
+       tol=1e-5)  # fmt: skip
+
+# %% [markdown]
+# *You may read that text and image run through the same transformer.* They share the attention's softmax and nothing
+# else: the block has two of everything. The text itself changes from block to block, which a cross-attended caption never
+# does. In the last block it is only read.
+
+# %%
+sizes = [nets.parameter_count(m) for m in (joint.text, joint.image, joint.attention.text, joint.attention.image)]
+verify("two equal sets of weights", sizes[0] + sizes[2], sizes[1] + sizes[3], tol=0)
+verify("and nothing besides", nets.parameter_count(joint), sum(sizes), tol=0)
+last_text, _ = nets.MMDiTBlock(96, 4, last=True)(text, image, c)
+verify("in the last block the text stays as it is", last_text, text, tol=0)
+with torch.device("meta"):
+    sd3 = nets.sd3_medium()
+verify("the transformer of Stable Diffusion 3 Medium, every parameter", nets.parameter_count(sd3), 2_028_328_000, tol=0)
+verify("its picture of 1024 pixels: a latent of 128, patch 2, tokens", (1024 // 8 // 2) ** 2, 4096, tol=0)
+
+# %% [markdown]
+# Two kinds of text reach it: the *tokens* join the attention; one *pooled* vector joins the time in $c$ and moves all
+# modulations. A small MM-DiT that was trained on the shapes of Lecture 1, looked at while it draws:
+
+# %%
+widgets.quadrant_explorer()
+
+# %%
+QUADRANT_FIGURE = None
+
+# %% [markdown]
+# ### 3.10 FLUX: two streams, then one
+# FLUX.1 starts with 19 **double-stream** blocks (the block above with QK-norm and rotary positions), then writes text and
+# image into one sequence for 38 **single-stream** blocks: one set of weights, one modulation, and attention and MLP *side by
+# side* instead of one after the other.
+# $$h=(1+s)\odot\mathrm{LN}(x)+b,\quad(q,k,v,m)=W_\text{in}h,\qquad
+# x\leftarrow x+g\odot W_\text{out}\big[\mathrm{Attention}(q,k,v)\,\|\,\mathrm{GELU}(m)\big].\tag{6}$$
+
+
+# %%
+def single_block(block, x, c, rotary, heads=4):
+    D = x.shape[-1]
+    b, s, g = block.modulation(F.silu(c))[:, None].chunk(3, dim=-1)
+    *qkv, m = block.inner((1 + s) * F.layer_norm(x, (D,), eps=1e-6) + b).split([D, D, D, 4 * D], dim=-1)
+    q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv)
+    q, k = rms_norm(q) * block.qk_norm.q_gain, rms_norm(k) * block.qk_norm.k_gain  # first the norm, then the clocks
+    a = attention(turn(q, rotary), turn(k, rotary), v).transpose(1, 2).flatten(2)
+    return x + g * block.outer(torch.cat([a, F.gelu(m, approximate="tanh")], dim=-1))
+
+
+torch.manual_seed(2)
+single, x = nets.SingleStreamBlock(96, 4), torch.randn(2, 5 + 16, 96)
+nn.init.normal_(single.modulation.weight, std=0.1)
+rotary = nets.AxialRotary((8, 8, 8))(nets.joint_positions(5, 4, 4))  # words at (0, 0, 0), patches at (0, row, column)
+verify("single-stream block from its parts = the library's", single_block(single, x, c, rotary.float()),
+       single(x, c, None, rotary), tol=1e-5)  # fmt: skip
+swap = torch.tensor([4, 1, 2, 3, 0, *range(5, 21)])
+verify("words have no places: swap two, and their results are swapped", single(x[:, swap], c, None, rotary),
+       single(x, c, None, rotary)[:, swap], tol=1e-5)  # fmt: skip
+swap = torch.tensor([*range(5), 20, *range(6, 20), 5])
+verify_less("patches have: swap two, and something else comes out", 0.01,
+            (single(x[:, swap], c, None, rotary) - single(x, c, None, rotary)[:, swap]).abs().max())  # fmt: skip
+
+# %%
+with torch.device("meta"):
+    flux = nets.flux_dev()
+verify("FLUX.1 [dev], every parameter", nets.parameter_count(flux), 11_901_408_320, tol=0)
+streams = {"image": [], "text": [], "both": []}
+for block in flux.blocks:
+    for name in ("text", "image"):
+        streams[name].append(nets.parameter_count(getattr(block, name)) + nets.parameter_count(getattr(block.attention, name)))
+for block in flux.single:
+    streams["both"].append(nets.parameter_count(block))
+millions = {name: torch.tensor(counts_, dtype=torch.float64) / 1e6 for name, counts_ in streams.items()}
+with viz.style():
+    figure, ax = viz.panels(size=(10, 3.4))
+double, single_places = torch.arange(19), 19 + torch.arange(38)
+ax.bar(double, millions["image"], color=viz.DATA, label="image stream's own weights")
+ax.bar(double, -millions["text"], color=viz.UNCOND, hatch="//", edgecolor="white", label="text stream's own weights")
+ax.bar(single_places, millions["both"] / 2, color=viz.COND, label="one set of weights for both")
+ax.bar(single_places, -millions["both"] / 2, color=viz.COND)
+ax.set(xlabel="block, in the order of computation", ylabel="parameters (millions)")
+ax.set_yticks([-100, 0, 100], ["100", "0", "100"])
+ax.legend(loc="upper right", ncols=3)
+ax.set_ylim(-190, 240)
+viz.show(
+    figure,
+    caption="The flow of tokens through FLUX, drawn from its modules: 19 blocks in which text and image keep to themselves but "
+    "for the softmax, then 38 in which they are one sequence. After the last one the text is dropped.",
+    alt="Bar diagram: 19 blocks with an upper and a lower bar, then 38 blocks with one bar across the middle.",
+)
+print({name: f"{m.sum() / 1e3:.2f} billion" for name, m in millions.items()})
+print("axes of its rotary positions (picture, row, column):", flux.rotary.dims)
+
+# %% [markdown]
+# *You may read that FLUX's blocks are $z+\mathrm{Attention}(z)+\mathrm{MLP}(z)$.* The 38 single ones, with a gate; the 19
+# double ones are sequential. And there is no paper: the published code is the source.
+#
+# ### Guidance as an input
+# FLUX.1 [dev] takes the guidance scale as a number, embeds it like a time and adds it to $c$. It was *distilled*: trained
+# so that one evaluation gives what two gave, $u_\varnothing+w(u_c-u_\varnothing)$. The digits have such a network.
+# Lecture 2's trap is waiting: Meng et al. write $(1+w')u_c-w'u_\varnothing$, so their $w'$ is our $w-1$. Which one did our
+# student learn?
+
+# %%
+student, t = zoo.load("digits-dit-distilled"), torch.full((200,), 0.6, dtype=torch.float64)
+x_t = model.path.mix(digits("test").images[:200], torch.randn(200, 1, 8, 8, generator=seeded(3)), t)
+label = digits("test").labels[:200]
+cond, null = model.given(label), model.given(None)
+told = student.given({"label": label, "w": torch.full((200,), 3.0)})(x_t, t).velocity
+
+
+def teacher(w):
+    return extrapolate(null, cond, w)(x_t, t).velocity
+
+
+ours = (told - teacher(3.0)).square().mean()
+theirs = (told - teacher(1.0 + 3.0)).square().mean()
+ignored = (told - teacher(1.0)).square().mean()
+print(f"told w = 3, the student is off by {ours:.4f} from w = 3, {theirs:.4f} from w = 4, {ignored:.4f} from w = 1")
+verify_less("it says what the teacher says at our w = 3, not at theirs", ours, theirs)
+verify_less("and it listens: far from the plain conditional model", 4 * ours, ignored)
+verify("the two conventions differ by one", (1 + 2.0) * cond(x_t, t).velocity - 2.0 * null(x_t, t).velocity, teacher(3.0),
+       tol=1e-4)  # fmt: skip
+
+# %% [markdown]
+# *You may read that guidance distillation makes a model run in four steps.* It halves the evaluations *per step*. Fewer
+# steps need another distillation (FLUX.1 [schnell]; Lecture 4).
