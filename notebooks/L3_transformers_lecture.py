@@ -1104,3 +1104,284 @@ verify("the two conventions differ by one", (1 + 2.0) * cond(x_t, t).velocity - 
 # %% [markdown]
 # *You may read that guidance distillation makes a model run in four steps.* It halves the evaluations *per step*. Fewer
 # steps need another distillation (FLUX.1 [schnell]; Lecture 4).
+
+# %% [markdown]
+# ### 3.11 One network, an ODE and many SDEs: SiT
+# SiT keeps DiT's network, number for number, and changes what it says: the velocity of $x_t=(1-t)x_0+t\epsilon$ instead
+# of the noise (Ma et al. 2024). Velocity and score are two readings of one prediction:
+# $$\epsilon=x+(1-t)\,v,\qquad s=\nabla\log p_t=-\frac{\epsilon}{t}=-\frac{x+(1-t)\,v}{t}.$$
+# So the sampler may walk the ODE $\dot x=v$, or, for **any** $w_t\ge0$ chosen *after* training, the SDE that adds noise of
+# rate $w$ and pushes back along the score. From noise to data, with a step $h$:
+# $$x\leftarrow x-h\big[v-\tfrac12w_t\,s\big]+\sqrt{w_th}\;z.\tag{7}$$
+
+# %%
+world, path = GaussianMixture([0.7, 0.3], [[-1.0], [1.5]], [0.09, 0.25]), RectifiedFlow()
+x = torch.linspace(-5, 5, 2001, dtype=torch.float64)
+
+
+def exact(when):
+    """Density, velocity and score at time ``when``, on the grid."""
+    t = torch.full((2001,), when, dtype=torch.float64)
+    p = world.denoise(path)(x[:, None], t)
+    return world.log_prob(x[:, None], path, t).exp(), p.velocity[:, 0], world.score(x[:, None], path, t)[:, 0]
+
+
+rho, v, s = exact(0.5)
+verify("the score from the velocity", -(x + 0.5 * v) / 0.5, s, tol=1e-9)
+
+# %% [markdown]
+# Why is Eq. 7 allowed? Write down what each term does to the density (the Fokker-Planck equation, in forward time):
+# $$\partial_t\rho=-\partial_x(v\rho)\;+\;\underbrace{\tfrac w2\,\partial_x(s\rho)-\tfrac w2\,\partial_x^2\rho}_{=0,\ \text{because }s\rho=\partial_x\rho}.$$
+# Push and noise cancel, whatever $w$. On a grid, with the exact mixture:
+
+# %%
+def d_dx(f):
+    return torch.gradient(f, spacing=(x[1] - x[0]).item())[0]
+
+
+h, residuals = 1e-4, {}
+for when in (0.25, 0.5, 0.75):
+    rho, v, s = exact(when)
+    change = (exact(when + h)[0] - exact(when - h)[0]) / (2 * h)
+    for name, w in {"w = 0 (ODE)": 0.0, "w = sigma": when, "w = 4": 4.0}.items():
+        flow = -d_dx(v * rho) + w / 2 * d_dx(s * rho) - w / 2 * d_dx(d_dx(rho))
+        residuals[name, when] = ((change - flow).abs().max() / change.abs().max()).item()
+    careless = -d_dx(v * rho) - 2.0 * d_dx(d_dx(rho))  # noise of rate 4, and no push
+    residuals["noise, no push", when] = ((change - careless).abs().max() / change.abs().max()).item()
+for name in dict.fromkeys(name for name, _ in residuals):
+    print(f"{name:15s} residual / largest change: " + ", ".join(f"{residuals[name, t]:.1e}" for t in (0.25, 0.5, 0.75)))
+verify("Fokker-Planck holds for every w", [r for (name, _), r in residuals.items() if name[0] == "w"], 0.0, tol=2e-3)
+verify_less("noise without its push breaks it", 0.5, [r for (name, _), r in residuals.items() if name[0] == "n"])
+
+# %% [markdown]
+# *You may read that a stochastic interpolant needs noise in its training path to give diverse samples, or an SDE
+# $dx=v\,dt+\gamma\,dW$.* The noise belongs to the *sampler*, is free, and must come with its push. Four choices and the
+# careless one, 4000 samples each:
+
+# %%
+n, steps = 4000, uniform_grid(path, 150, start=0.999)
+x_T = torch.randn(n, 1, generator=seeded(0), dtype=torch.float64)
+choices = {
+    "w = 0: ODE": sde.no_diffusion,
+    "w = sigma": sde.sigma_diffusion,
+    "w = sin²(pi t)": sde.bump_diffusion,
+    "w = KL: forward SDE's own": sde.forward_diffusion,
+}
+drawn = {name: last(sample(world.denoise(path), path, EulerMaruyama(w), steps, x_T, generator=seeded(1)))[:, 0]
+         for name, w in choices.items()}  # fmt: skip
+careless = x_T[:, 0].clone()
+for t0, t1 in zip(steps[:-1], steps[1:], strict=True):
+    now = torch.full((n,), float(t0), dtype=torch.float64)
+    z = torch.randn(n, generator=seeded(int(1e6 * t0)), dtype=torch.float64)
+    careless += (t1 - t0) * world.denoise(path)(careless[:, None], now).velocity[:, 0] + ((t0 - t1) * t0) ** 0.5 * z
+
+density = world.log_prob(x[:, None]).exp()
+with viz.style():
+    figure, axes = viz.panels(1, 5, size=(12.5, 3.0), sharey=True)
+for ax, (name, y) in zip(axes, (drawn | {"careless: no push": careless}).items(), strict=True):
+    ax.hist(y.clamp(-3, 4).numpy(), bins=70, density=True, color=viz.NOISE if "careless" in name else viz.GUIDED, alpha=0.5)
+    ax.plot(x, density, color=viz.EXACT, linestyle="--", linewidth=1.5)
+    ax.set(title=name, xlabel="x (data units)", xlim=(-3, 4))
+axes[0].set_ylabel("probability density")
+viz.show(
+    figure,
+    caption="One field, five samplers, the exact data density dashed. Four of them agree; noise without its push blurs.",
+    alt="Five histograms with the true bimodal density; the first four match, the last is too wide.",
+)
+cdf = torch.cumsum(density, 0) * (x[1] - x[0])
+
+
+def kolmogorov(y):
+    """Largest distance between the samples' distribution function and the exact one."""
+    here = torch.searchsorted(y.sort().values, x) / len(y)
+    return (here - cdf).abs().max()
+
+
+for name, y in drawn.items():
+    verify(f"{name}: the law of the data (Kolmogorov-Smirnov distance)", kolmogorov(y), 0.0, tol=1.63 / n**0.5 + 0.01)
+verify_less("without the push it is another law", 0.08, kolmogorov(careless))
+
+# %% [markdown]
+# The same with the digits' *network*, which was trained once, for the velocity:
+
+# %%
+wanted, steps = torch.arange(10).repeat(10), uniform_grid(path, 40, start=0.999)
+x_T = torch.randn(100, 1, 8, 8, generator=seeded(2))
+accuracy, firsts = {}, []
+for name, w in choices.items():
+    y = last(sample(model.given(wanted), path, EulerMaruyama(w), steps, x_T, generator=seeded(3)))
+    accuracy[name] = zoo.judge().accuracy(y, wanted)
+    firsts.append(y[:10])
+viz.show(
+    viz.image_grid(torch.cat(firsts), columns=10, scale=7, row_labels=list(choices), column_labels=list("0123456789")),
+    caption="One network, the same starting noise, four diffusion coefficients: other digits, equally good ones.",
+    alt="Four rows of ten generated digits.",
+)
+print({name: f"{a:.0%}" for name, a in accuracy.items()}, "judged to be the digit that was asked for")
+verify_less("all four draw what was asked for", 0.85, list(accuracy.values()))
+
+# %% [markdown]
+# *You may read that a constant velocity per pair $(x_0,\epsilon)$ makes the ODE's paths straight.* The pairs' lines are
+# straight; the network learns their **average** at each point, and averages bend. One Euler step from pure noise goes to
+# the mean of the data:
+
+# %%
+one = last(sample(world.denoise(path), path, EulerMaruyama(sde.no_diffusion), torch.tensor([1.0, 0.0]).double(), drawn["w = 0: ODE"][:, None]))
+verify("one step from t = 1: every sample is the mean of the data", one, (0.7 * -1.0 + 0.3 * 1.5), tol=1e-9)
+
+# %% [markdown]
+# ### 3.12 The rival, on one page: MaskGIT
+# Turn the picture into discrete tokens (Lecture 1's quantisers), hide some, and train a transformer to say what is hidden:
+# a distribution over codes *at every hidden place*. To draw, start with everything hidden and repeat: draw all hidden
+# places at once, keep those you trust most, hide the rest again. After step $k$ of $T$, $\lfloor N\cos(\frac\pi2\frac kT)
+# \rfloor$ places are hidden: few are kept while little is known, many at the end.
+
+# %%
+hidden = [math.floor(256 * math.cos(math.pi / 2 * k / 12)) for k in range(12)] + [0]
+kept = [a - b for a, b in zip(hidden, hidden[1:], strict=False)]
+print("256 places in 12 steps, kept per step:", kept)
+verify("all are kept in the end", sum(kept), 256, tol=0)
+verify_less("more from step to step, first and last", kept[0], kept[-1])
+
+# %% [markdown]
+# No training needed to understand it: here is a world in which $p(y_i\mid\text{visible})$ is *known*. Take the training digits
+# in black and white; a picture is one of them with each pixel flipped with probability 2 %. Given some visible pixels,
+# Bayes weighs the digits, and the weights give every hidden pixel.
+
+# %%
+templates = (digits("train").images.flatten(1) > 0).float()  # (n, 64), 0 or 1
+flip, hidden_token = 0.02, 2
+
+
+def predict(tokens):
+    """log p(y_i = 0 or 1 | visible places), exactly, (b, 64, 2)."""
+    signs = torch.where(tokens == hidden_token, 0.0, 2.0 * tokens - 1)  # 0 where hidden
+    agreement = signs @ (2 * templates - 1).T  # matches - mismatches with every digit
+    weights = torch.softmax(agreement / 2 * math.log((1 - flip) / flip), dim=1)
+    ink = weights @ (templates * (1 - 2 * flip) + flip)
+    return torch.stack([1 - ink, ink], dim=-1).log()
+
+
+def fill(tokens, steps, generator, temperature=2.0):
+    """MaskGIT's decoding (Chang et al. 2022, section 3.2)."""
+    n, covered = tokens.shape[1], tokens == hidden_token
+    for k in range(1, steps + 1):
+        log_p = F.log_softmax(predict(tokens.masked_fill(covered, hidden_token)), dim=-1)
+        guess = (log_p + masked.gumbel(log_p, generator)).argmax(-1)  # a draw at every place, independently
+        tokens = torch.where(covered, guess, tokens)
+        trust = log_p.gather(-1, tokens[..., None])[..., 0].masked_fill(~covered, 0.0)
+        trust = trust + temperature * (1 - k / steps) * masked.gumbel(trust, generator)
+        trust = trust.masked_fill(~covered, math.inf)  # what was kept stays
+        left = min(math.floor(n * math.cos(math.pi / 2 * k / steps)), int(covered[0].sum()) - 1)
+        covered = trust.argsort(1).argsort(1) < left
+        yield tokens, covered
+
+
+blank = torch.full((200, 64), hidden_token)
+film = list(fill(blank, 12, seeded(5)))
+library = list(decode(predict, blank, hidden_token, steps=12, generator=seeded(5)))
+verify("decoding by hand is the library's, every step", torch.stack([y for y, _ in film]),
+       torch.stack([frame.tokens for frame in library]), tol=0)  # fmt: skip
+verify("nothing is hidden at the end", film[-1][1].sum(), 0, tol=0)
+
+# %%
+pictures = torch.stack([torch.where(covered, 0.0, 2.0 * y - 1)[:4] for y, covered in film], dim=1).reshape(-1, 1, 8, 8)
+viz.show(
+    viz.image_grid(pictures, columns=12, scale=6, column_labels=[str(k) for k in range(1, 13)],
+                   title="What is kept after each of 12 steps (grey: hidden)"),
+    caption="First a few places that are nearly always black, then strokes, at the end everything at once.",
+    alt="Four rows of twelve frames: grey squares that fill with black and white pixels until digits appear.",
+)  # fmt: skip
+
+# %% [markdown]
+# *You may read that all tokens are predicted simultaneously and independently.* Within one step, yes. That is the price:
+# one step knows no correlations at all. How far are the results from the nearest real digit, in pixels, by number of steps?
+
+# %%
+def pixels_off(y):
+    return torch.cdist(y.float(), templates, p=1).min(1).values.mean().item()
+
+
+steps = [1, 2, 4, 8, 12, 16, 32, 64]
+off = {"most trusted first": [], "in random order": []}
+for count in steps:
+    for name, rule in (("most trusted first", masked.MostConfident()), ("in random order", masked.RandomOrder())):
+        *_, frame = decode(predict, blank, hidden_token, steps=count, order=rule, generator=seeded(6))
+        off[name].append(pixels_off(frame.tokens))
+viz.show(
+    viz.sweep(steps, [viz.Line(name, y) for name, y in off.items()], xlabel="steps of decoding", log_x=True,
+              ylabel="pixels off the nearest digit (mean)", references={"an exact sample": 64 * flip},
+              title="Parallel decoding: 64 pixels in how many steps?"),
+    caption="One step draws pixels independently: noise with the right average. A dozen steps come close to 64. Trusting "
+    "the likely ones first lands below an exact sample: it prefers pictures without flips, and is not the model's law.",
+    alt="Two falling curves over steps from 1 to 64; both drop from about eight to about one or below.",
+)  # fmt: skip
+verify_less("12 steps are far better than 1", off["most trusted first"][4], 0.3 * off["most trusted first"][0])
+verify("64 steps in random order are an exact draw: as many flips as there should be", off["in random order"][-1], 64 * flip,
+       tol=0.35)  # fmt: skip
+
+# %% [markdown]
+# ### 3.13 ControlNet, on one page
+# A frozen network should obey a picture: edges, a pose, a depth map. Copy its first blocks, show the copies the hint, and
+# add what they say to the frozen blocks through linear layers $Z$ (1x1 convolutions in a U-Net) whose weights start at
+# **zero**:
+# $$x_{i+1}=\mathrm{block}_i(x_i)+Z_i\big(\mathrm{copy}_i\big).$$
+
+# %%
+base = copy.deepcopy(model.network)
+control = nets.DiTControlNet(base, copies=2, hint_channels=1, hint_size=8)
+controlled = nets.ControlledDiT(base, control)
+pictures, label = digits("train").images[:64], digits("train").labels[:64]
+hint = (pictures > 0).float()  # where there is ink
+x_t, t = 0.2 * pictures + 0.8 * torch.randn(64, 1, 8, 8, generator=seeded(1)), torch.full((64,), 800.0)
+cond = {"label": label, "hint": hint}
+verify("at birth it is the frozen network, bit for bit", controlled(x_t, t, cond), model.network(x_t, t, label), tol=0)
+
+# %% [markdown]
+# *You may read that a layer of zeros cannot learn, because its gradient is zero.* For $y=Wx$ the gradient is
+# $\partial L/\partial W=\frac{\partial L}{\partial y}x^\top$: proportional to what goes *in*, not to $W$. What is zero at first
+# is the gradient of everything *behind* it:
+
+# %%
+target = (x_t - pictures) / 0.8  # the velocity of the straight line from this picture through x_t
+optimiser = torch.optim.SGD(control.parameters(), lr=1.0)
+groups = {"zero layers": control.zeros, "copied blocks": control.blocks, "hint layer": control.hint}
+history = []
+for step in range(4):
+    with torch.enable_grad():
+        loss = (controlled(x_t, t, cond) - target).square().mean()
+        loss.backward()
+    history.append({name: sum(p.grad.square().sum() for p in g.parameters()) ** 0.5 for name, g in groups.items()})
+    print(f"step {step + 1}: loss {loss:.4f}; gradients", {name: f"{float(g):.1e}" for name, g in history[-1].items()})
+    optimiser.step()
+    optimiser.zero_grad()
+verify_less("step 1: the zero layers hear the loss", 1e-4, history[0]["zero layers"])
+verify("step 1: copies and hint hear nothing", [history[0]["copied blocks"], history[0]["hint layer"]], [0, 0], tol=0)
+verify_less("step 2: everybody does", 0, torch.stack(list(history[1].values())))
+verify("and the frozen network has not moved", base.embed.weight, model.network.embed.weight, tol=0)
+
+# %% [markdown]
+# The lab trains one, from edges to shapes.
+#
+# ### 3.14 Looking inside: concept maps
+# Where does a transformer with joint attention "see" a red circle, whether or not the prompt names it? Give some
+# **concepts** a text stream of their own: they read the image and one another, and *nobody reads them*, so the picture stays
+# the same. In the space of attention outputs $o$ (Helbling et al. 2025):
+# $$\mathrm{map}[k]=\mathrm{softmax}_k\,\langle o_{\text{concept }k},\,o_{\text{image}}\rangle.$$
+
+# %%
+torch.manual_seed(3)
+small = nets.MMDiT(4, dim=64, depth=2, heads=4, context_dim=32, vector_dim=32, grid=8)
+for name, p in small.named_parameters():
+    if "modulation" in name:
+        nn.init.normal_(p, std=0.1)  # as if trained
+x, t = torch.randn(2, 4, 8, 8), torch.tensor([300.0, 700.0])
+cond = {"tokens": torch.randn(2, 6, 32), "vector": torch.randn(2, 32)}
+concepts = torch.randn(3, 32)
+before = small(x, t, cond)
+maps = nets.concept_maps(small, x, t, cond, concepts)
+print("layers, pictures, concepts, rows, columns:", tuple(maps.shape))
+verify("asking changes nothing: the picture is the same, bit for bit", small(x, t, cond), before, tol=0)
+verify("each place is shared out among the concepts", maps.sum(2), 1.0, tol=1e-5)
+words_alone = nets.concept_maps(small, x, t, cond, concepts[:1])
+verify("a single concept gets everything: maps compare, they do not measure", words_alone, 1.0, tol=1e-6)
