@@ -1169,7 +1169,7 @@ verify("the two conventions differ by one", (1 + 2.0) * cond(x_t, t).velocity - 
 
 # %%
 world, path = GaussianMixture([0.7, 0.3], [[-1.0], [1.5]], [0.09, 0.25]), RectifiedFlow()
-x = torch.linspace(-5, 5, 2001, dtype=torch.float64)
+x = torch.linspace(-5, 5, 2001, dtype=torch.float64)  # the line on which all is known
 
 
 def exact(when):
@@ -1429,17 +1429,17 @@ small = nets.MMDiT(4, dim=64, depth=2, heads=4, context_dim=32, vector_dim=32, g
 for name, p in small.named_parameters():
     if "modulation" in name:
         nn.init.normal_(p, std=0.1)  # as if trained
-x, t = torch.randn(2, 4, 8, 8), torch.tensor([300.0, 700.0])
+z, t = torch.randn(2, 4, 8, 8), torch.tensor([300.0, 700.0])
 cond = {"tokens": torch.randn(2, 6, 32), "vector": torch.randn(2, 32)}
 concepts = torch.randn(3, 32)
-before = small(x, t, cond)
-maps = nets.concept_maps(small, x, t, cond, concepts)
+before = small(z, t, cond)
+maps = nets.concept_maps(small, z, t, cond, concepts)
 print("layers, pictures, concepts, rows, columns:", tuple(maps.shape))
-verify("asked about concepts, the network draws what it would have drawn", small(x, t, cond), before, tol=0)
-in_the_prompt = small(x, t, cond | {"tokens": torch.cat([cond["tokens"], concepts.expand(2, -1, -1)], dim=1)})
+verify("asked about concepts, the network draws what it would have drawn", small(z, t, cond), before, tol=0)
+in_the_prompt = small(z, t, cond | {"tokens": torch.cat([cond["tokens"], concepts.expand(2, -1, -1)], dim=1)})
 verify_less("put into the prompt instead, it changes the picture", 1e-3, (in_the_prompt - before).abs().max())
 verify("each place is shared out among the concepts", maps.sum(2), 1.0, tol=1e-5)
-words_alone = nets.concept_maps(small, x, t, cond, concepts[:1])
+words_alone = nets.concept_maps(small, z, t, cond, concepts[:1])
 verify("a single concept gets everything: maps compare, they do not measure", words_alone, 1.0, tol=1e-6)
 
 # %% [markdown]
