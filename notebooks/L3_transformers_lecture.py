@@ -34,6 +34,7 @@
 # %%
 import copy
 import functools
+import itertools
 import math
 
 import torch
@@ -160,7 +161,7 @@ def influence(make, side=16, draws=40):
 
 def convolutions(depth):
     widths = [1, *[16] * (depth - 1), 1]
-    pairs = zip(widths, widths[1:], strict=False)
+    pairs = itertools.pairwise(widths)
     return nn.Sequential(*[layer for a, b in pairs for layer in (nn.Conv2d(a, b, 3, padding=1), nn.SiLU())][:-1])
 
 
@@ -392,18 +393,23 @@ def turn(x, angles):
     return torch.stack(turned, dim=-1).flatten(-2)
 
 
-def score(q, k, at, there, rotary=nets.AxialRotary((8, 12, 12))):
+rotary = nets.AxialRotary((8, 12, 12))
+
+
+def score(q, k, at, there):
     """<R(at) q, R(there) k> with places (picture, row, column)."""
     angles = rotary(torch.tensor([at, there]))
     return (turn(q, angles[0]) * turn(k, angles[1])).sum()
 
 
 q, k = torch.randn(2, 32, generator=seeded(5), dtype=torch.float64)
-angles = nets.AxialRotary((8, 12, 12))(torch.tensor([[0, 3, 9]]))
+angles = rotary(torch.tensor([[0, 3, 9]]))
 verify("turning by hand is nets.rotate", turn(q[None], angles), nets.rotate(q[None], angles), tol=1e-12)
 verify("turning keeps lengths", turn(q[None], angles).norm(), q.norm(), tol=1e-12)
 here = score(q, k, (0, 2, 3), (0, 7, 11))
-verify("Eq. 2: ten rows down, fourteen columns right, same score", score(q, k, (0, 12, 17), (0, 17, 25)), here, tol=1e-9)
+verify(
+    "Eq. 2: ten rows down, fourteen columns right, same score", score(q, k, (0, 12, 17), (0, 17, 25)), here, tol=1e-9
+)
 verify_less("another row distance, another score", 0.1, (score(q, k, (0, 3, 3), (0, 7, 11)) - here).abs())
 verify_less("another column distance, another score", 0.1, (score(q, k, (0, 2, 4), (0, 7, 11)) - here).abs())
 verify_less("the *signed* distance counts: not |p - p'|", 0.1, (score(q, k, (0, 7, 11), (0, 2, 3)) - here).abs())
@@ -417,7 +423,12 @@ learned = nets.LearnedPositions(16, 16, 768)
 rope_angles = nets.AxialRotary((32, 32))(nets.grid_positions(16, 16))
 turned = nets.rotate(torch.ones(256, 64), rope_angles)  # a token that asks for its like
 coarse = nets.cropped_positions(nets.positions_2d(192, 192, 768, spacing=64 / 192), 16, 16)
-tables = {"sin-cos (DiT)": table, "crop of 192 x 192 (SD3)": coarse, "learned, at birth": learned(16, 16), "RoPE": turned}
+tables = {
+    "sin-cos (DiT)": table,
+    "crop of 192 x 192 (SD3)": coarse,
+    "learned, at birth": learned(16, 16),
+    "RoPE": turned,
+}
 with viz.style():
     figure, axes = viz.panels(1, 4, size=(11.4, 3.3), sharey=True)
 for ax, (name, vectors) in zip(axes, tables.items(), strict=True):
@@ -458,9 +469,12 @@ def at_size(side, places):
 
 continued = at_size(12, nets.positions_2d(6, 6, 96))
 stretched = at_size(12, nets.positions_2d(6, 6, 96, spacing=3 / 5))
-verify("at its own size this is the network itself", at_size(8, nets.positions_2d(4, 4, 96)),
-       last(sample(model.given(labels), model.path, Heun(), grid, torch.randn(10, 1, 8, 8, generator=seeded(4)))),
-       tol=2e-3)  # fmt: skip  (the zoo keeps its tables in half precision)
+verify(
+    "at its own size this is the network itself",
+    at_size(8, nets.positions_2d(4, 4, 96)),
+    last(sample(model.given(labels), model.path, Heun(), grid, torch.randn(10, 1, 8, 8, generator=seeded(4)))),
+    tol=2e-3,
+)  # fmt: skip  (the zoo keeps its tables in half precision)
 viz.show(
     viz.image_grid(torch.cat([continued, stretched]), columns=10, scale=6, row_labels=["continued", "stretched"]),
     caption="Twelve pixels wide, from a network that was trained on eight. Continued: a thing like a digit in the known corner, "
@@ -561,7 +575,7 @@ kinds = {"final.linear": "last layer", "modulation": "modulations (shift, scale,
          "feed_forward": "MLP", "embed": "patches in", "time": "time", "condition": "class"}  # fmt: skip
 optimiser = torch.optim.SGD(fresh.parameters(), lr=0.3)
 moved = []
-for step in range(3):
+for _ in range(3):
     with torch.enable_grad():
         (fresh(*inputs) - target).square().mean().backward()
     norms = dict.fromkeys(kinds.values(), 0.0)
@@ -662,10 +676,14 @@ ways = {  # name: counts, published multiply-adds (10^9), published FID
     "adaLN-Zero": (conditioned(nets.DiTBlock), 118.6, 19.47),
 }
 for name, ((p, m), said, fid) in ways.items():
-    print(f"{name:16s} {p / 1e6:6.1f} M parameters {m / 1e9:7.2f} G multiply-adds (paper: {said:5.1f})   FID {fid:5.2f}")
+    print(
+        f"{name:16s} {p / 1e6:6.1f} M parameters {m / 1e9:7.2f} G multiply-adds (paper: {said:5.1f})   FID {fid:5.2f}"
+    )
 
 costs = [m / 1e9 for (_, m), _, _ in ways.values()]
-verify("multiply-adds: what the paper writes, to its last digit", costs, [said for _, said, _ in ways.values()], tol=0.06)
+verify(
+    "multiply-adds: what the paper writes, to its last digit", costs, [said for _, said, _ in ways.values()], tol=0.06
+)
 verify_less("gates cost 75 million parameters and hardly any arithmetic", costs[3] / costs[2], 1.001)
 
 # %% [markdown]
@@ -697,7 +715,11 @@ q, k, v = torch.randn(3, 1, 1, 4000, 64, generator=seeded(2))
 verify("the variance of q·k is d", ((q * k).sum(-1)).var() / 64, 1.0, tol=0.1)
 
 # %%
-widths, entropies, slopes = [8, 16, 32, 64, 128, 256, 512], {"1 / sqrt d": [], "no scale": []}, {"1 / sqrt d": [], "no scale": []}
+widths, entropies, slopes = (
+    [8, 16, 32, 64, 128, 256, 512],
+    {"1 / sqrt d": [], "no scale": []},
+    {"1 / sqrt d": [], "no scale": []},
+)
 for d in widths:
     q, k = torch.randn(2, 200, d, generator=seeded(d)), torch.randn(256, d, generator=seeded(d + 1))
     for name, factor in (("1 / sqrt d", d**-0.5), ("no scale", 1.0)):
@@ -719,7 +741,9 @@ viz.show(
     "by chance.",
     alt="Two curves against head width: one flat near 160, the other falling from 20 to 1.",
 )
-verify("with the root: the same at every width", max(entropies["1 / sqrt d"]) / min(entropies["1 / sqrt d"]), 1, tol=0.2)
+verify(
+    "with the root: the same at every width", max(entropies["1 / sqrt d"]) / min(entropies["1 / sqrt d"]), 1, tol=0.2
+)
 verify_less("without it: one key, at d = 512", entropies["no scale"][-1], 1.6)
 verify_less("and with it the gradient goes", slopes["no scale"][-1], 0.2 * slopes["1 / sqrt d"][-1])
 
@@ -840,8 +864,8 @@ verify("huge logits do not overflow", tiled(100 * q, k, v), nets.explicit_attent
 lengths, peaks = [256, 512, 1024, 2048], {"the whole map": [], "tiles of 128": []}
 for n in lengths:
     q, k, v = torch.randn(3, 1, 1, n, 32, generator=seeded(0))
-    peaks["the whole map"].append(nets.peak_memory(lambda: nets.explicit_attention(q, k, v)) / 2**20)
-    peaks["tiles of 128"].append(nets.peak_memory(lambda: nets.tiled_attention(q, k, v)) / 2**20)
+    for name, kernel in (("the whole map", nets.explicit_attention), ("tiles of 128", nets.tiled_attention)):
+        peaks[name].append(nets.peak_memory(functools.partial(kernel, q, k, v)) / 2**20)
 looks = ({"color": viz.GUIDED}, {"color": viz.COND, "marker": "s"})
 lines = [viz.Line(name, y, look=look) for (name, y), look in zip(peaks.items(), looks, strict=True)]
 figure = viz.sweep(lengths, lines, xlabel="tokens", ylabel="peak memory (MiB)", log_x=True, log_y=True,
@@ -872,7 +896,9 @@ counts = {name: on_paper(name) for name in nets.DIT_REPORTS}
 print("name     tokens  parameters    multiply-adds   paper's Gflops    FID at 400k")
 for name, (p, m) in counts.items():
     report = nets.DIT_REPORTS[name]
-    print(f"DiT-{name:4s} {(32 // int(name[-1])) ** 2:5d} {p:12,d} {m / 1e9:12.2f} G {report.gflops:14.2f} {report.fid:14.2f}")
+    print(
+        f"DiT-{name:4s} {(32 // int(name[-1])) ** 2:5d} {p:12,d} {m / 1e9:12.2f} G {report.gflops:14.2f} {report.fid:14.2f}"
+    )
 ratios = [m / 1e9 / nets.DIT_REPORTS[name].gflops for name, (_, m) in counts.items()]
 verify("all twelve: the paper's 'Gflops' are our multiply-adds", ratios, [1.0] * 12, tol=0.01)
 verify("DiT-XL/2 to the last parameter", counts["XL/2"][0], 675_129_632, tol=0)
@@ -899,7 +925,9 @@ with viz.style():
     figure, axes = viz.panels(1, 2, size=(10.4, 4.2), sharey=True)
 for k, size in enumerate(nets.DIT_SIZES):
     names = [f"{size}/{p}" for p in (8, 4, 2)]
-    for ax, values in zip(axes, ([counts[n][0] / 1e6 for n in names], [counts[n][1] / 1e9 for n in names]), strict=True):
+    for ax, values in zip(
+        axes, ([counts[n][0] / 1e6 for n in names], [counts[n][1] / 1e9 for n in names]), strict=True
+    ):
         ax.plot(values, [reports[n].fid for n in names], label=f"DiT-{size}, patch 8, 4, 2", **viz.other(k))
 axes[0].set(xlabel="parameters (millions)", ylabel="FID at 400,000 updates", xscale="log", yscale="log")
 axes[0].set_xticks([30, 100, 300, 700], ["30", "100", "300", "700"])
@@ -918,7 +946,9 @@ viz.show(
 log_m = torch.tensor([counts[n][1] for n in reports]).double().log()
 log_p = torch.tensor([counts[n][0] for n in reports]).double().log()
 log_f = torch.tensor([r.fid for r in reports.values()]).double().log()
-correlation = {name: torch.corrcoef(torch.stack([x, log_f]))[0, 1] for name, x in (("compute", log_m), ("parameters", log_p))}
+correlation = {
+    name: torch.corrcoef(torch.stack([x, log_f]))[0, 1] for name, x in (("compute", log_m), ("parameters", log_p))
+}
 print({name: f"{r:.2f}" for name, r in correlation.items()}, "(correlation of the logarithms)")
 verify_less("log FID goes with log compute ...", correlation["compute"], -0.9)
 verify_less("... and much less with log parameters", -0.7, correlation["parameters"])
@@ -962,7 +992,9 @@ joint = nets.MMDiTBlock(96, 4)
 for stream in (joint.text, joint.image):
     nn.init.normal_(stream.modulation.weight, std=0.1)  # as if trained: at birth it is the identity
 text, image, c = torch.randn(2, 5, 96), torch.randn(2, 16, 96), torch.randn(2, 96)
-for name, mine, theirs in zip(("text", "image"), mmdit_block(joint, text, image, c), joint(text, image, c), strict=True):
+for name, mine, theirs in zip(
+    ("text", "image"), mmdit_block(joint, text, image, c), joint(text, image, c), strict=True
+):
     verify(f"MM-DiT block from its parts = the library's, {name}", mine, theirs, tol=1e-5)
 without_text = joint(text[:, :0], image, c)[1]
 plain = nets.DiTBlock(96, 4)
@@ -984,7 +1016,12 @@ with nets.recorded_attention(joint) as maps:
 (probs,) = maps.values()
 four = nets.quadrants(probs, words=5)
 print("quadrants:", {name: tuple(part.shape[-2:]) for name, part in four._asdict().items()})
-verify("each row of text: 1 = what it reads of text + of image", four.text_text.sum(-1) + four.text_image.sum(-1), 1.0, tol=1e-5)
+verify(
+    "each row of text: 1 = what it reads of text + of image",
+    four.text_text.sum(-1) + four.text_image.sum(-1),
+    1.0,
+    tol=1e-5,
+)
 verify("each row of image: 1 = what it reads of text + of image", four.image_text.sum(-1) + four.image_image.sum(-1), 1.0,
        tol=1e-5)  # fmt: skip
 
@@ -1099,7 +1136,8 @@ verify("FLUX.1 [dev], every parameter", nets.parameter_count(flux), 11_901_408_3
 streams = {"image": [], "text": [], "both": []}
 for block in flux.blocks:
     for name in ("text", "image"):
-        streams[name].append(nets.parameter_count(getattr(block, name)) + nets.parameter_count(getattr(block.attention, name)))
+        own = getattr(block, name), getattr(block.attention, name)
+        streams[name].append(sum(nets.parameter_count(part) for part in own))
 for block in flux.single:
     streams["both"].append(nets.parameter_count(block))
 millions = {name: torch.tensor(counts_, dtype=torch.float64) / 1e6 for name, counts_ in streams.items()}
@@ -1187,6 +1225,7 @@ verify("the score from the velocity", -(x + 0.5 * v) / 0.5, s, tol=1e-9)
 # $$\partial_t\rho=-\partial_x(v\rho)\;+\;\underbrace{\tfrac w2\,\partial_x(s\rho)-\tfrac w2\,\partial_x^2\rho}_{=0,\ \text{because }s\rho=\partial_x\rho}.$$
 # Push and noise cancel, whatever $w$. On a grid, with the exact mixture:
 
+
 # %%
 def d_dx(f):
     return torch.gradient(f, spacing=(x[1] - x[0]).item())[0]
@@ -1223,7 +1262,7 @@ choices = {
 drawn = {name: last(sample(world.denoise(path), path, EulerMaruyama(w), steps, x_T, generator=seeded(1)))[:, 0]
          for name, w in choices.items()}  # fmt: skip
 careless = x_T[:, 0].clone()
-for t0, t1 in zip(steps[:-1], steps[1:], strict=True):
+for t0, t1 in itertools.pairwise(steps):
     now = torch.full((n,), float(t0), dtype=torch.float64)
     z = torch.randn(n, generator=seeded(int(1e6 * t0)), dtype=torch.float64)
     careless += (t1 - t0) * world.denoise(path)(careless[:, None], now).velocity[:, 0] + (2 * (t0 - t1) * t0) ** 0.5 * z
@@ -1232,7 +1271,8 @@ density = world.log_prob(x[:, None]).exp()
 with viz.style():
     figure, axes = viz.panels(1, 5, size=(12.5, 3.0), sharey=True)
 for ax, (name, y) in zip(axes, (drawn | {"careless: no push": careless}).items(), strict=True):
-    ax.hist(y.clamp(-3, 4).numpy(), bins=70, density=True, color=viz.NOISE if "careless" in name else viz.GUIDED, alpha=0.5)
+    colour = viz.NOISE if "careless" in name else viz.GUIDED
+    ax.hist(y.clamp(-3, 4).numpy(), bins=70, density=True, color=colour, alpha=0.5)
     ax.plot(x, density, color=viz.EXACT, linestyle="--", linewidth=1.5)
     ax.set(title=name, xlabel="x (data units)", xlim=(-3, 4))
 axes[0].set_ylabel("probability density")
@@ -1292,7 +1332,7 @@ verify("one step from t = 1: every sample is the mean of the data", one_step, 0.
 
 # %%
 hidden = [math.floor(256 * math.cos(math.pi / 2 * k / 12)) for k in range(12)] + [0]
-kept = [a - b for a, b in zip(hidden, hidden[1:], strict=False)]
+kept = [a - b for a, b in itertools.pairwise(hidden)]
 print("256 places in 12 steps, kept per step:", kept)
 verify("all are kept in the end", sum(kept), 256, tol=0)
 verify_less("more from step to step, first and last", kept[0], kept[-1])
@@ -1351,6 +1391,7 @@ viz.show(
 # *You may read that all tokens are predicted simultaneously and independently.* Within one step, yes. That is the price:
 # one step knows no correlations at all. How far are the results from the nearest real digit, in pixels, by number of steps?
 
+
 # %%
 def pixels_off(y):
     return torch.cdist(y.float(), templates, p=1).min(1).values.mean().item()
@@ -1388,7 +1429,7 @@ controlled = nets.ControlledDiT(base, control)
 pictures, label = digits("train").images[:64], digits("train").labels[:64]
 hint = (pictures > 0).float()  # where there is ink
 x_t, t = 0.2 * pictures + 0.8 * torch.randn(64, 1, 8, 8, generator=seeded(1)), torch.full((64,), 800.0)
-cond = {"label": label, "hint": hint}
+cond = {"label": label, "hint": hint}  # what the frozen network hears, and what only the copies see
 verify("at birth it is the frozen network, bit for bit", controlled(x_t, t, cond), model.network(x_t, t, label), tol=0)
 
 # %% [markdown]
@@ -1430,16 +1471,16 @@ for name, p in small.named_parameters():
     if "modulation" in name:
         nn.init.normal_(p, std=0.1)  # as if trained
 z, t = torch.randn(2, 4, 8, 8), torch.tensor([300.0, 700.0])
-cond = {"tokens": torch.randn(2, 6, 32), "vector": torch.randn(2, 32)}
+asked = {"tokens": torch.randn(2, 6, 32), "vector": torch.randn(2, 32)}
 concepts = torch.randn(3, 32)
-before = small(z, t, cond)
-maps = nets.concept_maps(small, z, t, cond, concepts)
+before = small(z, t, asked)
+maps = nets.concept_maps(small, z, t, asked, concepts)
 print("layers, pictures, concepts, rows, columns:", tuple(maps.shape))
-verify("asked about concepts, the network draws what it would have drawn", small(z, t, cond), before, tol=0)
-in_the_prompt = small(z, t, cond | {"tokens": torch.cat([cond["tokens"], concepts.expand(2, -1, -1)], dim=1)})
+verify("asked about concepts, the network draws what it would have drawn", small(z, t, asked), before, tol=0)
+in_the_prompt = small(z, t, asked | {"tokens": torch.cat([asked["tokens"], concepts.expand(2, -1, -1)], dim=1)})
 verify_less("put into the prompt instead, it changes the picture", 1e-3, (in_the_prompt - before).abs().max())
 verify("each place is shared out among the concepts", maps.sum(2), 1.0, tol=1e-5)
-words_alone = nets.concept_maps(small, z, t, cond, concepts[:1])
+words_alone = nets.concept_maps(small, z, t, asked, concepts[:1])
 verify("a single concept gets everything: maps compare, they do not measure", words_alone, 1.0, tol=1e-6)
 
 # %% [markdown]
@@ -1540,7 +1581,8 @@ viz.show(
 # %%
 # NBVAL_CHECK_OUTPUT
 quadratic = 1024 / (6 * 1152)
-print(f"1: {quadratic / (1 + quadratic):.0%}   4: {2 * counts['XL/2'][1] / 1e9:.0f} billion operations   5: {154 / 4250:.1%}")
+operations = 2 * counts["XL/2"][1] / 1e9
+print(f"1: {quadratic / (1 + quadratic):.0%}   4: {operations:.0f} billion operations   5: {154 / 4250:.1%}")
 
 # %% [markdown]
 # ## Boss battle
