@@ -95,9 +95,9 @@ verify("shuffling tokens and positions alike shuffles the result, nothing else",
        tol=1e-5)  # fmt: skip
 
 # %% [markdown]
-# Everything that a U-Net knows by construction (up, down, near, far) this network has to be *told*, by 16 vectors that
-# are added to the tokens, and has to learn to use. That sounds like a reason to stay with the U-Net. This lecture is
-# about what one gets in return.
+# Everything that a U-Net knows by construction (up, down, near, far) this network has to be *told*, by 16 vectors
+# that are added to the tokens, and has to learn to use. That sounds like a reason to stay with the U-Net. This
+# lecture is about what one gets in return.
 #
 # ## 1 · Play
 
@@ -140,10 +140,10 @@ verify("and leaves the parameters where they were", p2 / p4, 1.0, tol=0.005)
 #
 # ### "A picture is a sentence of patches"
 # Tokens in, tokens out, all of one width: everything that was learned about language models in ten years applies.
-# **Where it breaks.** A sentence is read in order and its words are discrete. Patches are real vectors, all denoised at
-# once, and they have *two* coordinates. And nobody tells the network that the neighbour of a patch matters more than
-# a patch in the corner. A convolution knows that without training: below, for one output pixel, how much each input
-# pixel matters, in three *untrained* networks.
+# **Where it breaks.** A sentence is read in order and its words are discrete. Patches are real vectors, all denoised
+# at once, and they have *two* coordinates. And nobody tells the network that the neighbour of a patch matters more
+# than a patch in the corner. A convolution knows that without training: below, for one output pixel, how much each
+# input pixel matters, in three *untrained* networks.
 
 
 # %%
@@ -196,8 +196,8 @@ verify("six 3x3 convolutions reach a square of 13 x 13", reach["6 convolutions"]
 verify("one attention layer reaches every pixel", reach["1 attention, patch 2"], 1.0, tol=0)
 
 # %% [markdown]
-# *You may read that a convolutional network is translation-invariant and so cannot know where it is.* A convolution is
-# **equi**variant (shift in, shift out), and only as long as nothing marks the border. Zero padding does:
+# *You may read that a convolutional network is translation-invariant and so cannot know where it is.* A convolution
+# is **equi**variant (shift in, shift out), and only as long as nothing marks the border. Zero padding does:
 
 # %%
 net, x = convolutions(6), torch.randn(1, 1, 16, 16, generator=seeded(3))
@@ -213,14 +213,14 @@ verify("on a torus, without border: shift in, shift out", net(x).roll(4, -1), ne
 # ### "Attention is a dictionary that answers softly"
 # Every token asks a question $q$, every token offers a key $k$ and an answer $v$; the better key and question agree,
 # the larger the share of its answer. **Where it breaks.** In a wide space the dictionary turns hard or deaf: random
-# keys agree *by chance*, more so the wider they are. Section 3.6 derives the cure, and shows a popular cure that makes
-# the dictionary give every key the same share.
+# keys agree *by chance*, more so the wider they are. Section 3.6 derives the cure, and shows a popular cure that
+# makes the dictionary give every key the same share.
 #
 # ### "Modulation is a mixing desk"
 # The condition (time, class, caption) moves three sliders per channel in front of and behind every branch: shift,
 # scale, gate. **Where it breaks.** The desk is the same for all tokens: it can say *what* and *how noisy*, never
-# *where*. That is why a caption with two things in it needs attention to the words (Section 3.9), and an edge map needs
-# a branch of its own (Section 3.13).
+# *where*. That is why a caption with two things in it needs attention to the words (Section 3.9), and an edge map
+# needs a branch of its own (Section 3.13).
 #
 # ## 3 · Mathematics
 # ### 3.1 Patchify is a strided convolution
@@ -302,8 +302,8 @@ viz.show(
 )
 
 # %% [markdown]
-# *You may read that cost goes as $p^{-4}$, so doubling the patch side costs a sixteenth.* Only the attention does. And
-# that $512^2$ *pixels* cost $c^2=256$ times as much as latents: cost follows tokens, not channels.
+# *You may read that cost goes as $p^{-4}$, so doubling the patch side costs a sixteenth.* Only the attention does.
+# And that $512^2$ *pixels* cost $c^2=256$ times as much as latents: cost follows tokens, not channels.
 
 # %%
 cost = {p: on_paper(f"XL/{p}")[1] for p in (8, 4, 2)}
@@ -312,8 +312,8 @@ verify("the paper's ratios", [cost[4] / cost[8], cost[2] / cost[4]], [29.05 / 7.
 
 # %% [markdown]
 # ### 3.2 Where a token stands
-# DiT adds a fixed table. Along one axis a place $p$ becomes $d/2$ sines, then $d/2$ cosines; two axes take half of the
-# width each:
+# DiT adds a fixed table. Along one axis a place $p$ becomes $d/2$ sines, then $d/2$ cosines; two axes take half of
+# the width each:
 # $$e(p)=\big[\sin p\omega_k\;\big\|\;\cos p\omega_k\big],\quad\omega_k=10000^{-k/(d/2)},\qquad
 # \mathrm{PE}(i,j)=\big[e(i)\,\|\,e(j)\big].$$
 
@@ -345,8 +345,8 @@ verify("the slowest, with 384 frequencies: 61,343 patches", 2 * math.pi / omega[
 
 # %% [markdown]
 # Why sines *and* cosines? Because moving by $\delta$ is then a rotation of every pair $(\sin,\cos)$, whatever the
-# place. A linear layer can learn "three to the right". SD3 keeps such a table for a large grid and serves every picture
-# its **middle**; ViT **learns** one vector per place, and resamples them for another resolution.
+# place. A linear layer can learn "three to the right". SD3 keeps such a table for a large grid and serves every
+# picture its **middle**; ViT **learns** one vector per place, and resamples them for another resolution.
 
 # %%
 delta = 3.0
@@ -364,8 +364,8 @@ verify_less("but its numbers are other ones", 1.0, (crop - table).abs().max())
 # The rotation can be put where it is needed: into queries and keys. Pair up their channels; the token at place $p$
 # turns pair $k$ by the angle $p\,\omega_k$, like the hands of so many clocks:
 # $$q\to R(p)\,q,\quad k\to R(p')\,k,\qquad\langle R(p)q,R(p')k\rangle=q^\top R(p'-p)\,k.\tag{2}$$
-# Rotations of a plane commute and add up, hence $R(p)^\top R(p')=R(p'-p)$: scores see *displacements*, and values stay
-# untouched. For two axes, row and column turn channels of their own.
+# Rotations of a plane commute and add up, hence $R(p)^\top R(p')=R(p'-p)$: scores see *displacements*, and values
+# stay untouched. For two axes, row and column turn channels of their own.
 
 # %%
 with viz.style():
@@ -485,8 +485,8 @@ viz.show(
 
 # %% [markdown]
 # ### 3.3 Time and class become one vector
-# The network time $\tau=1000\,t$ becomes 256 waves $[\cos\tau\omega_k\|\sin\tau\omega_k]$ and passes a small MLP; the class is
-# a row of a table with one row more than there are classes, the null class of guidance. Their **sum**
+# The network time $\tau=1000\,t$ becomes 256 waves $[\cos\tau\omega_k\|\sin\tau\omega_k]$ and passes a small MLP; the
+# class is a row of a table with one row more than there are classes, the null class of guidance. Their **sum**
 # $c=e_t(\tau)+e_y(y)\in\mathbb R^D$ is all that the blocks hear.
 #
 # *You may read code that feeds $t\in[0,1]$ into the waves directly.* Then most waves hardly move:
@@ -517,9 +517,9 @@ verify("the class table has a row for the null class", model.network.condition.t
 
 # %% [markdown]
 # ### 3.4 The block: adaLN-Zero
-# A transformer block is two branches on a highway: attention mixes tokens, the MLP works on each of them. DiT takes the
-# learned scale and shift out of both norms and makes them from the condition, with a third vector, the **gate**, behind
-# each branch: six vectors of width $D$ from one linear layer.
+# A transformer block is two branches on a highway: attention mixes tokens, the MLP works on each of them. DiT takes
+# the learned scale and shift out of both norms and makes them from the condition, with a third vector, the **gate**,
+# behind each branch: six vectors of width $D$ from one linear layer.
 # $$(b_1,s_1,g_1,b_2,s_2,g_2)=W\,\mathrm{SiLU}(c)$$
 # $$x\leftarrow x+g_1\odot\mathrm{Attention}\big((1+s_1)\odot\mathrm{LN}(x)+b_1\big),\qquad
 # x\leftarrow x+g_2\odot\mathrm{MLP}\big((1+s_2)\odot\mathrm{LN}(x)+b_2\big).\tag{3}$$
@@ -557,8 +557,8 @@ verify("with equal weights it is the library's block", mine(x, c), library(x, c)
 
 # %% [markdown]
 # A whole network of fresh blocks does nothing, and its last layer is zero too: the first prediction is exactly 0. So
-# what learns at the first step? Follow the chain rule through Eq. 3: everything *inside* a branch is multiplied by its
-# gate, which is 0. Only what is behind the last gate moves, then the gates, then the rest.
+# what learns at the first step? Follow the chain rule through Eq. 3: everything *inside* a branch is multiplied by
+# its gate, which is 0. Only what is behind the last gate moves, then the gates, then the rest.
 
 # %%
 fresh = nets.DiT(8, 1, dim=96, depth=4, heads=4, condition=nets.LabelEmbedding(10, 96))
@@ -606,8 +606,8 @@ verify("gamma = 0: variance 0, the token is gone", (zero * normed + zero).var(-1
 verify("1 + s with s = 0: variance 1", ((1 + zero) * normed + zero).var(-1, unbiased=False), 1.0, tol=1e-5)
 
 # %% [markdown]
-# *You may read that zero shift and scale make the block the identity.* Without a gate they do so only if every bias is
-# zero as well, and only because the signal is destroyed first (the recipe above). `AdaLNBlock` is the honest block
+# *You may read that zero shift and scale make the block the identity.* Without a gate they do so only if every bias
+# is zero as well, and only because the signal is destroyed first (the recipe above). `AdaLNBlock` is the honest block
 # without gates: it always does something.
 
 # %%
@@ -687,14 +687,14 @@ verify(
 verify_less("gates cost 75 million parameters and hardly any arithmetic", costs[3] / costs[2], 1.001)
 
 # %% [markdown]
-# *You may read that DiT concatenates time and class into one long vector.* It adds them (3.3); only the in-context and
-# cross-attention variants keep them apart, as two tokens. The lab trains all four on digits.
+# *You may read that DiT concatenates time and class into one long vector.* It adds them (3.3); only the in-context
+# and cross-attention variants keep them apart, as two tokens. The lab trains all four on digits.
 #
 # ### 3.6 Attention, and why the root of $d$
 # $$\mathrm{Attention}(Q,K,V)=\mathrm{softmax}\Big(\frac{QK^\top}{\sqrt d}\Big)V.\tag{4}$$
 # Let the $d$ entries of $q$ and $k$ be independent with mean 0 and variance 1. Each product $q_ik_i$ has mean 0 and
-# variance 1, so $q\cdot k$ has variance $d$: without the root, logits grow with the head's width, and the softmax turns
-# into an argmax of *random* agreement, whose gradient is nearly zero.
+# variance 1, so $q\cdot k$ has variance $d$: without the root, logits grow with the head's width, and the softmax
+# turns into an argmax of *random* agreement, whose gradient is nearly zero.
 
 
 # %%
@@ -748,9 +748,10 @@ verify_less("without it: one key, at d = 512", entropies["no scale"][-1], 1.6)
 verify_less("and with it the gradient goes", slopes["no scale"][-1], 0.2 * slopes["1 / sqrt d"][-1])
 
 # %% [markdown]
-# *You may read that softmax(8, 0, 0, ...) is one-hot, so dividing is a mathematical necessity.* It depends on how many
-# zeros there are, and the argument above is about *initialisation*: trained $q$ and $k$ are not independent (μP, in the
-# lab, even divides by $d$). And *multi-head attention is a free lunch*? The products cost the same; the maps do not.
+# *You may read that softmax(8, 0, 0, ...) is one-hot, so dividing is a mathematical necessity.* It depends on how
+# many zeros there are, and the argument above is about *initialisation*: trained $q$ and $k$ are not independent (μP,
+# in the lab, even divides by $d$). And *multi-head attention is a free lunch*? The products cost the same; the maps
+# do not.
 
 # %%
 for n in (3, 256, 4096):
@@ -764,12 +765,12 @@ print(f"numbers in the maps: {256 * 256:,} with one head, {16 * 256 * 256:,} wit
 
 # %% [markdown]
 # ### QK-norm
-# Trained logits can still run away: let all activations grow by a factor and the logits grow by its square. SD 3.5 and
-# FLUX divide queries and keys by their root mean square, with a learned gain per channel:
+# Trained logits can still run away: let all activations grow by a factor and the logits grow by its square. SD 3.5
+# and FLUX divide queries and keys by their root mean square, with a learned gain per channel:
 # $$\hat q=g_q\odot\frac{q}{\mathrm{rms}(q)},\quad\hat k=g_k\odot\frac{k}{\mathrm{rms}(k)},\qquad
 # \Big|\frac{\hat q\cdot\hat k}{\sqrt d}\Big|\le\sqrt d\,\max|g_qg_k|.$$
-# *You may read a version with $q/\|q\|$ and $k/\|k\|$ and the same $\sqrt d$.* Then logits lie in $\pm1/\sqrt d$, and no
-# key, however well it matches, can get more than $e^{2/\sqrt d}$ times the share of any other:
+# *You may read a version with $q/\|q\|$ and $k/\|k\|$ and the same $\sqrt d$.* Then logits lie in $\pm1/\sqrt d$, and
+# no key, however well it matches, can get more than $e^{2/\sqrt d}$ times the share of any other:
 
 
 # %%
@@ -813,9 +814,9 @@ verify("plain logits grow with the square", logits["plain"][-1] / logits["plain"
 
 # %% [markdown]
 # ### 3.7 Attention without the matrix: the online softmax
-# At 4096 tokens a map has 16.8 million numbers, *per head*: 24 heads in half precision are 805 MB for one layer. None of
-# them is needed for longer than a moment. A query reads its keys tile by tile and remembers three things: the largest
-# logit $m$, the sum $\ell=\sum_je^{s_j-m}$, and $o=\sum_je^{s_j-m}v_j$. The next tile brings
+# At 4096 tokens a map has 16.8 million numbers, *per head*: 24 heads in half precision are 805 MB for one layer. None
+# of them is needed for longer than a moment. A query reads its keys tile by tile and remembers three things: the
+# largest logit $m$, the sum $\ell=\sum_je^{s_j-m}$, and $o=\sum_je^{s_j-m}v_j$. The next tile brings
 # $$m'=\max(m,\max_js_j),\quad\ell'=e^{m-m'}\ell+\sum_je^{s_j-m'},\quad o'=e^{m-m'}o+\sum_je^{s_j-m'}v_j.\tag{5}$$
 # At the end $o/\ell$ is the softmax average: exactly, because a common factor $e^{-m}$ cancels. Numbers moving:
 
@@ -883,8 +884,8 @@ verify("the whole map: quadratic", growth["the whole map"], 2.0, tol=0.1)
 verify_less("tiles: at most linear", growth["tiles of 128"], 1.1)
 
 # %% [markdown]
-# Tiling saves *memory and traffic*, not arithmetic, and pays when maps are large. *You may read that DiT-XL/2 cannot be
-# trained without FlashAttention.* The published code was: at 256 tokens attention is 3.6 % of the work (3.1).
+# Tiling saves *memory and traffic*, not arithmetic, and pays when maps are large. *You may read that DiT-XL/2 cannot
+# be trained without FlashAttention.* The published code was: at 256 tokens attention is 3.6 % of the work (3.1).
 
 # %% [markdown]
 # ### 3.8 The family
@@ -905,8 +906,8 @@ verify("DiT-XL/2 to the last parameter", counts["XL/2"][0], 675_129_632, tol=0)
 verify("DiT-S/2 to the last parameter", counts["S/2"][0], 32_963_360, tol=0)
 
 # %% [markdown]
-# One multiply-add is *two* floating-point operations. Who compares the paper's 119 "Gflops" with a chip's data sheet is
-# off by two; a profiler says:
+# One multiply-add is *two* floating-point operations. Who compares the paper's 119 "Gflops" with a chip's data sheet
+# is off by two; a profiler says:
 
 # %%
 from torch.utils.flop_counter import FlopCounterMode
@@ -916,8 +917,8 @@ with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.enab
 verify("operations = 2 x multiply-adds", counter.get_total_flops() / counts["S/2"][1], 2.0, tol=0)
 
 # %% [markdown]
-# *You may read that quality is a function of the number of parameters.* The paper's own finding is another: it follows
-# **compute**. The same twelve networks, against both:
+# *You may read that quality is a function of the number of parameters.* The paper's own finding is another: it
+# follows **compute**. The same twelve networks, against both:
 
 # %%
 reports = nets.DIT_REPORTS
@@ -939,7 +940,7 @@ for ax in axes:
     ax.minorticks_off()
 viz.show(
     figure,
-    caption="Left: with the parameters fixed, the patch size changes FID sevenfold. Right: along compute, the twelve fall near one "
+    caption="Left: with the parameters fixed, the patch size changes FID fivefold. Right: along compute, the twelve fall near one "
     "line. FID values are the paper's (50,000 samples, no guidance).",
     alt="Two scatter plots of FID: against parameters vertical columns of points, against multiply-adds a falling band.",
 )
@@ -959,9 +960,9 @@ verify("S/2 (33 M) and B/4 (130 M), equal compute, equal FID", reports["S/2"].fi
 # outside the measured range. Scaling laws, and how little a laptop may claim about them, are in the lab.
 #
 # ### 3.9 Text and image in one attention: MM-DiT
-# A caption is many tokens. Stable Diffusion 3 gives text and image a DiT block **each**, with weights of their own, and
-# lets the two meet in one place: queries, keys and values of both are put side by side, one softmax runs over all of
-# them, and the result is cut apart again.
+# A caption is many tokens. Stable Diffusion 3 gives text and image a DiT block **each**, with weights of their own,
+# and lets the two meet in one place: queries, keys and values of both are put side by side, one softmax runs over all
+# of them, and the result is cut apart again.
 # $$[a_\text{text};a_\text{image}]=\mathrm{softmax}\Big(\frac{[q_\text{text};q_\text{image}]\,
 # [k_\text{text};k_\text{image}]^\top}{\sqrt d}\Big)[v_\text{text};v_\text{image}]$$
 
@@ -1003,8 +1004,9 @@ plain.load_state_dict({**joint.image.state_dict(), **{f"attention.{n}": w for n,
 verify("with no words it is a DiT block with the image's weights", without_text, plain(image, c), tol=1e-5)
 
 # %% [markdown]
-# *You may read that joint attention is bidirectional cross-attention, or self-attention plus cross-attention.* Those have
-# *two* softmaxes, and each source gets a full share of 1. Here there is **one**: what a word takes, the pixels lose.
+# *You may read that joint attention is bidirectional cross-attention, or self-attention plus cross-attention.* Those
+# have *two* softmaxes, and each source gets a full share of 1. Here there is **one**: what a word takes, the pixels
+# lose.
 
 # %%
 q, k, v = torch.randn(3, 1, 1, 21, 24, generator=seeded(9))
@@ -1027,8 +1029,8 @@ verify("each row of image: 1 = what it reads of text + of image", four.image_tex
 
 # %% [markdown]
 # *You may read that text and image run through the same transformer.* They share the attention's softmax and nothing
-# else: the block has two of everything. The text itself changes from block to block, which a cross-attended caption never
-# does. In the last block it is only read.
+# else: the block has two of everything. The text itself changes from block to block, which a cross-attended caption
+# never does. In the last block it is only read.
 
 # %%
 sizes = [nets.parameter_count(m) for m in (joint.text, joint.image, joint.attention.text, joint.attention.image)]
@@ -1098,9 +1100,9 @@ verify("text and image shares of each reader add up to 1", shares.sum(-1), 1.0, 
 
 # %% [markdown]
 # ### 3.10 FLUX: two streams, then one
-# FLUX.1 starts with 19 **double-stream** blocks (the block above with QK-norm and rotary positions), then writes text and
-# image into one sequence for 38 **single-stream** blocks: one set of weights, one modulation, and attention and MLP *side by
-# side* instead of one after the other.
+# FLUX.1 starts with 19 **double-stream** blocks (the block above with QK-norm and rotary positions), then writes text
+# and image into one sequence for 38 **single-stream** blocks: one set of weights, one modulation, and attention and
+# MLP *side by side* instead of one after the other.
 # $$h=(1+s)\odot\mathrm{LN}(x)+b,\quad(q,k,v,m)=W_\text{in}h,\qquad
 # x\leftarrow x+g\odot W_\text{out}\big[\mathrm{Attention}(q,k,v)\,\|\,\mathrm{GELU}(m)\big].\tag{6}$$
 
@@ -1162,14 +1164,14 @@ print({name: f"{m.sum() / 1e3:.2f} billion" for name, m in millions.items()})
 print("axes of its rotary positions (picture, row, column):", flux.rotary.dims)
 
 # %% [markdown]
-# *You may read that FLUX's blocks are $z+\mathrm{Attention}(z)+\mathrm{MLP}(z)$.* The 38 single ones, with a gate; the 19
-# double ones are sequential. And there is no paper: the published code is the source.
+# *You may read that FLUX's blocks are $z+\mathrm{Attention}(z)+\mathrm{MLP}(z)$.* The 38 single ones, with a gate;
+# the 19 double ones are sequential. And there is no paper: the published code is the source.
 #
 # ### Guidance as an input
-# FLUX.1 [dev] takes the guidance scale as a number, embeds it like a time and adds it to $c$. It was *distilled*: trained
-# so that one evaluation gives what two gave, $u_\varnothing+w(u_c-u_\varnothing)$. The digits have such a network.
-# Lecture 2's trap is waiting: Meng et al. write $(1+w')u_c-w'u_\varnothing$, so their $w'$ is our $w-1$. Which one did our
-# student learn?
+# FLUX.1 [dev] takes the guidance scale as a number, embeds it like a time and adds it to $c$. It was *distilled*:
+# trained so that one evaluation gives what two gave, $u_\varnothing+w(u_c-u_\varnothing)$. The digits have such a
+# network. Lecture 2's trap is waiting: Meng et al. write $(1+w')u_c-w'u_\varnothing$, so their $w'$ is our $w-1$.
+# Which one did our student learn?
 
 # %%
 student, t = zoo.load("digits-dit-distilled"), torch.full((200,), 0.6, dtype=torch.float64)
@@ -1193,16 +1195,16 @@ verify("the two conventions differ by one", (1 + 2.0) * cond(x_t, t).velocity - 
        tol=1e-4)  # fmt: skip
 
 # %% [markdown]
-# *You may read that guidance distillation makes a model run in four steps.* It halves the evaluations *per step*. Fewer
-# steps need another distillation (FLUX.1 [schnell]; Lecture 4).
+# *You may read that guidance distillation makes a model run in four steps.* It halves the evaluations *per step*.
+# Fewer steps need another distillation (FLUX.1 [schnell]; Lecture 4).
 
 # %% [markdown]
 # ### 3.11 One network, an ODE and many SDEs: SiT
-# SiT keeps DiT's network, number for number, and changes what it says: the velocity of $x_t=(1-t)x_0+t\epsilon$ instead
-# of the noise (Ma et al. 2024). Velocity and score are two readings of one prediction:
+# SiT keeps DiT's network, number for number, and changes what it says: the velocity of $x_t=(1-t)x_0+t\epsilon$
+# instead of the noise (Ma et al. 2024). Velocity and score are two readings of one prediction:
 # $$\epsilon=x+(1-t)\,v,\qquad s=\nabla\log p_t=-\frac{\epsilon}{t}=-\frac{x+(1-t)\,v}{t}.$$
-# So the sampler may walk the ODE $\dot x=v$, or, for **any** $w_t\ge0$ chosen *after* training, the SDE that adds noise of
-# rate $w$ and pushes back along the score. From noise to data, with a step $h$:
+# So the sampler may walk the ODE $\dot x=v$, or, for **any** $w_t\ge0$ chosen *after* training, the SDE that adds
+# noise of rate $w$ and pushes back along the score. From noise to data, with a step $h$:
 # $$x\leftarrow x-h\big[v-\tfrac12w_t\,s\big]+\sqrt{w_th}\;z.\tag{7}$$
 
 # %%
@@ -1222,7 +1224,8 @@ verify("the score from the velocity", -(x + 0.5 * v) / 0.5, s, tol=1e-9)
 
 # %% [markdown]
 # Why is Eq. 7 allowed? Write down what each term does to the density (the Fokker-Planck equation, in forward time):
-# $$\partial_t\rho=-\partial_x(v\rho)\;+\;\underbrace{\tfrac w2\,\partial_x(s\rho)-\tfrac w2\,\partial_x^2\rho}_{=0,\ \text{because }s\rho=\partial_x\rho}.$$
+# $$\partial_t\rho=-\partial_x(v\rho)\;+\;\underbrace{\tfrac w2\,\partial_x(s\rho)
+# -\tfrac w2\,\partial_x^2\rho}_{=0,\ \text{because }s\rho=\partial_x\rho}.$$
 # Push and noise cancel, whatever $w$. On a grid, with the exact mixture:
 
 
@@ -1247,8 +1250,8 @@ verify_less("noise without its push breaks it", 0.5, [r for (name, _), r in resi
 
 # %% [markdown]
 # *You may read that a stochastic interpolant needs noise in its training path to give diverse samples, or an SDE
-# $dx=v\,dt+\gamma\,dW$.* The noise belongs to the *sampler*, is free, and must come with its push. Four choices and the
-# careless one, 4000 samples each:
+# $dx=v\,dt+\gamma\,dW$.* The noise belongs to the *sampler*, is free, and must come with its push. Four choices and
+# the careless one, 4000 samples each:
 
 # %%
 n, steps = 4000, uniform_grid(path, 150, start=0.999)
@@ -1314,9 +1317,9 @@ print({name: f"{a:.0%}" for name, a in accuracy.items()}, "judged to be the digi
 verify_less("all four draw what was asked for", 0.85, list(accuracy.values()))
 
 # %% [markdown]
-# *You may read that a constant velocity per pair $(x_0,\epsilon)$ makes the ODE's paths straight.* The pairs' lines are
-# straight; the network learns their **average** at each point, and averages bend. One Euler step from pure noise goes to
-# the mean of the data:
+# *You may read that a constant velocity per pair $(x_0,\epsilon)$ makes the ODE's paths straight.* The pairs' lines
+# are straight; the network learns their **average** at each point, and averages bend. One Euler step from pure noise
+# goes to the mean of the data:
 
 # %%
 z = torch.randn(100, 1, generator=seeded(4), dtype=torch.float64)
@@ -1325,9 +1328,10 @@ verify("one step from t = 1: every sample is the mean of the data", one_step, 0.
 
 # %% [markdown]
 # ### 3.12 The rival, on one page: MaskGIT
-# Turn the picture into discrete tokens (Lecture 1's quantisers), hide some, and train a transformer to say what is hidden:
-# a distribution over codes *at every hidden place*. To draw, start with everything hidden and repeat: draw all hidden
-# places at once, keep those you trust most, hide the rest again. After step $k$ of $T$, $\lfloor N\cos(\frac\pi2\frac kT)
+# Turn the picture into discrete tokens (Lecture 1's quantisers), hide some, and train a transformer to say what is
+# hidden: a distribution over codes *at every hidden place*. To draw, start with everything hidden and repeat: draw
+# all hidden places at once, keep those you trust most, hide the rest again. After step $k$ of $T$, $\lfloor
+# N\cos(\frac\pi2\frac kT)
 # \rfloor$ places are hidden: few are kept while little is known, many at the end.
 
 # %%
@@ -1338,9 +1342,9 @@ verify("all are kept in the end", sum(kept), 256, tol=0)
 verify_less("more from step to step, first and last", kept[0], kept[-1])
 
 # %% [markdown]
-# No training needed to understand it: here is a world in which $p(y_i\mid\text{visible})$ is *known*. Take the training digits
-# in black and white; a picture is one of them with each pixel flipped with probability 2 %. Given some visible pixels,
-# Bayes weighs the digits, and the weights give every hidden pixel.
+# No training needed to understand it: here is a world in which $p(y_i\mid\text{visible})$ is *known*. Take the
+# training digits in black and white; a picture is one of them with each pixel flipped with probability 2 %. Given
+# some visible pixels, Bayes weighs the digits, and the weights give every hidden pixel.
 
 # %%
 templates = (digits("train").images.flatten(1) > 0).float()  # (n, 64), 0 or 1
@@ -1388,8 +1392,9 @@ viz.show(
 )  # fmt: skip
 
 # %% [markdown]
-# *You may read that all tokens are predicted simultaneously and independently.* Within one step, yes. That is the price:
-# one step knows no correlations at all. How far are the results from the nearest real digit, in pixels, by number of steps?
+# *You may read that all tokens are predicted simultaneously and independently.* Within one step, yes. That is the
+# price: one step knows no correlations at all. How far are the results from the nearest real digit, in pixels, by
+# number of steps?
 
 
 # %%
@@ -1417,9 +1422,9 @@ verify("64 steps in random order are an exact draw: as many flips as there shoul
 
 # %% [markdown]
 # ### 3.13 ControlNet, on one page
-# A frozen network should obey a picture: edges, a pose, a depth map. Copy its first blocks, show the copies the hint, and
-# add what they say to the frozen blocks through linear layers $Z$ (1x1 convolutions in a U-Net) whose weights start at
-# **zero**:
+# A frozen network should obey a picture: edges, a pose, a depth map. Copy its first blocks, show the copies the hint,
+# and add what they say to the frozen blocks through linear layers $Z$ (1x1 convolutions in a U-Net) whose weights
+# start at **zero**:
 # $$x_{i+1}=\mathrm{block}_i(x_i)+Z_i\big(\mathrm{copy}_i\big).$$
 
 # %%
@@ -1434,12 +1439,12 @@ verify("at birth it is the frozen network, bit for bit", controlled(x_t, t, cond
 
 # %% [markdown]
 # *You may read that a layer of zeros cannot learn, because its gradient is zero.* For $y=Wx$ the gradient is
-# $\partial L/\partial W=\frac{\partial L}{\partial y}x^\top$: proportional to what goes *in*, not to $W$. What is zero at first
-# is the gradient of everything *behind* it:
+# $\partial L/\partial W=\frac{\partial L}{\partial y}x^\top$: proportional to what goes *in*, not to $W$. What is
+# zero at first is the gradient of everything *behind* it:
 
 # %%
 target = (x_t - pictures) / 0.8  # the velocity of the straight line from this picture through x_t
-optimiser = torch.optim.SGD(control.parameters(), lr=0.02)
+optimiser = torch.optim.SGD(control.parameters(), lr=0.002)
 groups = {"zero layers": control.zeros, "copied blocks": control.blocks, "hint layer": control.hint}
 history = []
 for step in range(4):
@@ -1460,15 +1465,15 @@ verify("and the frozen network has not moved", base.embed.weight, model.network.
 #
 # ### 3.14 Looking inside: concept maps
 # Where does a transformer with joint attention "see" a red circle, whether or not the prompt names it? Give some
-# **concepts** a text stream of their own: they read the image and one another, and *nobody reads them*, so the picture stays
-# the same. In the space of attention outputs $o$ (Helbling et al. 2025):
+# **concepts** a text stream of their own: they read the image and one another, and *nobody reads them*, so the
+# picture stays the same. In the space of attention outputs $o$ (Helbling et al. 2025):
 # $$\mathrm{map}[k]=\mathrm{softmax}_k\,\langle o_{\text{concept }k},\,o_{\text{image}}\rangle.$$
 
 # %%
 torch.manual_seed(3)
 small = nets.MMDiT(4, dim=64, depth=2, heads=4, context_dim=32, vector_dim=32, grid=8)
 for name, p in small.named_parameters():
-    if "modulation" in name:
+    if "modulation" in name or "final" in name:
         nn.init.normal_(p, std=0.1)  # as if trained
 z, t = torch.randn(2, 4, 8, 8), torch.tensor([300.0, 700.0])
 asked = {"tokens": torch.randn(2, 6, 32), "vector": torch.randn(2, 32)}
@@ -1484,8 +1489,8 @@ words_alone = nets.concept_maps(small, z, t, asked, concepts[:1])
 verify("a single concept gets everything: maps compare, they do not measure", words_alone, 1.0, tol=1e-6)
 
 # %% [markdown]
-# In the network that drew the picture of 3.9, with single words as concepts. One of them names a thing that is *not* in
-# the prompt:
+# In the network that drew the picture of 3.9, with single words as concepts. One of them names a thing that is *not*
+# in the prompt:
 
 # %%
 names = ["red", "blue", "green"]
@@ -1551,8 +1556,8 @@ viz.show(
 #
 # <details><summary>Answer</summary>
 #
-# First the last linear layer only; then its inputs can be heard: the patch embedding and all modulations. Attention and MLP
-# follow at the third step, once their gates have left zero.
+# First the last linear layer only; then its inputs can be heard: the patch embedding and all modulations. Attention
+# and MLP follow at the third step, once their gates have left zero.
 # </details>
 #
 # 4. Somebody measures "DiT-XL/2: 237 GFLOPs" and calls the paper's 119 wrong. Who is right?
@@ -1574,8 +1579,8 @@ viz.show(
 #
 # <details><summary>Answer</summary>
 #
-# Both would leave the frozen network alone at birth. But zeroed copies would throw away what was copied, and with both zero
-# nothing would ever learn: each gradient is proportional to the other.
+# Both would leave the frozen network alone at birth. But zeroed copies would throw away what was copied, and with
+# both zero nothing would ever learn: each gradient is proportional to the other.
 # </details>
 
 # %%
@@ -1587,9 +1592,9 @@ print(f"1: {quadratic / (1 + quadratic):.0%}   4: {operations:.0f} billion opera
 # %% [markdown]
 # ## Boss battle
 # Write **one formula** for the number of parameters of a DiT with width $D$, depth $L$, patch $p$ on latents of
-# $32\times32\times4$ with 1000 classes, and hit all twelve published networks to the last parameter. Everything you need is
-# above: $W$ of Eq. 3 has a bias, the norms have nothing, the table of positions counts, the last layer speaks of eight
-# channels. The lab's boss is bigger: a small FLUX from its parts, equal to `diffusers`.
+# $32\times32\times4$ with 1000 classes, and hit all twelve published networks to the last parameter. Everything you
+# need is above: $W$ of Eq. 3 has a bias, the norms have nothing, the table of positions counts, the last layer speaks
+# of eight channels. The lab's boss is bigger: a small FLUX from its parts, equal to `diffusers`.
 #
 # <details><summary>Hint</summary>
 #
@@ -1616,13 +1621,15 @@ verify("boss: all twelve, to the last parameter", mine, [p for p, _ in counts.va
 #   [2401.08740](https://arxiv.org/abs/2401.08740)
 # - P. Esser et al. *Scaling rectified flow transformers for high-resolution image synthesis* (Stable Diffusion 3).
 #   [2403.03206](https://arxiv.org/abs/2403.03206)
-# - Black Forest Labs. *FLUX.1*, published code. [github.com/black-forest-labs/flux](https://github.com/black-forest-labs/flux)
+# - Black Forest Labs. *FLUX.1*, published code.
+#   [github.com/black-forest-labs/flux](https://github.com/black-forest-labs/flux)
 # - J. Su et al. *RoFormer: enhanced transformer with rotary position embedding.*
 #   [2104.09864](https://arxiv.org/abs/2104.09864)
 # - A. Dosovitskiy et al. *An image is worth 16x16 words.* [2010.11929](https://arxiv.org/abs/2010.11929)
 # - M. Dehghani et al. *Scaling vision transformers to 22 billion parameters* (parallel blocks, QK-norm).
 #   [2302.05442](https://arxiv.org/abs/2302.05442)
-# - M. Milakov, N. Gimelshein. *Online normalizer calculation for softmax.* [1805.02867](https://arxiv.org/abs/1805.02867)
+# - M. Milakov, N. Gimelshein. *Online normalizer calculation for softmax.*
+#   [1805.02867](https://arxiv.org/abs/1805.02867)
 # - T. Dao et al. *FlashAttention.* [2205.14135](https://arxiv.org/abs/2205.14135)
 # - C. Meng et al. *On distillation of guided diffusion models.* [2210.03142](https://arxiv.org/abs/2210.03142)
 # - H. Chang et al. *MaskGIT: masked generative image transformer.* [2202.04200](https://arxiv.org/abs/2202.04200)
