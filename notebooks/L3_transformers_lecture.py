@@ -1434,7 +1434,7 @@ controlled = nets.ControlledDiT(base, control)
 pictures, label = digits("train").images[:64], digits("train").labels[:64]
 hint = (pictures > 0).float()  # where there is ink
 x_t, t = 0.2 * pictures + 0.8 * torch.randn(64, 1, 8, 8, generator=seeded(1)), torch.full((64,), 800.0)
-cond = {"label": label, "hint": hint}  # what the frozen network hears, and what only the copies see
+cond = {"label": label, "hint": hint}  # what the frozen network hears; what only the copies see
 verify("at birth it is the frozen network, bit for bit", controlled(x_t, t, cond), model.network(x_t, t, label), tol=0)
 
 # %% [markdown]
@@ -1475,17 +1475,17 @@ small = nets.MMDiT(4, dim=64, depth=2, heads=4, context_dim=32, vector_dim=32, g
 for name, p in small.named_parameters():
     if "modulation" in name or "final" in name:
         nn.init.normal_(p, std=0.1)  # as if trained
-z, t = torch.randn(2, 4, 8, 8), torch.tensor([300.0, 700.0])
+z, when = torch.randn(2, 4, 8, 8), torch.tensor([300.0, 700.0])
 asked = {"tokens": torch.randn(2, 6, 32), "vector": torch.randn(2, 32)}
 concepts = torch.randn(3, 32)
-before = small(z, t, asked)
-maps = nets.concept_maps(small, z, t, asked, concepts)
+before = small(z, when, asked)
+maps = nets.concept_maps(small, z, when, asked, concepts)
 print("layers, pictures, concepts, rows, columns:", tuple(maps.shape))
-verify("asked about concepts, the network draws what it would have drawn", small(z, t, asked), before, tol=0)
-in_the_prompt = small(z, t, asked | {"tokens": torch.cat([asked["tokens"], concepts.expand(2, -1, -1)], dim=1)})
+verify("asked about concepts, the network draws what it would have drawn", small(z, when, asked), before, tol=0)
+in_the_prompt = small(z, when, asked | {"tokens": torch.cat([asked["tokens"], concepts.expand(2, -1, -1)], dim=1)})
 verify_less("put into the prompt instead, it changes the picture", 1e-3, (in_the_prompt - before).abs().max())
 verify("each place is shared out among the concepts", maps.sum(2), 1.0, tol=1e-5)
-words_alone = nets.concept_maps(small, z, t, asked, concepts[:1])
+words_alone = nets.concept_maps(small, z, when, asked, concepts[:1])
 verify("a single concept gets everything: maps compare, they do not measure", words_alone, 1.0, tol=1e-6)
 
 # %% [markdown]
