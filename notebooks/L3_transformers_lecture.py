@@ -1071,7 +1071,7 @@ def watched(denoise):
     return run
 
 
-drawn = painter.picture(painter.frames(watched(painter.guided(prompt)), painter.noise(1, seeded(3)), steps=10))
+scene = painter.picture(painter.frames(watched(painter.guided(prompt)), painter.noise(1, seeded(3)), steps=10))
 shares, per_word = torch.stack(shares), torch.stack(per_word)  # steps first
 
 # %%
@@ -1079,7 +1079,7 @@ words = prompt.split()
 by_word = per_word.mean(dim=(0, 1))[1 : 1 + len(words)]  # <start> comes first
 with viz.style():
     figure, axes = viz.panels(1, 3, size=(12, 3.9), width_ratios=[1, 1.5, 1.5])
-axes[0].imshow(viz.to_pixels(drawn)[0])
+axes[0].imshow(viz.to_pixels(scene)[0])
 axes[0].set_title(prompt.replace(" left", "\nleft"), fontsize=10)
 axes[0].axis("off")
 lines = [viz.Line(f"block {k}", shares[:, k, 1, 0], look=viz.other(k)) for k in range(shares.shape[1])]
@@ -1495,7 +1495,7 @@ verify("a single concept gets everything: maps compare, they do not measure", wo
 # %%
 names = ["red", "blue", "green"]
 spoken = painter.condition(names)["tokens"][:, 1]  # what each word's own token has become, alone in a prompt
-latent, noise_ = painter.space.encode(drawn), torch.randn(16, 4, 8, 8, generator=seeded(8))
+latent, noise_ = painter.space.encode(scene), torch.randn(16, 4, 8, 8, generator=seeded(8))
 t = torch.full((16,), 0.5, dtype=torch.float64)
 x_t = painter.path.mix(latent.expand(16, -1, -1, -1), noise_, t)
 told = {name: value.expand(16, *value.shape[1:]) for name, value in painter.condition(prompt).items()}
@@ -1503,7 +1503,7 @@ layers = nets.concept_maps(painter.denoiser.network, x_t, 1000 * t.float(), told
 maps = layers.mean(dim=(0, 1))  # over blocks and sixteen noises: (concepts, rows, columns)
 with viz.style():
     figure, axes = viz.panels(1, 4, size=(10.4, 2.9))
-axes[0].imshow(viz.to_pixels(drawn)[0])
+axes[0].imshow(viz.to_pixels(scene)[0])
 for ax, name, m in zip(axes[1:], names, maps, strict=True):
     image = ax.imshow(m, cmap="cividis", vmin=0, vmax=maps.max())
     ax.set_title(f"concept: {name}")
