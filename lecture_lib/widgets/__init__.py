@@ -8,9 +8,13 @@ from lecture_lib.widgets.digits import guidance_sweep, interval_explorer, two_co
 from lecture_lib.widgets.explorer import Explorer, Scene, explore
 from lecture_lib.widgets.latents import latent_explorer
 from lecture_lib.widgets.laws import mixture_playground, negative_prompt
+from lecture_lib.widgets.modulations import modulation_explorer
+from lecture_lib.widgets.patches import patch_explorer
 from lecture_lib.widgets.plane import parallelogram_explorer
+from lecture_lib.widgets.positions import position_explorer
 from lecture_lib.widgets.prompts import prompt_box
 from lecture_lib.widgets.repairs import repairs_explorer
+from lecture_lib.widgets.scaling import measured_runs, scaling_explorer
 from lecture_lib.widgets.schedules import schedule_explorer
 from lecture_lib.widgets.trajectories import trajectories_explorer
 from lecture_lib.widgets.verdicts import verdicts
@@ -28,13 +32,18 @@ __all__ = [
     "ladder",
     "latent_explorer",
     "lora_strength",
+    "measured_runs",
     "mixture_playground",
+    "modulation_explorer",
     "negative_prompt",
     "number",
     "parallelogram_explorer",
+    "patch_explorer",
+    "position_explorer",
     "prompt_box",
     "repairs_explorer",
     "same_seed",
+    "scaling_explorer",
     "schedule_explorer",
     "switch",
     "text",
