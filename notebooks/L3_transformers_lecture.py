@@ -200,9 +200,10 @@ verify("one attention layer reaches every pixel", reach["1 attention, patch 2"],
 # is **equi**variant (shift in, shift out), and only as long as nothing marks the border. Zero padding does:
 
 # %%
+torch.manual_seed(0)
 net, x = convolutions(6), torch.randn(1, 1, 16, 16, generator=seeded(3))
-shift_of_result, result_of_shift = net(x).roll(4, dims=-1), net(x.roll(4, dims=-1))
-verify_less("zero padding: the border is noticed", 0.01, (shift_of_result - result_of_shift).abs().max())
+moved_result, result_of_moved = net(x).roll(4, dims=-1), net(x.roll(4, dims=-1))
+verify_less("zero padding: the border is noticed", 0.2 * net(x).std(), (moved_result - result_of_moved).abs().max())
 for layer in net:
     if isinstance(layer, nn.Conv2d):
         layer.padding_mode = "circular"
