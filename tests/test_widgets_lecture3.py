@@ -218,7 +218,7 @@ def test_the_law_is_shown_before_its_band_and_says_nothing_of_it(runs):
 def test_too_few_budgets_and_a_missing_table_are_named(runs, tmp_path):
     explorer = widgets.scaling_explorer(runs).set(budget4=False, budget3=False)
     assert explorer.failed and "got 2 to fit, expected at least 3" in explorer.note
-    with pytest.raises(DamagedFileError, match="nothing.csv"):
+    with pytest.raises(DamagedFileError, match=r"nothing\.csv"):
         widgets.measured_runs(tmp_path / "nothing.csv")
     table = tmp_path / "scaling.csv"
     with table.open("w", newline="") as file:
