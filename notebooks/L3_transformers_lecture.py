@@ -26,7 +26,7 @@
 # - recompute the parameters and the "Gflops" of twelve published networks, and say what is wrong with the word;
 # - run one network as an ODE and as four SDEs, and show on a grid that all have the same marginals.
 #
-# **Time** 100 min reading · runs in 60 s · peak memory 1.0 GB (1 CPU core)
+# **Time** 100 min reading · runs in 60 s · peak memory 1.0 GB (2 CPU cores)
 #
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise,
 # $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is the plain conditional model. $N$ tokens of width $D$.
@@ -45,7 +45,7 @@ from lecture_lib import nets, viz, widgets, zoo
 from lecture_lib.checks import verify, verify_less
 from lecture_lib.core import RectifiedFlow, uniform_grid
 from lecture_lib.data import digits
-from lecture_lib.families import TextToImage, decode, masked
+from lecture_lib.families import decode, masked
 from lecture_lib.guidance import extrapolate
 from lecture_lib.oracles import GaussianMixture
 from lecture_lib.samplers import EulerMaruyama, Heun, last, sample, sde
@@ -171,6 +171,7 @@ def one_attention(side=16, dim=32):
     return lambda x: nets.unpatchify(out(mix(embed(nets.patchify(x, 2)) + places)), 2, side)
 
 
+# %%
 makers = {
     "1 convolution": lambda: convolutions(1),
     "6 convolutions": lambda: convolutions(6),
@@ -403,6 +404,7 @@ def score(q, k, at, there):
     return (turn(q, angles[0]) * turn(k, angles[1])).sum()
 
 
+# %%
 q, k = torch.randn(2, 32, generator=seeded(5), dtype=torch.float64)
 angles = rotary(torch.tensor([[0, 3, 9]]))
 verify("turning by hand is nets.rotate", turn(q[None], angles), nets.rotate(q[None], angles), tol=1e-12)
@@ -546,6 +548,7 @@ class Block(nn.Module):
         return x + g2 * self.down(h)
 
 
+# %%
 torch.manual_seed(0)
 mine, library = Block(96, 4), nets.DiTBlock(96, 4)
 x, c = torch.randn(2, 16, 96), torch.randn(2, 96)
@@ -572,6 +575,7 @@ for block in fresh.blocks:
 verify("four fresh blocks: the tokens leave as they came, bit for bit", through, tokens, tol=0)
 verify("a fresh DiT predicts zero", fresh(*inputs), 0.0, tol=0)
 
+# %%
 kinds = {"final.linear": "last layer", "modulation": "modulations (shift, scale, gate)", "attention": "attention",
          "feed_forward": "MLP", "embed": "patches in", "time": "time", "condition": "class"}  # fmt: skip
 optimiser = torch.optim.SGD(fresh.parameters(), lr=0.3)
@@ -636,7 +640,7 @@ for k, block in enumerate(net.blocks):
 with viz.style():
     figure, axes = viz.panels(1, 2, size=(9.6, 3.8), sharey=True)
 for ax, branch in zip(axes, ("attention", "MLP"), strict=True):
-    lines = [viz.Line(f"block {k}", gates[k][branch], look=viz.other(k) | {"marker": ""}) for k in gates]
+    lines = [viz.Line(f"block {k + 1}", gates[k][branch], look=viz.other(k) | {"marker": ""}) for k in gates]
     viz.sweep(times, lines, xlabel="time t (0 data, 1 noise)", ylabel="mean |gate|", title=f"{branch} gates", ax=ax)
 viz.show(
     figure,
@@ -727,6 +731,7 @@ for d in widths:
         p = torch.softmax(factor * q[0] @ k.T, dim=-1)
         entropies[name].append((-(p * p.clamp(min=1e-30).log()).sum(-1)).exp().mean().item())
         slopes[name].append((p * (1 - p)).sum(-1).mean().item())  # trace of the softmax's Jacobian
+# %%
 figure = viz.sweep(
     widths,
     [viz.Line("divided by $\\sqrt{d}$", entropies["1 / sqrt d"]), viz.Line("not divided", entropies["no scale"])],
@@ -945,6 +950,7 @@ viz.show(
     "line. FID values are the paper's (50,000 samples, no guidance).",
     alt="Two scatter plots of FID: against parameters vertical columns of points, against multiply-adds a falling band.",
 )
+# %%
 log_m = torch.tensor([counts[n][1] for n in reports]).double().log()
 log_p = torch.tensor([counts[n][0] for n in reports]).double().log()
 log_f = torch.tensor([r.fid for r in reports.values()]).double().log()
@@ -989,6 +995,7 @@ def mmdit_block(block, text, image, c):
     return out
 
 
+# %%
 torch.manual_seed(1)
 joint = nets.MMDiTBlock(96, 4)
 for stream in (joint.text, joint.image):
@@ -1052,8 +1059,7 @@ verify("its picture of 1024 pixels: a latent of 128, patch 2, tokens", (1024 // 
 widgets.quadrant_explorer()
 
 # %%
-lecture1 = zoo.text_to_image()
-painter = TextToImage(zoo.load("shapes-mmdit"), lecture1.space, lecture1.text, lecture1.tokenizer)
+painter = zoo.transformer_text_to_image()  # Lecture 1's encoders and latents, an MM-DiT in the place of the U-Net
 prompt = "a large red circle left of a small blue square"
 shares, per_word, mask = [], [], painter.condition(prompt)["mask"]
 
@@ -1076,22 +1082,22 @@ scene = painter.picture(painter.frames(watched(painter.guided(prompt)), painter.
 shares, per_word = torch.stack(shares), torch.stack(per_word)  # steps first
 
 # %%
-words = prompt.split()
+words, even = prompt.split(), int(mask.sum()) / (int(mask.sum()) + 16)  # if every token got the same
 by_word = per_word.mean(dim=(0, 1))[1 : 1 + len(words)]  # <start> comes first
 with viz.style():
     figure, axes = viz.panels(1, 3, size=(12, 3.9), width_ratios=[1, 1.5, 1.5])
 axes[0].imshow(viz.to_pixels(scene)[0])
 axes[0].set_title(prompt.replace(" left", "\nleft"), fontsize=10)
 axes[0].axis("off")
-lines = [viz.Line(f"block {k}", shares[:, k, 1, 0], look=viz.other(k)) for k in range(shares.shape[1])]
+lines = [viz.Line(f"block {k + 1}", shares[:, k, 1, 0], look=viz.other(k)) for k in range(shares.shape[1])]
 viz.sweep(torch.arange(1, 11), lines, xlabel="step of sampling", ylabel="image's attention that goes to text",
-          title="Image reads text", ax=axes[1])  # fmt: skip
+          title="Image reads text", references={"even spread": even}, ax=axes[1])  # fmt: skip
 labels_ = [f"{i + 1}. {word}" for i, word in enumerate(words)]
 viz.bars(labels_, by_word, xlabel="share of the image's attention", title="Word by word", ax=axes[2])
 viz.show(
     figure,
     caption="One of the four quadrants while a picture is drawn: how much the pixels read of the words, block by block, and of "
-    "which words. The other share of each row, up to 1, is read of other pixels.",
+    "which words. The rest of each reader's 1 goes to other pixels. Dashed: if all words and patches got the same.",
     alt="A generated picture, four curves of attention shares over ten steps, and bars per word of the prompt.",
 )
 print("shares, mean over steps and blocks (reader -> read):")
@@ -1143,6 +1149,9 @@ for block in flux.blocks:
         streams[name].append(sum(nets.parameter_count(part) for part in own))
 for block in flux.single:
     streams["both"].append(nets.parameter_count(block))
+print("axes of its rotary positions (picture, row, column):", flux.rotary.dims)
+
+# %%
 millions = {name: torch.tensor(counts_, dtype=torch.float64) / 1e6 for name, counts_ in streams.items()}
 with viz.style():
     figure, ax = viz.panels(size=(10, 3.4))
@@ -1162,7 +1171,6 @@ viz.show(
     alt="Bar diagram: 19 blocks with an upper and a lower bar, then 38 blocks with one bar across the middle.",
 )
 print({name: f"{m.sum() / 1e3:.2f} billion" for name, m in millions.items()})
-print("axes of its rotary positions (picture, row, column):", flux.rotary.dims)
 
 # %% [markdown]
 # *You may read that FLUX's blocks are $z+\mathrm{Attention}(z)+\mathrm{MLP}(z)$.* The 38 single ones, with a gate;
@@ -1271,6 +1279,7 @@ for t0, t1 in itertools.pairwise(steps):
     z = torch.randn(n, generator=seeded(int(1e6 * t0)), dtype=torch.float64)
     careless += (t1 - t0) * world.denoise(path)(careless[:, None], now).velocity[:, 0] + (2 * (t0 - t1) * t0) ** 0.5 * z
 
+# %%
 density = world.log_prob(x[:, None]).exp()
 with viz.style():
     figure, axes = viz.panels(1, 5, size=(12.5, 3.0), sharey=True)
@@ -1285,6 +1294,7 @@ viz.show(
     caption="One field, five samplers, the exact data density dashed. Four of them agree; noise without its push blurs.",
     alt="Five histograms with the true bimodal density; the first four match, the last is too wide.",
 )
+# %%
 cdf = torch.cumsum(density, 0) * (x[1] - x[0])
 
 
@@ -1361,6 +1371,7 @@ def predict(tokens):
     return torch.stack([1 - ink, ink], dim=-1).log()
 
 
+# %%
 def fill(tokens, steps, generator, temperature=2.0):
     """MaskGIT's decoding (Chang et al. 2022, section 3.2)."""
     n, covered = tokens.shape[1], tokens == hidden_token
@@ -1376,6 +1387,7 @@ def fill(tokens, steps, generator, temperature=2.0):
         yield tokens, covered
 
 
+# %%
 blank = torch.full((200, 64), hidden_token)
 film = list(fill(blank, 12, seeded(5)))
 library = list(decode(predict, blank, hidden_token, steps=12, generator=seeded(5)))
@@ -1513,9 +1525,14 @@ for ax in axes:
 figure.colorbar(image, ax=axes, label="share")
 viz.show(
     figure,
-    caption="Sixteen tokens look at a picture: which of three colours each of them speaks of.",
+    caption="Sixteen image tokens, and which of three colours each of them speaks of. Red has the circle, blue the square; "
+    "nobody said green, and it gets what is left.",
     alt="A picture with a red circle and a blue square, and three 4 by 4 maps for red, blue and green.",
 )
+for name, m, channel in (("red", maps[0], 0), ("blue", maps[1], 2)):
+    pure = scene[0, channel] - (scene[0].sum(0) - scene[0, channel]) / 2  # how much more of this channel
+    there = F.avg_pool2d(pure[None], 8)[0] > 0.3  # patches of 8 x 8 pixels
+    verify_less(f"the map of {name} is higher where the picture is {name}", m[~there].mean(), m[there].mean())
 
 # %% [markdown]
 # How far such maps can be trusted, and a random direction beside every concept direction, is the lab's question.
