@@ -2,6 +2,7 @@
 
 from lecture_lib.widgets.adapters import lora_strength
 from lecture_lib.widgets.attention import attention_explorer
+from lecture_lib.widgets.concepts import concept_slider
 from lecture_lib.widgets.controls import choice, count, ladder, number, same_seed, switch, text
 from lecture_lib.widgets.convergence import error_nfe_explorer
 from lecture_lib.widgets.digits import guidance_sweep, interval_explorer, two_conventions
@@ -13,6 +14,7 @@ from lecture_lib.widgets.patches import patch_explorer
 from lecture_lib.widgets.plane import parallelogram_explorer
 from lecture_lib.widgets.positions import position_explorer
 from lecture_lib.widgets.prompts import prompt_box
+from lecture_lib.widgets.quadrants import quadrant_explorer
 from lecture_lib.widgets.repairs import repairs_explorer
 from lecture_lib.widgets.scaling import measured_runs, scaling_explorer
 from lecture_lib.widgets.schedules import schedule_explorer
@@ -24,6 +26,7 @@ __all__ = [
     "Scene",
     "attention_explorer",
     "choice",
+    "concept_slider",
     "count",
     "error_nfe_explorer",
     "explore",
@@ -41,6 +44,7 @@ __all__ = [
     "patch_explorer",
     "position_explorer",
     "prompt_box",
+    "quadrant_explorer",
     "repairs_explorer",
     "same_seed",
     "scaling_explorer",

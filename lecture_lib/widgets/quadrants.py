@@ -22,6 +22,7 @@ from lecture_lib.widgets.verdicts import plain, verdicts
 FIRST = "a large yellow ring above a small blue square"
 LARGE, WIDTH = 6, 230
 SCREEN = 200  # pixels of a joint map, about
+TITLE = "who reads: downwards; what is read: across"
 LOUD = 0.15  # shares of attention from here on have the last colour
 
 
@@ -59,9 +60,7 @@ def _tables(maps: Mapping[str, Tensor], mask: Bool[Tensor, " 1 m"]) -> Image.Ima
         for k, shares in enumerate(quadrant_shares(maps, mask)[:, 0].tolist(), start=1)
     ]
     scale = max(1, SCREEN // tables.shape[-1])
-    grid = captioned_grid(
-        tiles, words, columns=4, scale=scale, width=WIDTH, title="who reads: downwards; what is read: across"
-    )
+    grid = captioned_grid(tiles, words, columns=4, scale=scale, width=WIDTH, title=TITLE)
     return stack(grid, colour_bar(0, LOUD, "share of the reader's attention; words first, then the image"))
 
 
@@ -104,7 +103,7 @@ def _note(maps: Mapping[str, Tensor], mask: Bool[Tensor, " 1 m"], step: int, lay
     where = "all layers" if layer == ALL else f"layer {layer}"
     return (
         f"Step {step}, {where}: of what the image reads, {float(shares[1, 0]):.0%} is words ({start:.0%} the token "
-        f"<start>), the rest the image itself, out of one softmax; in a cross-attention words have 100 % to themselves. "
+        f"<start>), the rest the image itself, out of one softmax; in a cross-attention it would be all words. "
         f"Of what words read, {float(shares[0, 1]):.0%} is the image: a cross-attention has no such quadrant."
     )
 
@@ -132,7 +131,7 @@ def quadrant_explorer(model: TextToImage | None = None) -> Explorer:
         caption="Find the layer and the step in which a word lights up its shape, and look at the other direction as "
         "well: the word reads the picture, which no cross-attention lets it do. How do the shares of the four "
         "quadrants move from the first layer to the last, and from the first step to the last?",
-        alt="A generated picture; where the image reads one word, and what that word reads of the image. Below, the joint "
-        "attention map of every layer cut into four quadrants, with the share of attention in each, and one small map "
-        "for every word of the prompt.",
+        alt="A generated picture; where the image reads one word, and what that word reads of the image. Below, the "
+        "joint attention map of every layer cut into four quadrants, with the share of attention in each, and one "
+        "small map for every word of the prompt.",
     )
