@@ -716,7 +716,7 @@ for name in ("U-Net", "MM-DiT"):
 # ## 5.4 Scaling laws, and how little a laptop may claim
 # $$L(C)=E+A\,C^{-\alpha}$$
 # with a floor $E$ that no compute removes. Before any measurement: a world in which the law is *known*
-# ($E=0.60$, $A=0.5$, $\alpha=0.35$, $C$ in GFLOP), "measured" at six budgets over two decades with one per cent of
+# ($E=0.60$, $A=0.3$, $\alpha=0.35$, $C$ in GFLOP), "measured" at six budgets over two decades with one per cent of
 # noise. For a given $E$ the rest is a straight line, $\log(L-E)=\log A-\alpha\log C$; so we try all $E$.
 
 
@@ -731,18 +731,18 @@ def law_by_scan(C, L):
     return best[1:]
 
 
-C, TRUE = np.geomspace(1, 100, 6), (0.60, 0.50, 0.35)
+C, TRUE = np.geomspace(1, 100, 6), (0.60, 0.30, 0.35)
 exact = TRUE[0] + TRUE[1] * C ** -TRUE[2]
 found, theirs = law_by_scan(C, exact), fit_power_law(C, exact)
 verify("without noise the scan finds the law", found, TRUE, tol=0.01)
 verify("so does the library's fit", [theirs.floor, theirs.scale, theirs.exponent], TRUE, tol=0.01)
 straight = fit_straight_line(C, exact)
 print(f"the same six points without a floor: exponent {straight.exponent:.3f} instead of 0.35, an error of at most {abs(straight(C) / exact - 1).max():.1%}")
-verify_less("a straight line fits the six points to 3 %", abs(straight(C) / exact - 1), 0.03)
-verify_less("and finds less than half of the exponent", straight.exponent, 0.5 * TRUE[2])
+verify_less("a straight line passes all six points within 4 %", abs(straight(C) / exact - 1), 0.04)
+verify_less("and finds less than a third of the exponent", straight.exponent, TRUE[2] / 3)
 
 # %% [markdown]
-# A fit that looks perfect and an exponent that is wrong by more than half. *You may read* laws such as
+# A fit that passes within four per cent of every point, and an exponent five times too small. *You may read* laws such as
 # $A\,C^{-0.27}+E$ followed by "better by a factor 0.54 per decade". Only $L-E$ shrinks by that factor.
 #
 # **Predict, then run.** One per cent of noise, 300 repetitions of the whole experiment: within what range do the fitted
@@ -893,7 +893,7 @@ if rows := table("widths"):
     for (kind, width), curve in losses.items():
         best[kind, width] = min(curve, key=lambda power: curve[power] if curve[power] == curve[power] else math.inf)
         look_ = viz.other((64, 128, 256, 512).index(width))
-        axes[kind == "μP"].plot(list(curve), list(curve.values()), label=f"width {width}", **look_)
+        axes[int(kind == "μP")].plot(list(curve), list(curve.values()), label=f"width {width}", **look_)
     for ax, kind in zip(axes, ("SP", "μP"), strict=True):
         ax.set(title=kind, xlabel="learning rate, power of 2", ylim=(0.5, 1.6))
     axes[0].set_ylabel("loss on test digits")
@@ -907,9 +907,9 @@ if rows := table("widths"):
 
 # %% [markdown]
 # ## 5.6 A concept as a direction
-# Ask the MM-DiT for the same scenes in red and in blue, with the same noise, and subtract what leaves a block: the mean
-# over scenes and tokens is a direction. Added to *every* image token while the caption names neither colour, does it
-# colour the picture? And, the question that is often left out: what does a push of equal length in a **random**
+# Show the MM-DiT noisy scenes, tell it once that they are red and once that they are blue, and subtract what leaves a
+# block: the mean over scenes and tokens is a direction. Added to *every* image token while the caption asks for another
+# colour, does it recolour the picture? And, the question that is often left out: what does a push of equal length in a **random**
 # direction do?
 
 # %%
@@ -917,8 +917,8 @@ net, layer = mmdit.denoiser.network, "blocks.1"
 things = [f"a large {{}}{thing}" for thing in ("circle", "square", "ring", "cross")] * 4
 with_red, with_blue = (mmdit.condition([text.format(f"{colour} ") for text in things]) for colour in ("red", "blue"))
 with torch.no_grad():
-    clean = last(mmdit.frames(mmdit.guided([text.format("red ") for text in things]), mmdit.noise(16, seeded(33)), steps=8))
-    t = torch.linspace(0.3, 0.95, 16, dtype=torch.float64)
+    clean = last(mmdit.frames(mmdit.guided([text.format("green ") for text in things]), mmdit.noise(16, seeded(33)), steps=8))
+    t = torch.linspace(0.6, 1.0, 16, dtype=torch.float64)
     x_t = mmdit.path.mix(clean, mmdit.noise(16, seeded(34)), t)
 redder = concept_direction(net, layer, x_t, (1000 * t).float(), with_red, with_blue)
 aimless = random_direction(redder, seeded(35))
@@ -937,7 +937,7 @@ def redness(pictures):
     return (((pictures[:, 0] - pictures[:, 2]) * coloured).sum((1, 2)) / coloured.sum((1, 2)).clamp(min=1)).mean().item()
 
 
-STRENGTHS, purple = (-3.0, -1.5, 0.0, 1.5, 3.0), [text.format("purple ") for text in things[:4]] * 2
+STRENGTHS, purple = (-4.0, -2.0, 0.0, 2.0, 4.0), [text.format("purple ") for text in things[:4]] * 2
 grids = {name: {s: pushed(direction, s, purple) for s in STRENGTHS} for name, direction in (("red − blue", redder), ("random", aimless))}
 verify("no push, no change, bit for bit", pushed(redder, 0.0, purple), mmdit.generate(purple, generator=seeded(36), steps=8, rule=linear(2.0)), tol=0)
 rows = torch.cat([grids[name][s][:4] for s in STRENGTHS for name in grids])
@@ -997,7 +997,7 @@ with torch.no_grad():
             ]
 figure, axes = viz.panels(1, 2, size=(9.8, 3.6), sharey=True)
 for (grid_name, name), line in errors.items():
-    axes[grid_name != "equal steps in t"].plot(NFE, line, label=name, **viz.other(list(SAMPLERS).index(name)))
+    axes[int(grid_name != "equal steps in t")].plot(NFE, line, label=name, **viz.other(list(SAMPLERS).index(name)))
 for ax, title in zip(axes, ("equal steps in t", "equal steps in log-SNR"), strict=True):
     ax.set(xscale="log", yscale="log", title=title, xlabel="steps × evaluations per step (each guided: two passes)")
     ax.set_xticks(NFE, NFE)
