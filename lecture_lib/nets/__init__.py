@@ -57,6 +57,7 @@ from lecture_lib.nets.stable_diffusion import (
     unet_from_diffusers,
 )
 from lecture_lib.nets.text import (
+    GlossWriter,
     JointText,
     MaskedAttention,
     Penultimate,
@@ -99,6 +100,7 @@ __all__ = [
     "Encoder",
     "FeatureNetwork",
     "Flux",
+    "GlossWriter",
     "HintEncoder",
     "ImageEncoder",
     "InContextBlock",

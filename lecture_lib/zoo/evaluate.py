@@ -229,7 +229,7 @@ def _contrastive(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
 
 
 def _language(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
-    return evaluate_shapes.language_rows(name, load(name), shapes_tokenizer(), seeds)
+    return evaluate_shapes.language_rows(name, load(name), seeds)
 
 
 def _text_to_image(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
