@@ -16,9 +16,18 @@ from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.concepts import concept_direction, concept_maps, random_direction, steered
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
 from lecture_lib.nets.controlnet import ControlledDiT, ControlledUNet, ControlNet, DiTControlNet, HintEncoder
-from lecture_lib.nets.dit import DiT, DiTBlock, patchify, unpatchify
+from lecture_lib.nets.dit import MODULATIONS, DiT, DiTBlock, modulations, patchify, unpatchify
 from lecture_lib.nets.dit_conditioning import AdaLNBlock, CrossAttentionBlock, InContextBlock, TokenDiT
-from lecture_lib.nets.dit_family import DIT_REPORTS, DIT_SIZES, DiTReport, DiTSize, dit_from_diffusers, dit_network
+from lecture_lib.nets.dit_family import (
+    DIT_REPORTS,
+    DIT_SIZES,
+    DiTCost,
+    DiTReport,
+    DiTSize,
+    dit_cost,
+    dit_from_diffusers,
+    dit_network,
+)
 from lecture_lib.nets.embeddings import (
     LabelAndScale,
     LabelEmbedding,
@@ -82,6 +91,7 @@ __all__ = [
     "DIT_SIZES",
     "FSQ",
     "GEGLU",
+    "MODULATIONS",
     "AdaLNBlock",
     "Adapter",
     "AxialRotary",
@@ -95,6 +105,7 @@ __all__ = [
     "DiT",
     "DiTBlock",
     "DiTControlNet",
+    "DiTCost",
     "DiTReport",
     "DiTSize",
     "Encoder",
@@ -152,6 +163,7 @@ __all__ = [
     "controlled_attention",
     "controlnet_from_diffusers",
     "cropped_positions",
+    "dit_cost",
     "dit_from_diffusers",
     "dit_network",
     "explicit_attention",
@@ -166,6 +178,7 @@ __all__ = [
     "joint_positions",
     "kl_to_standard_normal",
     "mmdit_from_diffusers",
+    "modulations",
     "multiply_adds",
     "online_softmax",
     "parameter_count",
