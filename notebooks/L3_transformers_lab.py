@@ -1018,3 +1018,317 @@ with torch.no_grad():
 # **Conclusion.** In a *guided* flow order pays late: guidance bends the trajectory most where it begins, and with four
 # evaluations every method is far off. A multistep method of order two is the safe choice; Heun pays two evaluations for
 # its order. On the toy, pictures stop changing to the eye long before the error stops falling.
+
+# %% [markdown]
+# # 6 · Frontier
+# ## 6.1 Guidance in one pass
+# FLUX.1 [dev] takes $w=3.5$ as an *input*: a student learned to say in one pass what its teacher says in two,
+# $u_\varnothing+w(u_c-u_\varnothing)$. Lecture 2 did it with digits; here we look for the border of what it learned. The
+# zoo's student has seen $w$ from 0 to 6. **Predict, then run:** what does it say at $w=10$?
+
+# %%
+teacher, student = zoo.load("digits-dit"), zoo.load("digits-dit-distilled")
+x0, told, W = test.images[:200], test.labels[:200], (0.0, 1.0, 2.0, 3.5, 5.0, 6.0, 8.0, 10.0)
+time_ = torch.rand(200, generator=seeded(40), dtype=torch.float64)
+x_t = teacher.path.mix(x0, torch.randn(x0.shape, generator=seeded(41)), time_)
+missed, baseline = [], []
+with torch.no_grad():
+    plain = teacher(x_t, time_, told).velocity
+    for w in W:
+        two_passes = fused(teacher, None, told, linear(w))(x_t, time_).velocity
+        one_pass = student(x_t, time_, {"label": told, "w": torch.full((200,), w)}).velocity
+        missed.append((one_pass - two_passes).square().mean().item())
+        baseline.append((plain - two_passes).square().mean().item())
+figure = viz.sweep(W, [viz.Line("student, one pass", missed, look={"color": viz.STUDENT}), viz.Line("teacher without guidance", baseline, look={"color": viz.COND})],
+                   ylabel="squared distance to two passes")  # fmt: skip
+viz.show(figure, caption="Up to w = 6 the student was taught; beyond, it extrapolates. Without guidance the distance grows like (w - 1) squared.",
+         alt="Distance to the guided teacher against w, for the student and for the unguided teacher.")  # fmt: skip
+verify("without guidance: (w - 1)^2 times a constant", np.array(baseline) / (baseline[2] or 1), [(w - 1) ** 2 for w in W], tol=1e-2)
+verify_less("where it was taught (3.5, 5) the student is nearer than no guidance", missed[3:5], baseline[3:5])
+verify_less("and it was not taught w = 10", missed[3], missed[-1])
+
+# %% [markdown]
+# *You may read* "DiT-XL/2 reaches FID 2.27 with $w=1.5$" beside the formula $(1+w)u_c-w\,u_\varnothing$. DiT's 1.5 is the
+# scale of $u_\varnothing+s(u_c-u_\varnothing)$, the convention of this course; in the other one it is 0.5. And FLUX's 3.5
+# is neither: it is what a network was told while it learned.
+
+# %%
+u_null, u_cond = torch.randn(2, 1000, generator=seeded(42), dtype=torch.float64)
+verify("one formula, two scales: s = 1 + w", u_null + 1.5 * (u_cond - u_null), (1 + 0.5) * u_cond - 0.5 * u_null, tol=1e-12)
+wrong = (1 + 1.5) * u_cond - 1.5 * u_null
+print(f"1.5 put into the other formula pushes {(wrong - u_cond).norm() / (0.5 * (u_cond - u_null)).norm():.1f} times as far")
+
+# %% [markdown]
+# ## 6.2 What came after
+# - **SD 3.5, FLUX.2, Qwen-Image** (2024 to 2025): the same kinds of blocks, larger, with language models as text encoders.
+# - **Representations.** REPA (2024) pulls a middle layer towards the features of a recognition network and trains many
+#   times faster; RAE (2025) moves the diffusion into such features altogether.
+# - **Attention that costs less.** Linear attention (SANA, 2024) and windows, for 4K pictures and video, where the
+#   quadratic part of the bill, 3.6 % in DiT-XL/2, becomes most of it.
+# - **Masked and autoregressive models** came back with continuous tokens (MAR, 2024) and with next-*scale* prediction
+#   (VAR, 2024).
+# - **Few steps** by distillation: *Lecture 4*. One view of all paths and losses: *Lecture 5*.
+# - **Open.** Which part of the gain is the architecture's? Comparisons at equal data, equal compute and equal tuning are
+#   rare; 5.1 and 5.3 show how much of a difference a careless one could make.
+#
+# The library stops at: no mixture of experts, no window or linear attention, no video, no training in lower precision.
+#
+# ## Self-quiz
+# 1. You set $\gamma=0$ instead of $1+s=1$ at the start of a block. What comes out of it, and what can be learned?
+# 2. In the first update of a fresh DiT the attention weights have no gradient. A bug?
+# 3. MaskGIT with 64 steps for 64 tokens: what has been gained and lost against 12?
+# 4. Your ControlNet has learned nothing after 100 updates, though all zeros are gone. What do you look at?
+# 5. A paper fits $L=A\,C^{-\alpha}$ to five points, and the fit looks straight. What do you ask for?
+# 6. At width 64 the best rate is $2^{-6}$. Which rates does μP take at width 512, layer by layer?
+# 7. A direction makes pictures redder. Which two controls do you ask for?
+# 8. Where is the text in a FLUX single-stream block, and when is it dropped?
+#
+# <details><summary>Answers</summary>
+#
+# 1. With a gate or a residual path, the input itself; the branch sees zeros, so its weights (not its biases) get no
+#    gradient.
+# 2. No: they stand behind shut gates and a zero last layer (4.1).
+# 3. Correlations within a step; lost: 52 evaluations, and the bias towards likely pictures grows with every choice by
+#    confidence.
+# 4. Whether the loss with the right hint is lower than with a wrong one. It learns late and then suddenly.
+# 5. The same fit with a floor, resampled; and a held-out budget larger than all others.
+# 6. Inputs, biases and tables $2^{-6}$; hidden and output weights $2^{-6}/8=2^{-9}$.
+# 7. A random direction of the same length, and scenes that did not make the direction.
+# 8. In front of the picture's tokens in one sequence, with the same weights; dropped before the final layer only.
+# </details>
+
+# %% [markdown]
+# ## 6.3 Boss battle: FLUX from its parts
+# **Your task.** `MyFlux(channels, dim, heads, double, single, axes, context_dim, vector_dim)`, a module called as
+# `net(x, t, tokens, vector, w)`, equal to `diffusers.FluxTransformer2DModel` to 1e-5. From torch alone. The parts, in
+# the order of a call:
+#
+# - `embed`, patches of 2x2 with features (row, column, channel); `words`; no table of places;
+# - `condition`: $c=\mathrm{MLP}(t)+\mathrm{MLP}(1000\,w)+\mathrm{MLP}(\text{vector})$, the first two on 256 waves;
+# - `blocks` (double stream): text and image have modulations, projections and feed-forwards of their own, RMS-normalised
+#   $q$ and $k$ with gains, *one* attention over text then image;
+# - rotary angles: axes (picture, row, column), words at (0, 0, 0); neighbouring channels are turned as pairs;
+# - `single`: $x\mathrel{+}=g\,W_2\,[\mathrm{Attn}\,\|\,\mathrm{GELU}(m)]$ on text and image as one sequence;
+# - `final`: drop the text, modulate, back to patches.
+#
+# Name the parts as `Flux` does, so that its weights can be loaded. The check draws random weights, compares with the
+# library's network and, where it is installed, with `diffusers`.
+
+
+# %%
+SMALL = {"dim": 48, "heads": 4, "double": 2, "single": 2, "axes": (4, 4, 4), "context_dim": 20, "vector_dim": 12}
+
+
+def random_weights(net, g):
+    for name, p in net.named_parameters():
+        p.data = 0.2 * torch.randn(p.shape, generator=g) + ("gain" in name or "norm_q" in name or "norm_k" in name or "norm_added" in name)
+    return net.eval()
+
+
+def flux_inputs(g):
+    t, w = torch.tensor([30.0, 700.0]), torch.tensor([3.5, 1.0])
+    return torch.randn(2, 4, 8, 12, generator=g), t, torch.randn(2, 5, 20, generator=g), torch.randn(2, 12, generator=g), w
+
+
+def their_answer(theirs, x, t, tokens, vector, w):
+    """diffusers' network on pictures: patches with the channel first, places as ids, time in 0..1."""
+    rows, columns = x.shape[2] // 2, x.shape[3] // 2
+    ids = torch.cartesian_prod(torch.zeros(1), torch.arange(rows).float(), torch.arange(columns).float())
+    y = theirs(hidden_states=F.unfold(x, 2, stride=2).mT, encoder_hidden_states=tokens, pooled_projections=vector, timestep=t / 1000,
+               guidance=w, img_ids=ids, txt_ids=torch.zeros(tokens.shape[1], 3)).sample  # fmt: skip
+    return F.fold(y.mT, x.shape[2:], 2, stride=2)
+
+
+# %%
+@torch.no_grad()
+def check_flux(build):
+    library, inputs = random_weights(Flux(4, **SMALL), seeded(50)), flux_inputs(seeded(51))
+    mine = build(4, **SMALL)
+    mine.load_state_dict(library.state_dict())
+    x, t, tokens, vector, w = inputs
+    expected = library(x, t, {"tokens": tokens, "vector": vector, "w": w})
+    verify("equal to the library's Flux", mine(*inputs) / expected.std(), expected / expected.std(), tol=1e-5)
+    verify_less("and w is heard", 1e-3, (mine(*inputs) - mine(*inputs[:4], w + 1)).abs().max())
+    if importlib.util.find_spec("diffusers") is None:
+        print("diffusers is NOT installed (`pip install lecture-lib[oracles]`): compared with the library's Flux only")
+        return
+    from diffusers import FluxTransformer2DModel
+
+    theirs = FluxTransformer2DModel(in_channels=16, num_layers=2, num_single_layers=2, attention_head_dim=12, num_attention_heads=4,
+        joint_attention_dim=20, pooled_projection_dim=12, guidance_embeds=True, axes_dims_rope=(4, 4, 4))  # fmt: skip
+    random_weights(theirs, seeded(52))
+    mine.load_state_dict(flux_from_diffusers(library, theirs.state_dict()).state_dict())
+    expected = their_answer(theirs, *inputs)
+    verify("equal to diffusers' FluxTransformer2DModel", mine(*inputs) / expected.std(), expected / expected.std(), tol=1e-5)
+
+
+my_flux = None  # <- write `MyFlux` here when you are ready
+
+if my_flux is None:
+    print("Nothing to check yet.")
+else:
+    check_flux(my_flux)
+
+# %% [markdown]
+# <details><summary>Three hints</summary>
+#
+# 1. `Time`, `FeedForward` and `Final` of 4.1 fit as they are; `waves` too, with 256 features.
+# 2. Write `attend(q, k, v, gains, angles)` once; both kinds of blocks call it. The double-stream block concatenates *after* the
+#    gains (each stream has its own), the single-stream block has one set.
+# 3. Angles in double precision: $p\cdot10000^{-2k/d}$ for each axis, side by side; a pair $(a,b)$ of neighbouring
+#    channels becomes $(a\cos-b\sin,\ a\sin+b\cos)$.
+# </details>
+#
+# A solution follows, in three short cells.
+
+
+# %% tags=["solution"]
+def turn(x, angles):
+    """Rotate neighbouring channels of x (b, h, n, d) as pairs by angles (n, d / 2)."""
+    cos, sin = angles.cos().float(), angles.sin().float()
+    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
+
+
+class Gains(nn.Module):
+    def __init__(self, d):
+        super().__init__()
+        self.q_gain, self.k_gain = nn.Parameter(torch.ones(d)), nn.Parameter(torch.ones(d))
+
+    def forward(self, q, k):  # x / rms(x), times a gain
+        return (gain * x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt() for gain, x in ((self.q_gain, q), (self.k_gain, k)))
+
+
+class Projections(nn.Module):
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.heads, self.qkv, self.out, self.qk_norm = heads, nn.Linear(dim, 3 * dim), nn.Linear(dim, dim), Gains(dim // heads)
+
+    def read(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return *self.qk_norm(q, k), v
+
+
+def attend(q, k, v, angles):
+    weights = (turn(q, angles) @ turn(k, angles).mT / q.shape[-1] ** 0.5).softmax(-1)
+    return (weights @ v).transpose(1, 2).flatten(2)
+
+
+def norm(x, shift, scale):
+    return (1 + scale) * F.layer_norm(x, x.shape[-1:], eps=1e-6) + shift
+
+
+# %% tags=["solution"]
+class DoubleBlock(nn.Module):
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.attention = nn.ModuleDict({s: Projections(dim, heads) for s in ("text", "image")})
+        for stream in ("text", "image"):
+            own = {"modulation": nn.Linear(dim, 6 * dim), "feed_forward": FeedForward(dim, 4)}
+            self.add_module(stream, nn.ModuleDict(own))
+
+    def forward(self, text, image, c, angles):
+        streams = {"text": (self.text, text), "image": (self.image, image)}
+        six = {s: own["modulation"](F.silu(c))[:, None].chunk(6, -1) for s, (own, _) in streams.items()}
+        read = [self.attention[s].read(norm(x, *six[s][:2])) for s, (_, x) in streams.items()]
+        joint = attend(*(torch.cat(pair, 2) for pair in zip(*read, strict=True)), angles)
+        heard = dict(zip(streams, joint.split([text.shape[1], image.shape[1]], 1), strict=True))
+        for s, (own, x) in streams.items():
+            x = x + six[s][2] * self.attention[s].out(heard[s])
+            yield x + six[s][5] * own["feed_forward"](norm(x, *six[s][3:5]))
+
+
+class SingleBlock(nn.Module):
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.dim, self.heads, self.modulation, self.qk_norm = dim, heads, nn.Linear(dim, 3 * dim), Gains(dim // heads)
+        self.inner, self.outer = nn.Linear(dim, 7 * dim), nn.Linear(5 * dim, dim)
+
+    def forward(self, x, c, angles):
+        shift, scale, gate = self.modulation(F.silu(c))[:, None].chunk(3, -1)
+        *qkv, m = self.inner(norm(x, shift, scale)).split([self.dim] * 3 + [4 * self.dim], -1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in qkv)
+        heard = attend(*self.qk_norm(q, k), v, angles)
+        return x + gate * self.outer(torch.cat([heard, F.gelu(m, approximate="tanh")], -1))
+
+
+# %% tags=["solution"]
+class MyFlux(nn.Module):
+    def __init__(self, channels, dim, heads, double, single, axes, context_dim, vector_dim):
+        super().__init__()
+        self.axes, self.embed, self.words = axes, nn.Linear(4 * channels, dim), nn.Linear(context_dim, dim)
+        pooled = nn.Sequential(nn.Linear(vector_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.condition = nn.ModuleDict({"time": Time(dim), "scale": Time(dim), "vector": pooled})
+        self.blocks = nn.ModuleList(DoubleBlock(dim, heads) for _ in range(double))
+        self.single = nn.ModuleList(SingleBlock(dim, heads) for _ in range(single))
+        self.final = Final(dim, 4 * channels)
+
+    def angles(self, words, rows, columns):
+        image = torch.cartesian_prod(torch.zeros(1), torch.arange(rows), torch.arange(columns)).double()
+        at = torch.cat([torch.zeros(words, 3, dtype=torch.float64), image])
+        clocks = (10_000.0 ** (-torch.arange(0, d, 2, dtype=torch.float64) / d) for d in self.axes)
+        return torch.cat([p[:, None] * clock for p, clock in zip(at.unbind(1), clocks, strict=True)], 1)
+
+    def forward(self, x, t, tokens, vector, w):
+        b, c_in, rows, columns = x.shape[0], x.shape[1], x.shape[2] // 2, x.shape[3] // 2
+        image = self.embed(x.reshape(b, c_in, rows, 2, columns, 2).permute(0, 2, 4, 3, 5, 1).reshape(b, rows * columns, -1))
+        text, angles = self.words(tokens), self.angles(tokens.shape[1], rows, columns)
+        c = self.condition["time"](t) + self.condition["scale"](1000 * w) + self.condition["vector"](vector)
+        for block in self.blocks:
+            text, image = block(text, image, c, angles)
+        both = torch.cat([text, image], 1)
+        for block in self.single:
+            both = block(both, c, angles)
+        y = self.final(both[:, text.shape[1] :], c).reshape(b, rows, columns, 2, 2, c_in)
+        return y.permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
+
+
+check_flux(MyFlux)
+with torch.device("meta"):
+    full = MyFlux(16, 3072, 24, 19, 38, (16, 56, 56), 4096, 768)
+verify("at full size it has the parameters of FLUX.1 [dev]", parameter_count(full), 11_901_408_320, tol=0)
+
+# %% [markdown]
+# Sixty lines for the blocks, twenty-five for the network: what separates this from twelve billion weights that paint is
+# data, compute and care, not code. Two places where published descriptions go wrong show up at once in this check:
+# text dropped *before* the single-stream blocks (then the sequences differ in length), and "adaptive RMS norm" in the
+# modulation (it is a LayerNorm without weights; RMS is for $q$ and $k$ only).
+
+# %% [markdown]
+# ## What you measured
+# | question | answer of this lab |
+# |---|---|
+# | which weights of a fresh DiT learn first | the last layer, then modulations and patches, in the third update the blocks |
+# | what does one step of MaskGIT not know | how its places belong together |
+# | when does a ControlNet's copy begin to learn | in the second update, through zeros that have moved |
+# | U-Net or DiT at equal cost, on digits | the U-Net by a little, and it carries over to moved digits better |
+# | velocity, noise or $v$ | the same digits from the same noise; no flow is straight |
+# | U-Net or MM-DiT at equal training cost, on captions | read the paired difference and its error in 5.3 |
+# | how far does a power law through six points reach | its exponent is known to one digit, if there is a floor in the fit |
+# | does a learning rate travel | under μP layers move alike at every width; under the standard rules they do not |
+# | is a direction a concept | only as far as it does more than a random one of its length |
+# | does order pay | from about eight evaluations on |
+# | can guidance be learned | for the scales that were taught |
+#
+# ## References
+# - Peebles & Xie 2023, *Scalable diffusion models with transformers* (DiT), [2212.09748](https://arxiv.org/abs/2212.09748)
+# - Esser et al. 2024, *Scaling rectified flow transformers* (SD3, MM-DiT), [2403.03206](https://arxiv.org/abs/2403.03206)
+# - Black Forest Labs 2024, *FLUX.1*, [github.com/black-forest-labs/flux](https://github.com/black-forest-labs/flux)
+# - Chang et al. 2022, *MaskGIT*, [2202.04200](https://arxiv.org/abs/2202.04200); Chang et al. 2023, *Muse*,
+#   [2301.00704](https://arxiv.org/abs/2301.00704)
+# - Zhang et al. 2023, *Adding conditional control to text-to-image diffusion models* (ControlNet),
+#   [2302.05543](https://arxiv.org/abs/2302.05543)
+# - Liu et al. 2022, *Flow straight and fast*, [2209.03003](https://arxiv.org/abs/2209.03003): straightness
+# - Kaplan et al. 2020, [2001.08361](https://arxiv.org/abs/2001.08361); Hoffmann et al. 2022, *Training compute-optimal
+#   large language models*, [2203.15556](https://arxiv.org/abs/2203.15556); Besiroglu et al. 2024, *Chinchilla scaling: a
+#   replication attempt*, [2404.10102](https://arxiv.org/abs/2404.10102)
+# - Yang et al. 2022, *Tensor programs V* (μP), [2203.03466](https://arxiv.org/abs/2203.03466); Zheng et al. 2025, *Scaling
+#   diffusion transformers efficiently via μP*, [2505.15270](https://arxiv.org/abs/2505.15270)
+# - Helbling et al. 2025, *ConceptAttention*, [2502.04320](https://arxiv.org/abs/2502.04320)
+# - Lu et al. 2022, *DPM-Solver++*, [2211.01095](https://arxiv.org/abs/2211.01095); Zhao et al. 2023, *UniPC*,
+#   [2302.04867](https://arxiv.org/abs/2302.04867)
+# - Meng et al. 2023, *On distillation of guided diffusion models*, [2210.03142](https://arxiv.org/abs/2210.03142)
+# - Yu et al. 2024, *REPA*, [2410.06940](https://arxiv.org/abs/2410.06940); Zheng et al. 2025, *RAE*,
+#   [2510.11690](https://arxiv.org/abs/2510.11690); Xie et al. 2024, *SANA*, [2410.10629](https://arxiv.org/abs/2410.10629);
+#   Li et al. 2024, *MAR*, [2406.11838](https://arxiv.org/abs/2406.11838); Tian et al. 2024, *VAR*,
+#   [2404.02905](https://arxiv.org/abs/2404.02905)
