@@ -40,7 +40,6 @@ import csv
 import importlib.util
 import math
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -50,22 +49,22 @@ from torch import nn
 
 from lecture_lib import viz, widgets, zoo
 from lecture_lib.checks import verify, verify_less
-from lecture_lib.core import VELOCITY, Denoiser, RectifiedFlow, UniformTimes, logsnr_grid, rebase, then_clean
+from lecture_lib.core import VELOCITY, Denoiser, RectifiedFlow, UniformTimes, rebase, then_clean
 from lecture_lib.core import uniform_grid
 from lecture_lib.data import Batches, digits
 from lecture_lib.data.shapes import COLOURS, captioned, edges, judge_captions
-from lecture_lib.families import MostConfident, RandomOrder, control_loss, controlled, decode
+from lecture_lib.families import RandomOrder, control_loss, controlled, decode
 from lecture_lib.guidance import fused, linear
 
 # %%
 from lecture_lib.metrics import frechet_distance, straightness
-from lecture_lib.nets import ControlNet, DiT, Flux, HintEncoder, LabelEmbedding, MultiHeadAttention, UNet
+from lecture_lib.nets import ControlNet, DiT, Flux, HintEncoder, LabelEmbedding, UNet
 from lecture_lib.nets import concept_direction, flux_from_diffusers, multiply_adds, parameter_count, random_direction
 from lecture_lib.nets import steered
 from lecture_lib.samplers import DDIM, DPMSolverPP2M, DPMSolverPP3M, Euler, Heun, UniPC, last, sample
 from lecture_lib.training.forecast import forecast, read_runs
 from lecture_lib.training.mup import movement, movement_slopes, mup_adamw, mup_init
-from lecture_lib.training.scaling import fit_power_law, fit_straight_line, isoflop_valleys
+from lecture_lib.training.scaling import fit_power_law, fit_straight_line
 
 torch.set_num_threads(1)  # for what is so small a second core is little gain, and a loss when it is busy
 train, test = digits("train"), digits("test")
@@ -536,7 +535,7 @@ copied = [p for p in branch.parameters() if id(p) not in of_zeros]
 optimizer, g = torch.optim.AdamW(branch.parameters(), 1e-3, betas=(0.9, 0.99), fused=True), seeded(19)
 awake, pull = [[0.0] * len(zeros)], []
 start = time.perf_counter()
-for step in range(40):
+for _ in range(40):
     rows = torch.randint(len(latents), (6,), generator=g)
     cond = {key: value[rows] for key, value in told.items()}
     optimizer.zero_grad()
@@ -600,11 +599,14 @@ viz.show(viz.image_grid(rows, columns=6, scale=3, row_labels=["drawn from", "edg
          alt="Grid: six scenes, their edges, and pictures made with five strengths of control.")  # fmt: skip
 for s, pictures in obeyed.items():
     print(f"strength {s:3g}: {agreement(pictures).mean():.2f} of the edges agree")
-verify_less(
-    "the edges are followed better with the branch than without",
-    agreement(obeyed[0.0]).mean() + 0.1,
-    agreement(obeyed[1.0]).mean(),
+away = [(obeyed[s] - obeyed[0.0]).square().mean().sqrt() for s in STRENGTHS]
+verify(
+    "strength 0 is the frozen model",
+    obeyed[0.0],
+    unet.generate(words, generator=seeded(21), rule=linear(2.0)),
+    tol=1e-4,
 )
+verify_less("the stronger, the further away from its pictures", away[:-1], away[1:])
 
 # %% [markdown]
 # **Conclusion.** The branch can only add, and what it adds starts at nothing: the frozen model cannot be lost, and
@@ -671,7 +673,7 @@ viz.show(figure, caption="Equal multiply-adds. Left: where is the difference? Ri
 # %%
 wanted = test.labels
 works = {name: paint(model, wanted, steps=8, seed=24) for name, model in rivals.items()}
-for name, model in rivals.items():
+for name in rivals:
     read = judge.accuracy(works[name], wanted)
     distance = frechet_distance(works[name], test.images, features)
     loss, lost = curves[name].mean(), (shifted[name].mean() / curves[name].mean())
@@ -725,6 +727,10 @@ def on_flow(model, w, cond=labels):
     return rebase(denoise, model.path, flow_path)
 
 
+def velocity_of(denoise):
+    return lambda x, t: denoise(x, t).velocity
+
+
 # %%
 print(f"{'objective':26s}read right, w = 1.5   Frechet distance, w = 1   straightness S")
 real, results, drawings = frechet_distance(train.images, test.images, features), {}, {}
@@ -732,8 +738,7 @@ with torch.no_grad():
     for name, model in trio.items():
         drawings[name] = last(sample(on_flow(model, 1.5), flow_path, DPMSolverPP2M(), then_clean(grid[:-1]), noise))
         plain = last(sample(on_flow(model, 1.0), flow_path, DPMSolverPP2M(), then_clean(grid[:-1]), noise))
-        velocity = on_flow(model, 1.0, labels[:40])
-        bends = straightness(lambda x, t: velocity(x, t).velocity, noise[:40], steps=12, start=0.99, end=0.01)
+        bends = straightness(velocity_of(on_flow(model, 1.0, labels[:40])), noise[:40], steps=12, start=0.99, end=0.01)
         results[name] = (judge.accuracy(drawings[name], labels), frechet_distance(plain, test.images, features), bends)
         read, distance, bends = results[name]
         print(f"{name:26s}{read:12.3f} {distance:22.1f} {bends.mean():22.1f} ± {bends.std() / 40**0.5:.1f}")
@@ -1183,9 +1188,10 @@ with torch.no_grad():
     verify("Euler on this path is DDIM", ddim, last(sample(denoise, flow_path, Euler(), by_time(8), x_T)), tol=1e-3)
 
 # %% [markdown]
-# **Conclusion.** In a *guided* flow order pays late: guidance bends the trajectory most where it begins, and with four
-# evaluations every method is far off. A multistep method of order two is the safe choice; Heun pays two evaluations for
-# its order. On the toy, pictures stop changing to the eye long before the error stops falling.
+# **Conclusion.** Order pays, but less than in the closed-form worlds of Lecture 2: in the figure every slope is nearer to
+# one than to two, for what a trained and guided network says is not as smooth as a formula. A multistep method of order
+# two is the safe choice; Heun pays two evaluations for its order; and equal steps of log-SNR, made for paths that begin
+# with a finite ratio, waste the first evaluations here. Pictures stop changing to the eye long before the error does.
 
 # %% [markdown]
 # # 6 · Frontier
