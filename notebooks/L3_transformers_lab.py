@@ -951,6 +951,11 @@ if rows:
 # (its interval is wide, and resampling knows nothing of a wrong law), the floor, and anything about larger data: here
 # the test loss also has the end of the training set in it, 1442 digits seen many times. The published laws rest on
 # hundreds of runs over four decades and more, and even those were re-fitted (Besiroglu et al. 2024).
+#
+# Leave budgets out yourself, and see what the rest foretells:
+
+# %%
+widgets.scaling_explorer(runs) if rows else None
 
 # %% [markdown]
 # ## 5.5 μP: a learning rate that travels
@@ -1080,7 +1085,7 @@ def redness(pictures):
     )
 
 
-STRENGTHS, purple = (-4.0, -2.0, 0.0, 2.0, 4.0), [text.format("purple ") for text in things[:4]] * 2
+STRENGTHS, purple = (-3.0, -1.5, 0.0, 1.5, 3.0), [text.format("purple ") for text in things[:4]] * 2
 grids = {
     name: {s: pushed(direction, s, purple) for s in STRENGTHS}
     for name, direction in (("red − blue", redder), ("random", aimless))
@@ -1190,8 +1195,9 @@ with torch.no_grad():
 # %% [markdown]
 # **Conclusion.** Order pays, but less than in the closed-form worlds of Lecture 2: in the figure every slope is nearer to
 # one than to two, for what a trained and guided network says is not as smooth as a formula. A multistep method of order
-# two is the safe choice; Heun pays two evaluations for its order; and equal steps of log-SNR, made for paths that begin
-# with a finite ratio, waste the first evaluations here. Pictures stop changing to the eye long before the error does.
+# two is the safe choice; Heun pays two evaluations for its order. Equal steps of log-SNR, made for paths that begin with
+# a finite ratio, lose with few evaluations and catch up with many. Pictures stop changing to the eye long before the
+# error does.
 
 # %% [markdown]
 # # 6 · Frontier
