@@ -470,7 +470,7 @@ for name, steps, rule in (("1", 1, None), ("3", 3, None), ("12", 12, None), ("12
 viz.show(viz.image_grid(torch.cat([x[:8] for x in drawn.values()]), columns=8, scale=3, row_labels=[f"steps: {name}" for name in drawn]),
          caption="The same captions. In one step every place is likely by itself, and the places do not know of one another.",
          alt="Grid of pictures decoded in 1, 3 and 12 steps, and in 12 steps in a random order.")  # fmt: skip
-verify_less("drawn in one step, the halves of a picture do not fit together", fit_["1"].mean() + 0.5, fit_["12"].mean())
+verify_less("drawn in one step, the halves of a picture do not fit together", fit_["1"].mean() + 0.2, fit_["12"].mean())
 
 # %% [markdown]
 # The gain is the knowledge of correlations: with one step none, with 64 steps of one place each all of them (then it is
@@ -606,6 +606,9 @@ verify(
     unet.generate(words, generator=seeded(21), rule=linear(2.0)),
     tol=1e-4,
 )
+verify_less(
+    "with the branch the edges are followed", agreement(obeyed[0.0]).mean() + 0.1, agreement(obeyed[1.0]).mean()
+)
 verify_less("the stronger, the further away from its pictures", away[:-1], away[1:])
 
 # %% [markdown]
@@ -719,7 +722,9 @@ OBJECTIVES = {"velocity, rectified flow": "digits-dit", "noise, DDPM": "digits-d
 trio = {name: zoo.load(key) for name, key in OBJECTIVES.items()}
 flow_path = RectifiedFlow()
 labels, noise = test.labels, torch.randn(len(test.labels), 1, 8, 8, generator=seeded(25))
-grid = uniform_grid(flow_path, 16, start=0.995)  # the DDPM path never is pure noise: its last ratio is finite
+grid = uniform_grid(
+    flow_path, 16, start=0.98
+)  # noise-prediction knows x0 badly in nearly pure noise: x0 = (x_t - sigma eps) / alpha
 
 
 def on_flow(model, w, cond=labels):
@@ -738,7 +743,7 @@ with torch.no_grad():
     for name, model in trio.items():
         drawings[name] = last(sample(on_flow(model, 1.5), flow_path, DPMSolverPP2M(), then_clean(grid[:-1]), noise))
         plain = last(sample(on_flow(model, 1.0), flow_path, DPMSolverPP2M(), then_clean(grid[:-1]), noise))
-        bends = straightness(velocity_of(on_flow(model, 1.0, labels[:40])), noise[:40], steps=12, start=0.99, end=0.01)
+        bends = straightness(velocity_of(on_flow(model, 1.0, labels[:40])), noise[:40], steps=12, start=0.98, end=0.02)
         results[name] = (judge.accuracy(drawings[name], labels), frechet_distance(plain, test.images, features), bends)
         read, distance, bends = results[name]
         print(f"{name:26s}{read:12.3f} {distance:22.1f} {bends.mean():22.1f} ± {bends.std() / 40**0.5:.1f}")
@@ -951,6 +956,11 @@ if rows:
 # (its interval is wide, and resampling knows nothing of a wrong law), the floor, and anything about larger data: here
 # the test loss also has the end of the training set in it, 1442 digits seen many times. The published laws rest on
 # hundreds of runs over four decades and more, and even those were re-fitted (Besiroglu et al. 2024).
+#
+# Leave budgets out yourself, and see what the rest foretells:
+
+# %%
+widgets.scaling_explorer(runs) if rows else None
 
 # %% [markdown]
 # ## 5.5 μP: a learning rate that travels
@@ -1080,7 +1090,7 @@ def redness(pictures):
     )
 
 
-STRENGTHS, purple = (-4.0, -2.0, 0.0, 2.0, 4.0), [text.format("purple ") for text in things[:4]] * 2
+STRENGTHS, purple = (-3.0, -1.5, 0.0, 1.5, 3.0), [text.format("purple ") for text in things[:4]] * 2
 grids = {
     name: {s: pushed(direction, s, purple) for s in STRENGTHS}
     for name, direction in (("red − blue", redder), ("random", aimless))
@@ -1190,8 +1200,9 @@ with torch.no_grad():
 # %% [markdown]
 # **Conclusion.** Order pays, but less than in the closed-form worlds of Lecture 2: in the figure every slope is nearer to
 # one than to two, for what a trained and guided network says is not as smooth as a formula. A multistep method of order
-# two is the safe choice; Heun pays two evaluations for its order; and equal steps of log-SNR, made for paths that begin
-# with a finite ratio, waste the first evaluations here. Pictures stop changing to the eye long before the error does.
+# two is the safe choice; Heun pays two evaluations for its order. Equal steps of log-SNR, made for paths that begin with
+# a finite ratio, lose with few evaluations and catch up with many. Pictures stop changing to the eye long before the
+# error does.
 
 # %% [markdown]
 # # 6 · Frontier
