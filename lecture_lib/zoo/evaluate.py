@@ -14,7 +14,15 @@ from lecture_lib.guidance import fused, linear
 from lecture_lib.metrics import fidelity_diversity, frechet_distance
 from lecture_lib.samplers import DPMSolverPP2M, Heun, Sampler, last, sample
 from lecture_lib.zoo import evaluate_control, evaluate_masked, evaluate_shapes
-from lecture_lib.zoo.library import judge, load, masked_text_to_image, names, recipe, text_to_image
+from lecture_lib.zoo.library import (
+    judge,
+    load,
+    masked_text_to_image,
+    names,
+    recipe,
+    text_to_image,
+    transformer_text_to_image,
+)
 from lecture_lib.zoo.row import Row
 from lecture_lib.zoo.shapes_text import shapes_tokenizer
 
@@ -239,7 +247,8 @@ def _language(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
 
 
 def _text_to_image(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
-    return evaluate_shapes.text_to_image_rows(name, text_to_image(), SHAPES_BARS.get(name, {}), seeds)
+    model = {"shapes-text-to-image": text_to_image, "shapes-mmdit": transformer_text_to_image}[name]()
+    return evaluate_shapes.text_to_image_rows(name, model, SHAPES_BARS.get(name, {}), seeds)
 
 
 def _tokens(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:

@@ -85,7 +85,7 @@ def masked_text_to_image(device: str | None = None) -> MaskedTextToImage:
     Raises:
         DamagedFileError: as in ``load``, for any of its parts.
     """
-    model = MaskedTextToImage(load(MASKED.name), load(TOKENS.name), shapes_text(), shapes_tokenizer())
+    model = MaskedTextToImage(trained(MASKED), load(TOKENS.name), shapes_text(), shapes_tokenizer())
     return (model if device is None else copy.deepcopy(model).to(device)).eval()
 
 
