@@ -8,7 +8,7 @@ from lecture_lib.families.autoencoding import (
     adaptive_weight,
     laplace_nll,
 )
-from lecture_lib.families.contrastive import info_nce, remove_span, same_texts, span_loss
+from lecture_lib.families.contrastive import gloss_loss, info_nce, remove_span, same_texts, span_loss
 from lecture_lib.families.control import control_loss, controlled
 from lecture_lib.families.editing import between, image_to_image, inpaint, keep_known
 from lecture_lib.families.latent import LatentSpace, psnr
@@ -43,6 +43,7 @@ __all__ = [
     "controlled",
     "cosine",
     "decode",
+    "gloss_loss",
     "hide",
     "image_to_image",
     "info_nce",

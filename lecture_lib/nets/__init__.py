@@ -16,9 +16,17 @@ from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.concepts import concept_direction, concept_maps, random_direction, steered
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
 from lecture_lib.nets.controlnet import ControlledDiT, ControlledUNet, ControlNet, DiTControlNet, HintEncoder
-from lecture_lib.nets.dit import DiT, DiTBlock, patchify, unpatchify
+from lecture_lib.nets.dit import MODULATIONS, DiT, DiTBlock, modulations, patchify, unpatchify
 from lecture_lib.nets.dit_conditioning import AdaLNBlock, CrossAttentionBlock, InContextBlock, TokenDiT
-from lecture_lib.nets.dit_family import DIT_REPORTS, DIT_SIZES, DiTReport, DiTSize, dit_from_diffusers, dit_network
+from lecture_lib.nets.dit_family import (
+    DIT_REPORTS,
+    DIT_SIZES,
+    DiTCost,
+    DiTReport,
+    DiTSize,
+    dit_cost,
+    dit_network,
+)
 from lecture_lib.nets.embeddings import (
     LabelAndScale,
     LabelEmbedding,
@@ -57,6 +65,7 @@ from lecture_lib.nets.stable_diffusion import (
     unet_from_diffusers,
 )
 from lecture_lib.nets.text import (
+    GlossWriter,
     JointText,
     MaskedAttention,
     Penultimate,
@@ -73,7 +82,7 @@ from lecture_lib.nets.tiled_attention import Seen, online_softmax, tiled_attenti
 from lecture_lib.nets.token_autoencoder import TokenAutoencoder
 from lecture_lib.nets.tokenizer import Tokenizer
 from lecture_lib.nets.tools import multiply_adds, parameter_count, peak_memory, with_kernel
-from lecture_lib.nets.transformer_weights import flux_from_diffusers, mmdit_from_diffusers
+from lecture_lib.nets.transformer_weights import dit_from_diffusers, flux_from_diffusers, mmdit_from_diffusers
 from lecture_lib.nets.unet import UNet
 
 __all__ = [
@@ -81,6 +90,7 @@ __all__ = [
     "DIT_SIZES",
     "FSQ",
     "GEGLU",
+    "MODULATIONS",
     "AdaLNBlock",
     "Adapter",
     "AxialRotary",
@@ -94,11 +104,13 @@ __all__ = [
     "DiT",
     "DiTBlock",
     "DiTControlNet",
+    "DiTCost",
     "DiTReport",
     "DiTSize",
     "Encoder",
     "FeatureNetwork",
     "Flux",
+    "GlossWriter",
     "HintEncoder",
     "ImageEncoder",
     "InContextBlock",
@@ -150,6 +162,7 @@ __all__ = [
     "controlled_attention",
     "controlnet_from_diffusers",
     "cropped_positions",
+    "dit_cost",
     "dit_from_diffusers",
     "dit_network",
     "explicit_attention",
@@ -164,6 +177,7 @@ __all__ = [
     "joint_positions",
     "kl_to_standard_normal",
     "mmdit_from_diffusers",
+    "modulations",
     "multiply_adds",
     "online_softmax",
     "parameter_count",

@@ -11,6 +11,7 @@ from lecture_lib.zoo.library import (
     recipe,
     status,
     text_to_image,
+    transformer_text_to_image,
 )
 from lecture_lib.zoo.models import NoiseAwareClassifier
 from lecture_lib.zoo.recipe import Recipe
@@ -33,4 +34,5 @@ __all__ = [
     "summary",
     "text_to_image",
     "train",
+    "transformer_text_to_image",
 ]

@@ -24,6 +24,7 @@ from lecture_lib.zoo.recipes import RECIPES, recipe
 from lecture_lib.zoo.shapes_masked import MASKED, TOKENS
 from lecture_lib.zoo.shapes_text import shapes_tokenizer
 from lecture_lib.zoo.shapes_text_to_image import TEXT_TO_IMAGE, shapes_space, shapes_text
+from lecture_lib.zoo.shapes_transformers import MMDIT
 
 
 def names() -> list[str]:
@@ -56,6 +57,17 @@ def text_to_image(device: str | None = None) -> TextToImage:
         DamagedFileError: as in ``load``, for any of its four parts.
     """
     model = TextToImage(load(TEXT_TO_IMAGE.name), shapes_space(), shapes_text(), shapes_tokenizer())
+    return (model if device is None else copy.deepcopy(model).to(device)).eval()
+
+
+@functools.cache
+def transformer_text_to_image(device: str | None = None) -> TextToImage:
+    """The same with another denoiser: the MM-DiT of Lecture 3 in place of the U-Net; opened once per device.
+
+    Raises:
+        DamagedFileError: as in ``load``, for any of its four parts.
+    """
+    model = TextToImage(load(MMDIT.name), shapes_space(), shapes_text(), shapes_tokenizer())
     return (model if device is None else copy.deepcopy(model).to(device)).eval()
 
 
@@ -106,7 +118,7 @@ def install(source: Path | str, *, folder: Path | None = None) -> Path:
     }
     path = store.write(mine.name, content["parts"]["ema"]["average"], metadata, folder)
     forget()
-    for assembled in (text_to_image, masked_text_to_image, shapes_space, shapes_text):
+    for assembled in (text_to_image, transformer_text_to_image, masked_text_to_image, shapes_space, shapes_text):
         assembled.cache_clear()
     return path
 

@@ -1,6 +1,15 @@
 """The shapes world: coloured shapes on plain ground, with exact captions, and an oracle that reads pixels."""
 
-from lecture_lib.data.shapes.captions import VOCABULARY, Captioned, Wish, caption, captioned, kept_for_test, parse
+from lecture_lib.data.shapes.captions import (
+    VOCABULARY,
+    Captioned,
+    Wish,
+    caption,
+    captioned,
+    glosses,
+    kept_for_test,
+    parse,
+)
 from lecture_lib.data.shapes.drawing import draw
 from lecture_lib.data.shapes.edges import edges, sobel
 from lecture_lib.data.shapes.reading import Seen, Verdict, foreground, judge_captions, read
@@ -41,6 +50,7 @@ __all__ = [
     "draw_scenes",
     "edges",
     "foreground",
+    "glosses",
     "judge_captions",
     "kept_for_test",
     "parse",
