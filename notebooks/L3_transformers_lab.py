@@ -49,7 +49,7 @@ from torch import nn
 
 from lecture_lib import viz, widgets, zoo
 from lecture_lib.checks import verify, verify_less
-from lecture_lib.core import VELOCITY, Denoiser, RectifiedFlow, UniformTimes, rebase, then_clean
+from lecture_lib.core import VELOCITY, Denoiser, RectifiedFlow, UniformTimes, rebase
 from lecture_lib.core import uniform_grid
 from lecture_lib.data import Batches, digits
 from lecture_lib.data.shapes import COLOURS, captioned, edges, judge_captions
@@ -88,7 +88,14 @@ def fresh(build, seed=0):
 # moves *every* number a little. Below, a masked transformer (MaskGIT) fills an empty map of 64 tokens: every step decides
 # *some* places for good. Both rows are transformers over 16 and 64 tokens; you will take both apart.
 
+
 # %%
+def veiled(pictures, hidden):
+    """Pictures (b, 3, 32, 32) with a pattern over the places (b, 64) that are not decided yet."""
+    pattern = 0.9 - 0.5 * ((torch.arange(32)[:, None] + torch.arange(32)) % 4 == 0)
+    return torch.where(hidden.reshape(-1, 1, 8, 8).repeat_interleave(4, 2).repeat_interleave(4, 3), pattern, pictures)
+
+
 unet = zoo.text_to_image()
 mmdit = zoo.transformer_text_to_image()  # the same words and latents, another denoiser
 maskgit = zoo.masked_text_to_image()
@@ -98,12 +105,11 @@ filling = list(maskgit.frames(PROMPT, generator=seeded(3)))
 with torch.no_grad():
     above = [mmdit.space.decode(x).clamp(-1, 1) for x in flow]
 below = [maskgit.picture(frame) for frame in filling]
-shown = [torch.where(frame.hidden.reshape(1, 1, 8, 8).repeat_interleave(4, 2).repeat_interleave(4, 3), 0.0, x)
-         for frame, x in zip(filling, below, strict=True)]  # fmt: skip
+shown = [veiled(x, frame.hidden) for frame, x in zip(filling, below, strict=True)]
 viz.show(
     viz.image_grid(torch.cat(above + shown), columns=12, scale=2, row_labels=["MM-DiT", "MaskGIT"],
                    column_labels=[f"step {k}" for k in range(1, 13)]),
-    caption=f"“{PROMPT}”. Grey in the lower row: not decided yet. When is the colour certain, when the outline?",
+    caption=f"“{PROMPT}”. Hatched in the lower row: not decided yet. When is the colour certain, when the outline?",
     alt="Two films of twelve frames: a latent that clears up everywhere at once, and a map of tokens that is filled.")  # fmt: skip
 
 # %% [markdown]
@@ -416,8 +422,7 @@ print("hidden places after each step:", *left)
 
 # %%
 pictures = torch.cat([torch.stack([maskgit.picture(frame)[k] for frame in frames]) for k in range(3)])
-veil = torch.cat([torch.stack([frame.hidden[k] for frame in frames]) for k in range(3)]).reshape(-1, 1, 8, 8)
-pictures = torch.where(veil.repeat_interleave(4, 2).repeat_interleave(4, 3), 0.0, pictures)
+pictures = veiled(pictures, torch.cat([torch.stack([frame.hidden[k] for frame in frames]) for k in range(3)]))
 film = viz.image_grid(
     pictures,
     columns=12,
@@ -432,7 +437,7 @@ order = viz.image_grid(
     scale=14,
     column_labels=["blue square", "green cross", "triangle"],
 )
-viz.show(viz.stack(film, order), caption="Above: grey places are not decided yet. Below: dark was decided early, bright late. Does it begin with the ground or with the thing?",
+viz.show(viz.stack(film, order), caption="Above: hatched places are not decided yet. Below: dark was decided early, bright late. Does it begin with the ground or with the thing?",
          alt="Three films of twelve frames in which 64 places are filled; three maps of the order.")  # fmt: skip
 
 # %% [markdown]
@@ -714,25 +719,29 @@ with torch.no_grad():
 # %% [markdown]
 # ## 5.2 Three objectives, one network
 # The same transformer, the same budget, three targets: velocity on the rectified flow, noise on a variance-preserving
-# path (DDPM), $v$ on the cosine path. Paths differ by a change of clock and of scale (Lecture 2), so that all three can
-# be **rebased** to the rectified flow, and sampled by one method at equal times: what is left is what they learned.
+# path (DDPM), $v$ on the cosine path. Each is sampled on its own path by one method in 16 steps. Paths differ by a change
+# of clock and of scale only, so that for the question of straightness all three can be **rebased** to the rectified flow:
+# what is left is what they learned.
 
 # %%
 OBJECTIVES = {"velocity, rectified flow": "digits-dit", "noise, DDPM": "digits-dit-eps", "v, cosine": "digits-dit-v"}
 trio = {name: zoo.load(key) for name, key in OBJECTIVES.items()}
 flow_path = RectifiedFlow()
 labels, noise = test.labels, torch.randn(len(test.labels), 1, 8, 8, generator=seeded(25))
-grid = uniform_grid(
-    flow_path, 16, start=0.98
-)  # noise-prediction knows x0 badly in nearly pure noise: x0 = (x_t - sigma eps) / alpha
 
 
-def on_flow(model, w, cond=labels):
-    denoise = model.given(cond) if w == 1 else fused(model, None, cond, linear(w))
-    return rebase(denoise, model.path, flow_path)
+def bound(model, w, cond):
+    return model.given(cond) if w == 1 else fused(model, None, cond, linear(w))
 
 
-def velocity_of(denoise):
+def drawn_by(model, w):
+    """16 steps on the model's own clock, from the same noise."""
+    return last(sample(bound(model, w, labels), model.path, DPMSolverPP2M(), uniform_grid(model.path, 16), noise))
+
+
+def velocity_on_flow(model, cond):
+    """The model's velocity after the change of clock and scale to the rectified flow."""
+    denoise = rebase(model.given(cond), model.path, flow_path)
     return lambda x, t: denoise(x, t).velocity
 
 
@@ -741,9 +750,9 @@ print(f"{'objective':26s}read right, w = 1.5   Frechet distance, w = 1   straigh
 real, results, drawings = frechet_distance(train.images, test.images, features), {}, {}
 with torch.no_grad():
     for name, model in trio.items():
-        drawings[name] = last(sample(on_flow(model, 1.5), flow_path, DPMSolverPP2M(), then_clean(grid[:-1]), noise))
-        plain = last(sample(on_flow(model, 1.0), flow_path, DPMSolverPP2M(), then_clean(grid[:-1]), noise))
-        bends = straightness(velocity_of(on_flow(model, 1.0, labels[:40])), noise[:40], steps=12, start=0.98, end=0.02)
+        drawings[name], plain = drawn_by(model, 1.5), drawn_by(model, 1.0)
+        velocity = velocity_on_flow(model, labels[:40])
+        bends = straightness(velocity, noise[:40], steps=12, start=0.98, end=0.02)
         results[name] = (judge.accuracy(drawings[name], labels), frechet_distance(plain, test.images, features), bends)
         read, distance, bends = results[name]
         print(f"{name:26s}{read:12.3f} {distance:22.1f} {bends.mean():22.1f} ± {bends.std() / 40**0.5:.1f}")
