@@ -12,12 +12,29 @@ import pytest
 import torch
 
 from lecture_lib import widgets, zoo
+from lecture_lib.core import VELOCITY, Denoiser, RectifiedFlow
+from lecture_lib.data.shapes import VOCABULARY, captioned, read
 from lecture_lib.errors import DamagedFileError
-from lecture_lib.nets import dit_cost, grid_positions
+from lecture_lib.families import LatentSpace, TextToImage
+from lecture_lib.guidance import linear
+from lecture_lib.nets import (
+    JointText,
+    KLAutoencoder,
+    MMDiT,
+    TextEncoder,
+    Tokenizer,
+    concept_direction,
+    dit_cost,
+    full_mask,
+    grid_positions,
+    quadrant_shares,
+    recorded_attention,
+    steered,
+)
 from lecture_lib.training.forecast import Run, forecast
 from lecture_lib.training.scaling import ParametricLaw, isoflop_valleys
 from lecture_lib.viz import as_picture, to_pixels
-from lecture_lib.widgets import modulations, patches, positions, scaling
+from lecture_lib.widgets import concepts, modulations, patches, positions, quadrants, scaling
 from lecture_lib.widgets.explorer import WIDGET_MIME
 
 
@@ -27,6 +44,23 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A tiny painter with joint attention, untrained; what starts at zero would leave the text unheard."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tokenizer = Tokenizer(VOCABULARY)
+        encoder = TextEncoder(len(tokenizer), dim=16, depth=1, heads=2, visible=full_mask)
+        text = JointText([encoder])
+        net = MMDiT(4, dim=32, depth=2, heads=2, context_dim=16, vector_dim=16, grid=4, qk_norm=True)
+        for p in net.parameters():
+            if not p.any():
+                torch.nn.init.normal_(p, std=0.3)
+        autoencoder = KLAutoencoder(3, 4, channels=8, multipliers=(1, 2, 2), blocks=1, groups=4)
+    denoiser = Denoiser(net, RectifiedFlow(), VELOCITY, null=text.null)
+    return TextToImage(denoiser, LatentSpace(autoencoder, shift=0.1, scale=2.0), text, tokenizer).eval()
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +78,20 @@ def runs():
 
 
 @pytest.fixture(scope="module")
-def make(runs):
+def make(runs, model):
     return {
         "patch_explorer": widgets.patch_explorer,
         "position_explorer": widgets.position_explorer,
         "modulation_explorer": widgets.modulation_explorer,
         "scaling_explorer": lambda: widgets.scaling_explorer(runs),
+        "quadrant_explorer": lambda: widgets.quadrant_explorer(model),
+        "concept_slider": lambda: widgets.concept_slider(model),
     }
 
 
-NAMES = ("patch_explorer", "position_explorer", "modulation_explorer", "scaling_explorer")
+PURE = ("patch_explorer", "position_explorer", "modulation_explorer", "scaling_explorer")
+PAINTERS = ("quadrant_explorer", "concept_slider")
+NAMES = PURE + PAINTERS
 
 
 def some_values(control: ipywidgets.Widget) -> list:
@@ -62,6 +100,8 @@ def some_values(control: ipywidgets.Widget) -> list:
         return [value for _, value in control._options_full][:6]
     if isinstance(control, ipywidgets.Checkbox):
         return [False, True]
+    if isinstance(control, ipywidgets.Text):
+        return ["a small red circle", "a large blue ring left of a small pink cross", "a red"]
     middle = control.min + control.step * round((control.max - control.min) / control.step / 2)
     return sorted({control.min, type(control.value)(middle), control.max})
 
@@ -231,3 +271,100 @@ def test_one_seed_looks_at_half_of_the_runs(runs):
     sweep = scaling.Sweep(runs)
     assert len(sweep.of(0)) == len(runs) / 2 and {run.seed for run in sweep.of(0)} == {0}
     assert sweep.of(scaling.EVERY) == runs
+
+
+# Painters with joint attention --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAINTERS)
+def test_without_a_model_the_zoo_is_asked(name, make, model, monkeypatch):
+    monkeypatch.setattr("lecture_lib.zoo.transformer_text_to_image", lambda: model)
+    assert getattr(widgets, name)().picture == make[name]().picture
+
+
+@pytest.mark.parametrize("name", PAINTERS)
+def test_unknown_words_are_answered_below_the_picture_which_stays(name, make):
+    explorer = make[name]()
+    before = explorer.picture
+    explorer.set(prompt="a large gren ring")
+    assert explorer.failed and explorer.picture == before and "green" in explorer.note
+
+
+def test_the_maps_of_a_step_are_those_of_the_network_at_that_point(model):
+    """The first evaluation sees the starting noise, so it can be made by hand, with the condition and no guidance."""
+    prompt, generator = quadrants.FIRST, torch.Generator().manual_seed(4)
+    run = quadrants.Runs(model).plain(prompt, 4)
+    noise = model.noise(1, generator)
+    with torch.no_grad(), recorded_attention(model.denoiser.network) as maps:
+        model.denoiser.given(model.condition(prompt))(noise, torch.ones(1, dtype=torch.float64))
+    for name, probs in maps.items():
+        assert torch.allclose(run.maps[0][name], probs, atol=1e-6)
+    mask = model.condition(prompt)["mask"]
+    share = float(quadrant_shares(maps, mask)[1, 0, 1, 0])
+    note = widgets.quadrant_explorer(model).set(seed=4, step=1, layer=2).note
+    assert f"{share:.0%} is words" in note
+
+
+def test_a_joint_map_has_no_padding_and_its_quadrants_are_where_they_should_be(model):
+    prompt = "a small red circle"
+    run, mask = quadrants.Runs(model).plain(prompt, 0), model.condition(prompt)["mask"]
+    probs = next(iter(run.maps[2].values()))
+    table, n = quadrants.joint_map(probs, mask), int(mask.sum())
+    assert n == 6 and table.shape == (n + 1 + 16, n + 1 + 16)  # <start>, four words, <end>
+    assert table[n].isnan().all() and table[:, n].isnan().all()
+    assert torch.allclose(table.nan_to_num(0.0).sum(1)[torch.arange(len(table)) != n], torch.ones(n + 16), atol=1e-5)
+    mean, m = probs[0].mean(0), mask.shape[1]
+    assert torch.equal(table[n + 1 + 3, 2], mean[m + 3, 2]) and torch.equal(table[2, n + 1 + 5], mean[2, m + 5])
+    reads = quadrants.word_reads({"one": probs}, m, 2, 4)
+    assert torch.equal(reads[0, 1, 1], mean[2, m + 5])
+
+
+# Concepts -----------------------------------------------------------------------------------------------------------
+
+
+def test_steered_rows_are_what_steering_by_hand_returns_and_strength_zero_changes_nothing(model):
+    steering, prompt = concepts.Steering(model), "a small red circle"
+
+    def paint():
+        generator = torch.Generator().manual_seed(5)
+        return model.generate([prompt] * concepts.SAMPLES, generator=generator, steps=concepts.STEPS, rule=linear(3.0))
+
+    for by_chance in (False, True):
+        pushed = ("large, not small", 2, by_chance)
+        direction = steering.push(*pushed)
+        assert float(direction.norm()) == pytest.approx(
+            float(steering.direction("large, not small", 2).norm()), rel=1e-5
+        )
+        with steered(model.denoiser.network, "blocks.1", direction, 1.5):
+            by_hand = paint()
+        assert torch.equal(steering.pictures(prompt, 5, 1.5, pushed), by_hand)
+        assert torch.equal(steering.pictures(prompt, 5, 0.0, pushed), paint())
+        assert not torch.equal(by_hand, paint())
+
+
+def test_a_direction_is_the_difference_of_the_tokens_with_and_without_the_word(model):
+    generator = torch.Generator().manual_seed(0)
+    x0 = model.space.encode(captioned(concepts.PAIRS, generator).images).detach()
+    t = 0.3 + 0.7 * torch.rand(concepts.PAIRS, generator=generator, dtype=torch.float64)
+    x_t = (1 - t).float()[:, None, None, None] * x0
+    x_t = x_t + t.float()[:, None, None, None] * torch.randn(x0.shape, generator=generator)
+    both = [model.condition(texts) for texts in concepts.CONCEPTS["circle, not square"].pairs(concepts.PAIRS)]
+    by_hand = concept_direction(model.denoiser.network, "blocks.0", x_t, (1000 * t).float(), *both)
+    assert torch.allclose(concepts.Steering(model).direction("circle, not square", 1), by_hand, atol=1e-5)
+
+
+def test_pairs_differ_in_the_concept_alone_and_the_oracle_knows_it():
+    scenes = captioned(60, torch.Generator().manual_seed(1), two=0.0)
+    seen = read(scenes.images)
+    for concept in concepts.CONCEPTS.values():
+        for one, two in zip(*concept.pairs(12), strict=True):
+            Tokenizer(VOCABULARY).encode([one, two])
+            words = [(a, b) for a, b in zip(one.split(), two.split(), strict=True) if a != b]
+            assert len(words) == 1 and words[0][0] == concept.value
+        truth = [
+            scene.background == concept.value
+            if concept.attribute == "background"
+            else getattr(scene.things[0], concept.attribute) == concept.value
+            for scene in scenes.scenes
+        ]
+        assert [concept.shown(picture) for picture in seen] == truth and 0 < sum(truth) < 60

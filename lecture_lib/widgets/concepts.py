@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle, islice, product
@@ -46,8 +45,7 @@ class Concept:
     def pairs(self, n: int) -> tuple[list[str], list[str]]:
         """``n`` captions with the concept, and the same without it."""
         rest = [dict(zip(("size", "colour", "shape"), words, strict=True)) for words in product(SIZES, COLOURS, SHAPES)]
-        some = rest[::5]  # every size, colour and shape is among the first few
-        words = list(islice(cycle(some), n))
+        words = list(islice(cycle(rest[::5]), n))  # sizes, colours and shapes all come along
         return [self.caption.format(**w) for w in words], [self.without.format(**w) for w in words]
 
     def shown(self, seen: Seen) -> bool:
@@ -58,16 +56,19 @@ class Concept:
 
 
 CONCEPTS = {
-    "blue, not red": Concept("a {size} blue {shape}", "a {size} red {shape}", "colour", "blue"),
-    "large, not small": Concept("a large {colour} {shape}", "a small {colour} {shape}", "size", "large"),
-    "circle, not square": Concept("a {size} {colour} circle", "a {size} {colour} square", "shape", "circle"),
     "black ground, not white": Concept(
         "a {size} {colour} {shape} on a black background",
         "a {size} {colour} {shape} on a white background",
         "background",
         "black",
     ),
+    "blue, not red": Concept("a {size} blue {shape}", "a {size} red {shape}", "colour", "blue"),
+    "large, not small": Concept("a large {colour} {shape}", "a small {colour} {shape}", "size", "large"),
+    "circle, not square": Concept("a {size} {colour} circle", "a {size} {colour} square", "shape", "circle"),
 }
+
+
+NOWHERE = (next(iter(CONCEPTS)), 1, False)  # of strength 0, so any will do
 
 
 class Steering:
@@ -89,17 +90,18 @@ class Steering:
         times = model.denoiser.network_time(model.path, t).to(x_t)
         return concept_direction(model.denoiser.network, block_name(layer), x_t, times, caption, without)
 
+    def push(self, concept: str, layer: int, by_chance: bool) -> Float[Tensor, " d"]:
+        """The concept's direction, or a random one of its length."""
+        direction = self.direction(concept, layer)
+        return random_direction(direction, torch.Generator().manual_seed(1)) if by_chance else direction
+
     @torch.inference_mode()
     def _pictures(
-        self, prompt: str, seed: int, concept: str, layer: int, strength: float, by_chance: bool
+        self, prompt: str, seed: int, strength: float, pushed: tuple[str, int, bool]
     ) -> Float[Tensor, " n 3 32 32"]:
-        """Guided pictures; strength 0 puts nothing into the network at all."""
-        direction = self.direction(concept, layer)
-        if by_chance:
-            direction = random_direction(direction, torch.Generator().manual_seed(1))
-        network = self.model.denoiser.network
-        push = steered(network, block_name(layer), direction, strength) if strength else nullcontext()
-        with push:
+        """Guided pictures, both branches pushed; strength 0 leaves the network as it is."""
+        network, layer = self.model.denoiser.network, block_name(pushed[1])
+        with steered(network, layer, self.push(*pushed), strength):
             generator = torch.Generator().manual_seed(seed)
             return self.model.generate([prompt] * SAMPLES, generator=generator, steps=STEPS, rule=linear(W))
 
@@ -109,33 +111,31 @@ class Steering:
         Raises:
             UnknownNameError: a word that the tokenizer does not know.
         """
-        start, one = time.perf_counter(), next(iter(CONCEPTS))
+        start = time.perf_counter()
         rows = {
-            "as it is": self.pictures(prompt, seed, one, 1, 0.0, False),
-            f"{strength:+g} x \u201c{concept}\u201d": self.pictures(prompt, seed, concept, layer, strength, False),
-            f"{strength:+g} x a random direction of equal length": self.pictures(
-                prompt, seed, concept, layer, strength, True
-            ),
+            "as it is": self.pictures(prompt, seed, 0.0, NOWHERE),
+            f"{strength:+g} x \u201c{concept}\u201d": self.pictures(prompt, seed, strength, (concept, layer, False)),
+            f"{strength:+g} x a random direction": self.pictures(prompt, seed, strength, (concept, layer, True)),
         }
         seen = [read(images) for images in rows.values()]
         grids = [
             captioned_grid(images, [seen_words(s) for s in row], columns=SAMPLES, scale=SCALE, width=WIDTH, title=title)
             for (title, images), row in zip(rows.items(), seen, strict=True)
         ]
-        return Scene(stack(*grids, gap=10), self._note(concept, layer, list(rows.values()), seen, start))
+        length = float(self.direction(concept, layer).norm())
+        note = f"{_found(CONCEPTS[concept], list(rows.values()), seen)} The direction is {length:.2f} long; "
+        return Scene(stack(*grids, gap=10), note + f"{1000 * (time.perf_counter() - start):.0f} ms for what was new.")
 
-    def _note(
-        self, concept: str, layer: int, rows: Sequence[Tensor], seen: Sequence[Sequence[Seen]], start: float
-    ) -> str:
-        wish = CONCEPTS[concept]
-        counts = [sum(wish.shown(picture) for picture in row) for row in seen]
-        moved = [float((row - rows[0]).square().mean().sqrt()) for row in rows[1:]]
-        return (
-            f"\u201c{wish.value}\u201d is seen in {counts[0]} of {SAMPLES} as they are, {counts[1]} along the concept, "
-            f"{counts[2]} along the random direction. The pictures move by {moved[0]:.2f} and {moved[1]:.2f} (root mean "
-            f"square; range -1 to 1). The direction is {float(self.direction(concept, layer).norm()):.2f} long; "
-            f"{1000 * (time.perf_counter() - start):.0f} ms for what was new."
-        )
+
+def _found(concept: Concept, rows: Sequence[Tensor], seen: Sequence[Sequence[Seen]]) -> str:
+    """In how many pictures of each row the concept is, and how far the rows are from the first."""
+    counts = [sum(concept.shown(picture) for picture in row) for row in seen]
+    moved = [float((row - rows[0]).square().mean().sqrt()) for row in rows[1:]]
+    return (
+        f"\u201c{concept.value}\u201d is seen in {counts[0]} of {SAMPLES} as they are, {counts[1]} along the concept, "
+        f"{counts[2]} along the random direction, which is as long. The pictures move by {moved[0]:.2f} and "
+        f"{moved[1]:.2f} (root mean square; range -1 to 1)."
+    )
 
 
 def block_name(layer: int) -> str:
@@ -152,15 +152,12 @@ def concept_slider(model: TextToImage | None = None, *, prompt: str = "") -> Exp
     """
     model = zoo.transformer_text_to_image() if model is None else model
     depth = len(model.denoiser.network.blocks)
+    blocks = [(str(k), k) for k in range(1, depth + 1)]
     tip = "In lengths of the direction: 1 adds once what the words make as a difference on average"
     controls = {
         "prompt": text("prompt", prompt, "What to draw; press Enter. Empty: whatever the model likes"),
-        "concept": choice(
-            "concept", next(iter(CONCEPTS)), list(CONCEPTS), "The direction: with the first, not the other"
-        ),
-        "layer": choice(
-            "behind block", 1, list(range(1, depth + 1)), "Where the direction is added to the image tokens"
-        ),
+        "concept": choice("concept", NOWHERE[0], list(CONCEPTS), "The direction from the second word to the first"),
+        "layer": choice("behind block", min(2, depth), blocks, "Where the direction is added to the image tokens"),
         "strength": number("strength", 2.0, -MOST, MOST, 0.25, tip),
         "seed": same_seed(),
     }
@@ -168,10 +165,10 @@ def concept_slider(model: TextToImage | None = None, *, prompt: str = "") -> Exp
         Steering(model).scene,
         controls,
         keep=True,
-        caption="Turn the strength up from 0: where does the concept come, and where do the pictures fall apart? Look "
+        caption="Turn the strength up from 0: when does the concept come, and when do the pictures fall apart? Look "
         "at the third row before you believe the second: a push of that length changes pictures whatever its meaning, "
-        "and only what the concept does and the random direction does not is the concept's. Then ask for the opposite "
-        "in the prompt, and see who wins.",
+        "and only what the concept does and the random direction does not is the concept's. Try the other blocks. Then "
+        "ask for the opposite in the prompt (*a large red circle*), and see who wins.",
         alt="Three rows of six generated pictures with the same noise: as they are, with a concept's direction added "
         "inside the network, and with a random direction of the same length; below each, what the oracle reads in it.",
     )

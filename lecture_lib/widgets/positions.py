@@ -39,6 +39,7 @@ _MARK = np.array([0.66, -0.26, -1.0])[:, None, None]  # vermilion, in [-1, 1]
 
 
 @cache
+@torch.enable_grad()  # notebooks switch gradients off
 def learned(updates: int = 200) -> LearnedPositions:
     """A table trained for half a second: an attention layer that sees places only fills in a patch from the others.
 

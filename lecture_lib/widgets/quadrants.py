@@ -60,9 +60,7 @@ def _tables(maps: Mapping[str, Tensor], mask: Bool[Tensor, " 1 m"]) -> Image.Ima
         for k, shares in enumerate(quadrant_shares(maps, mask)[:, 0].tolist(), start=1)
     ]
     scale = max(1, SCREEN // tables.shape[-1])
-    grid = captioned_grid(
-        tiles, words, columns=4, scale=scale, width=WIDTH, title="who reads: downwards; what is read: across"
-    )
+    grid = captioned_grid(tiles, words, columns=4, scale=scale, width=WIDTH, title=TITLE)
     return stack(grid, colour_bar(0, LOUD, "share of the reader's attention; words first, then the image"))
 
 
