@@ -28,7 +28,7 @@
 # - steer a generation along a concept, and tell a concept from a push;
 # - build FLUX from its parts, equal to `diffusers` to 1e-5.
 #
-# **Time** 100 min reading · runs in 150 s · peak memory 1.2 GB (2 CPU cores)
+# **Time** 100 min reading · runs in 299 s · peak memory 0.8 GB (2 CPU cores)
 #
 # **You need** the lecture `L3_transformers_lecture`; the mathematics is there, the workshop is here. The sections go on
 # counting where the lecture stopped: 4 build, 5 experiments, 6 frontier. All results are of toy worlds (8x8 digits,
@@ -49,8 +49,8 @@ from torch import nn
 
 from lecture_lib import viz, widgets, zoo
 from lecture_lib.checks import verify, verify_less
-from lecture_lib.core import VELOCITY, Denoiser, RectifiedFlow, UniformTimes, rebase, then_clean
-from lecture_lib.core import uniform_grid
+from lecture_lib.core import VELOCITY, Denoiser, RectifiedFlow, UniformTimes, rebase
+from lecture_lib.core import exponential_grid, uniform_grid
 from lecture_lib.data import Batches, digits
 from lecture_lib.data.shapes import COLOURS, captioned, edges, judge_captions
 from lecture_lib.families import RandomOrder, control_loss, controlled, decode
@@ -88,7 +88,14 @@ def fresh(build, seed=0):
 # moves *every* number a little. Below, a masked transformer (MaskGIT) fills an empty map of 64 tokens: every step decides
 # *some* places for good. Both rows are transformers over 16 and 64 tokens; you will take both apart.
 
+
 # %%
+def veiled(pictures, hidden):
+    """Pictures (b, 3, 32, 32) with a pattern over the places (b, 64) that are not decided yet."""
+    pattern = 0.9 - 0.5 * ((torch.arange(32)[:, None] + torch.arange(32)) % 4 == 0)
+    return torch.where(hidden.reshape(-1, 1, 8, 8).repeat_interleave(4, 2).repeat_interleave(4, 3), pattern, pictures)
+
+
 unet = zoo.text_to_image()
 mmdit = zoo.transformer_text_to_image()  # the same words and latents, another denoiser
 maskgit = zoo.masked_text_to_image()
@@ -98,12 +105,11 @@ filling = list(maskgit.frames(PROMPT, generator=seeded(3)))
 with torch.no_grad():
     above = [mmdit.space.decode(x).clamp(-1, 1) for x in flow]
 below = [maskgit.picture(frame) for frame in filling]
-shown = [torch.where(frame.hidden.reshape(1, 1, 8, 8).repeat_interleave(4, 2).repeat_interleave(4, 3), 0.0, x)
-         for frame, x in zip(filling, below, strict=True)]  # fmt: skip
+shown = [veiled(x, frame.hidden) for frame, x in zip(filling, below, strict=True)]
 viz.show(
     viz.image_grid(torch.cat(above + shown), columns=12, scale=2, row_labels=["MM-DiT", "MaskGIT"],
                    column_labels=[f"step {k}" for k in range(1, 13)]),
-    caption=f"“{PROMPT}”. Grey in the lower row: not decided yet. When is the colour certain, when the outline?",
+    caption=f"“{PROMPT}”. Hatched in the lower row: not decided yet. When is the colour certain, when the outline?",
     alt="Two films of twelve frames: a latent that clears up everywhere at once, and a map of tokens that is filled.")  # fmt: skip
 
 # %% [markdown]
@@ -131,6 +137,7 @@ def places(side, dim):
     return torch.cat(halves, 1).float()
 
 
+# %%
 class Attention(nn.Module):
     def __init__(self, dim, heads):
         super().__init__()
@@ -213,6 +220,8 @@ class MyDiT(nn.Module):
 # %%
 mine = fresh(MyDiT)
 library = fresh(lambda: DiT(8, 1, patch=2, dim=64, depth=4, heads=4, ratio=3.0, condition=LabelEmbedding(10, 64)), 1)
+
+# %%
 names = {name: name.replace("label.", "condition.table.") for name in mine.state_dict()}
 verify("the fixed table of places is the library's", mine.positions, library.positions, tol=1e-6)
 shaken = copy.deepcopy(library)
@@ -252,6 +261,7 @@ def groups_with_gradient(net):
     return list(dict.fromkeys(next(word for key, word in parts.items() if key in name) for name in moved))
 
 
+# %%
 mine = Denoiser(fresh(MyDiT), RectifiedFlow(), VELOCITY, null=torch.tensor(10))
 data, g = Batches((train.images, train.labels), 64), seeded(5)
 optimizer, heard = torch.optim.AdamW(mine.parameters(), 3e-3, betas=(0.9, 0.99), weight_decay=0.0), []
@@ -287,6 +297,7 @@ def gates(net):
     return six[:, [2, 5]]
 
 
+# %%
 def fit(model, steps, lr=3e-3, seed=5, watch=lambda step: None):
     g, optimizer = (
         seeded(seed),
@@ -416,8 +427,7 @@ print("hidden places after each step:", *left)
 
 # %%
 pictures = torch.cat([torch.stack([maskgit.picture(frame)[k] for frame in frames]) for k in range(3)])
-veil = torch.cat([torch.stack([frame.hidden[k] for frame in frames]) for k in range(3)]).reshape(-1, 1, 8, 8)
-pictures = torch.where(veil.repeat_interleave(4, 2).repeat_interleave(4, 3), 0.0, pictures)
+pictures = veiled(pictures, torch.cat([torch.stack([frame.hidden[k] for frame in frames]) for k in range(3)]))
 film = viz.image_grid(
     pictures,
     columns=12,
@@ -432,7 +442,7 @@ order = viz.image_grid(
     scale=14,
     column_labels=["blue square", "green cross", "triangle"],
 )
-viz.show(viz.stack(film, order), caption="Above: grey places are not decided yet. Below: dark was decided early, bright late. Does it begin with the ground or with the thing?",
+viz.show(viz.stack(film, order), caption="Above: hatched places are not decided yet. Below: dark was decided early, bright late. Does it begin with the ground or with the thing?",
          alt="Three films of twelve frames in which 64 places are filled; three maps of the order.")  # fmt: skip
 
 # %% [markdown]
@@ -458,6 +468,7 @@ def fits_together(tokens, captions):
     return log_p.gather(-1, tokens[..., None])[:, odd, 0].mean(1)
 
 
+# %%
 wishes = captioned(48, seeded(12), split="test", two=0.0).captions
 drawn, fit_ = {}, {}
 for name, steps, rule in (("1", 1, None), ("3", 3, None), ("12", 12, None), ("12, random order", 12, RandomOrder())):
@@ -485,9 +496,7 @@ with torch.no_grad():
 start = given.flatten(1)
 ends = [list(maskgit.frames(source.captions, generator=seeded(s), start=start))[-1] for s in (15, 16)]
 verify("what was given is still there", torch.where(start < network.mask, ends[0].tokens, start), start, tol=0)
-rows = torch.cat(
-    [source.images, torch.where(torch.arange(32) < 12, source.images, 0.0), *(maskgit.picture(e) for e in ends)]
-)
+rows = torch.cat([source.images, veiled(source.images, start == network.mask), *(maskgit.picture(e) for e in ends)])
 viz.show(viz.image_grid(rows, columns=4, scale=4, row_labels=["picture", "given", "filled", "again"]),
          caption="; ".join(source.captions) + ".", alt="Grid of four scenes, their left parts, and two completions of each.")  # fmt: skip
 
@@ -569,7 +578,7 @@ viz.show(figure, caption="Left: all of them leave zero at once. Right: the copy'
          alt="Two panels over 40 updates: lengths of the zero convolutions rising from zero, and gradient lengths of both parts.")  # fmt: skip
 
 # %% [markdown]
-# Forty updates wake it; to obey takes some thousands. The zoo's branch has had them. Edges say nothing about colour:
+# Forty updates wake it; to obey takes hundreds. The zoo's branch has had them. Edges say nothing about colour:
 # here the words ask for the scene in another colour, the edges for its form and place, and `strength` multiplies what the branch adds.
 
 # %%
@@ -584,6 +593,7 @@ obeyed = {
 }
 
 
+# %%
 def agreement(pictures):
     """Share of edge pixels that have an edge within a pixel, averaged over both directions."""
     found, near = edges(pictures), lambda e: F.max_pool2d(e, 3, 1, 1)
@@ -597,6 +607,8 @@ rows = torch.cat([sketch.images, (1 - 2 * lines).repeat(1, 3, 1, 1), *obeyed.val
 viz.show(viz.image_grid(rows, columns=6, scale=3, row_labels=["drawn from", "edges", *(f"strength {s:g}" for s in STRENGTHS)]),
          caption="; ".join(words) + ". With no strength the words decide everything; with much of it the edges do, and only the colour is the words'.",
          alt="Grid: six scenes, their edges, and pictures made with five strengths of control.")  # fmt: skip
+
+# %%
 for s, pictures in obeyed.items():
     print(f"strength {s:3g}: {agreement(pictures).mean():.2f} of the edges agree")
 away = [(obeyed[s] - obeyed[0.0]).square().mean().sqrt() for s in STRENGTHS]
@@ -657,6 +669,8 @@ rivals, times = {"U-Net": my_unet, "DiT": my_dit}, torch.linspace(0.05, 0.95, 10
 curves = {name: torch.stack([error_at(model, float(t)) for t in times]) for name, model in rivals.items()}
 moved = F.pad(test.images, (1, 0), value=-1.0)[..., :8]  # to the right by a pixel; background enters
 shifted = {name: torch.stack([error_at(model, float(t), moved) for t in times]) for name, model in rivals.items()}
+
+# %%
 figure, axes = viz.panels(1, 2, size=(9.8, 3.4), sharey=True)
 for ax, table, title in zip(axes, (curves, shifted), ("test digits", "the same, moved by one pixel"), strict=True):
     for k, (name, errors) in enumerate(table.items()):
@@ -714,25 +728,29 @@ with torch.no_grad():
 # %% [markdown]
 # ## 5.2 Three objectives, one network
 # The same transformer, the same budget, three targets: velocity on the rectified flow, noise on a variance-preserving
-# path (DDPM), $v$ on the cosine path. Paths differ by a change of clock and of scale (Lecture 2), so that all three can
-# be **rebased** to the rectified flow, and sampled by one method at equal times: what is left is what they learned.
+# path (DDPM), $v$ on the cosine path. Each is sampled on its own path by one method in 16 steps. Paths differ by a change
+# of clock and of scale only, so that for the question of straightness all three can be **rebased** to the rectified flow:
+# what is left is what they learned.
 
 # %%
 OBJECTIVES = {"velocity, rectified flow": "digits-dit", "noise, DDPM": "digits-dit-eps", "v, cosine": "digits-dit-v"}
 trio = {name: zoo.load(key) for name, key in OBJECTIVES.items()}
 flow_path = RectifiedFlow()
 labels, noise = test.labels, torch.randn(len(test.labels), 1, 8, 8, generator=seeded(25))
-grid = uniform_grid(
-    flow_path, 16, start=0.98
-)  # noise-prediction knows x0 badly in nearly pure noise: x0 = (x_t - sigma eps) / alpha
 
 
-def on_flow(model, w, cond=labels):
-    denoise = model.given(cond) if w == 1 else fused(model, None, cond, linear(w))
-    return rebase(denoise, model.path, flow_path)
+def bound(model, w, cond):
+    return model.given(cond) if w == 1 else fused(model, None, cond, linear(w))
 
 
-def velocity_of(denoise):
+def drawn_by(model, w):
+    """16 steps on the model's own clock, from the same noise."""
+    return last(sample(bound(model, w, labels), model.path, DPMSolverPP2M(), uniform_grid(model.path, 16), noise))
+
+
+def velocity_on_flow(model, cond):
+    """The model's velocity after the change of clock and scale to the rectified flow."""
+    denoise = rebase(model.given(cond), model.path, flow_path)
     return lambda x, t: denoise(x, t).velocity
 
 
@@ -741,9 +759,9 @@ print(f"{'objective':26s}read right, w = 1.5   Frechet distance, w = 1   straigh
 real, results, drawings = frechet_distance(train.images, test.images, features), {}, {}
 with torch.no_grad():
     for name, model in trio.items():
-        drawings[name] = last(sample(on_flow(model, 1.5), flow_path, DPMSolverPP2M(), then_clean(grid[:-1]), noise))
-        plain = last(sample(on_flow(model, 1.0), flow_path, DPMSolverPP2M(), then_clean(grid[:-1]), noise))
-        bends = straightness(velocity_of(on_flow(model, 1.0, labels[:40])), noise[:40], steps=12, start=0.98, end=0.02)
+        drawings[name], plain = drawn_by(model, 1.5), drawn_by(model, 1.0)
+        velocity = velocity_on_flow(model, labels[:40])
+        bends = straightness(velocity, noise[:40], steps=12, start=0.98, end=0.02)
         results[name] = (judge.accuracy(drawings[name], labels), frechet_distance(plain, test.images, features), bends)
         read, distance, bends = results[name]
         print(f"{name:26s}{read:12.3f} {distance:22.1f} {bends.mean():22.1f} ± {bends.std() / 40**0.5:.1f}")
@@ -759,7 +777,7 @@ verify_less(
 verify_less("no flow is straight, the 'straight' one neither", 1.0, [row[2].mean() for row in results.values()])
 alike = (drawings["velocity, rectified flow"] - drawings["v, cosine"]).square().mean()
 strangers = (drawings["velocity, rectified flow"] - drawings["v, cosine"].flip(0)).square().mean()
-verify_less("two objectives make nearly the same digit of the same noise and label", alike, 0.6 * strangers)
+verify_less("two objectives make nearly the same digit of the same noise and label", alike, 0.2 * strangers)
 
 # %% [markdown]
 # *You may read* that rectified flow needs few steps because its paths are straight. Straight are the lines from one
@@ -859,6 +877,8 @@ laws = [law_by_scan(C, L) for L in noisy]
 alphas, floors = np.array([law[2] for law in laws]), np.array([law[0] for law in laws])
 promised = np.array([E + A * far**-alpha for E, A, alpha in laws])
 low, high = np.quantile(promised, [0.05, 0.95], axis=0)
+
+# %%
 figure, (left_, right_) = viz.panels(1, 2, size=(9.8, 3.6), width_ratios=(1.5, 1))
 left_.fill_between(far, low, high, alpha=0.2, color=viz.GUIDED, linewidth=0, label="90 % of fits with a floor")
 left_.plot(far, TRUE[0] + TRUE[1] * far ** -TRUE[2], color=viz.EXACT, linestyle="--", label="the law")
@@ -872,6 +892,8 @@ right_.set(xlabel="fitted exponent", ylabel="fitted floor", title="300 sweeps")
 viz.legend(right_)
 viz.show(figure, caption="Left: within the six points all agree, beyond them hardly anything is known. Right: exponent and floor are told apart by nothing but the last bend: a high floor with a steep law looks like a low one with a flat law.",
          alt="Left: power law with floor, a straight line and a widening band. Right: scatter of fitted exponents and floors along a curve.")  # fmt: skip
+
+# %%
 print(
     f"90 % of exponents lie in {np.quantile(alphas, 0.05):.2f} .. {np.quantile(alphas, 0.95):.2f}, of floors in {np.quantile(floors, 0.05):.2f} .. {np.quantile(floors, 0.95):.2f}"
 )
@@ -901,10 +923,14 @@ def table(name):
     return None
 
 
+# %%
 if rows := table("scaling"):
     runs = read_runs(rows)
     told = forecast(runs, resamples=100, generator=seeded(31))
     size, compute, loss = (np.array([getattr(run, key) for run in runs]) for key in ("size", "compute", "loss"))
+
+# %%
+if rows:
     figure, (left_, right_) = viz.panels(1, 2, size=(9.8, 3.6))
     for k, valley in enumerate(told.valleys):
         mine_, look_ = compute == valley.compute, viz.other(k)
@@ -1015,6 +1041,8 @@ axes[0].set_ylabel("movement after 5 updates")
 viz.legend(axes[1])
 viz.show(figure, caption="Level lines: every layer learns alike at every width. Rising ones: what is a good rate at width 32 is too much at 256.",
          alt="Movement of four layers against width, rising under the standard parameterization and level under μP.")  # fmt: skip
+
+# %%
 for layer, name in LAYERS.items():
     print(f"{name:24s} slope SP {slopes['SP'][layer]:+.2f}   μP {slopes['μP'][layer]:+.2f}")
 verify_less("SP: the output moves more in wide networks", 0.3, slopes["SP"][""])
@@ -1037,6 +1065,9 @@ if rows := table("widths"):
             kinds = ("SP", "μP") if what[1] == "width 64" else (what[0],)  # at the base width both are one
             for kind in kinds:
                 losses[kind, int(what[1].split()[1])][int(what[2].removeprefix("rate 2^"))] = float(row["value"])
+
+# %%
+if rows:
     figure, axes = viz.panels(1, 2, size=(9.6, 3.5), sharey=True)
     best = {}
     for (kind, width), curve in losses.items():
@@ -1090,6 +1121,7 @@ def redness(pictures):
     )
 
 
+# %%
 STRENGTHS, purple = (-3.0, -1.5, 0.0, 1.5, 3.0), [text.format("purple ") for text in things[:4]] * 2
 grids = {
     name: {s: pushed(direction, s, purple) for s in STRENGTHS}
@@ -1105,6 +1137,8 @@ rows = torch.cat([grids[name][s][:4] for s in STRENGTHS for name in grids])
 viz.show(viz.image_grid(rows, columns=8, scale=3, row_labels=[f"strength {s:+g}" for s in STRENGTHS]),
          caption="Four purple things. Left half: along red minus blue. Right half: along a random direction of the same length.",
          alt="Grid of five strengths: pictures steered along a concept and along a random direction.")  # fmt: skip
+
+# %%
 lines = {name: [redness(pictures) for pictures in grids[name].values()] for name in grids}
 for name, line in lines.items():
     print(f"{name:12s} redness at strengths {STRENGTHS}: " + "  ".join(f"{value:+.2f}" for value in line))
@@ -1122,14 +1156,14 @@ verify_less(
 widgets.concept_slider()
 
 # %% [markdown]
-# **Conclusion.** A difference of means is enough to steer a colour, for a moderate push; pushed further, things lose
-# their form, as they do under a random push. That is no proof that the network "represents red" there: a direction is
-# shown to matter only by what it does *more* than noise of its length, and to mean something only on scenes that did not
-# make it.
+# **Conclusion.** The direction does what a random push of its length does not: colours move, towards blue on one side and
+# towards red on the other. It also has a price that random pushes have too: forms dissolve. That is no proof that the
+# network "represents red" there: a direction is shown to matter only by what it does *more* than noise of its length,
+# and to mean something only on scenes that did not make it.
 
 # %% [markdown]
 # ## 5.7 High-order samplers in the latent transformer
-# Error against network evaluations, for 8 latents of the MM-DiT under guidance. The reference is 128 steps of the
+# Error against network evaluations, for 6 latents of the MM-DiT under guidance. The reference is 128 steps of the
 # second-order multistep method; the noise is the same for all. Then the same on a grid with equal steps of log-SNR.
 
 # %%
@@ -1150,9 +1184,7 @@ def by_time(steps):
 
 
 def by_log_snr(steps):
-    return torch.cat(
-        [flow_path.time_of(-torch.linspace(4.5, -4.5, steps, dtype=torch.float64)), torch.zeros(1, dtype=torch.float64)]
-    )
+    return exponential_grid(flow_path, steps, sigma_max=math.exp(4.5), sigma_min=math.exp(-4.5))
 
 
 # %%
@@ -1172,6 +1204,8 @@ with torch.no_grad():
                 .item()
                 for n in NFE
             ]
+
+# %%
 figure, axes = viz.panels(1, 2, size=(9.8, 3.6), sharey=True)
 for (grid_name, name), line in errors.items():
     axes[int(grid_name != "equal steps in t")].plot(NFE, line, label=name, **viz.other(list(SAMPLERS).index(name)))
@@ -1183,6 +1217,8 @@ axes[0].set_ylabel("error of the latent (root mean square)")
 viz.legend(axes[0])
 viz.show(figure, caption="Steeper is higher order. From how many evaluations on does order pay, and does it matter where the steps are?",
          alt="Error against evaluations for five samplers on two grids, log-log.")  # fmt: skip
+
+# %%
 for key, line in errors.items():
     print(f"{key[0]:24s}{key[1]:22s}", "  ".join(f"{value:.3f}" for value in line))
 verify_less(
@@ -1198,11 +1234,11 @@ with torch.no_grad():
     verify("Euler on this path is DDIM", ddim, last(sample(denoise, flow_path, Euler(), by_time(8), x_T)), tol=1e-3)
 
 # %% [markdown]
-# **Conclusion.** Order pays, but less than in the closed-form worlds of Lecture 2: in the figure every slope is nearer to
-# one than to two, for what a trained and guided network says is not as smooth as a formula. A multistep method of order
-# two is the safe choice; Heun pays two evaluations for its order. Equal steps of log-SNR, made for paths that begin with
-# a finite ratio, lose with few evaluations and catch up with many. Pictures stop changing to the eye long before the
-# error does.
+# **Conclusion.** With four and eight evaluations some pictures become *other* pictures, and then the error is the
+# distance of two scenes and says nothing about order. From sixteen on order pays: the second-order multistep method has
+# about half the error of the first, at the same cost; the slopes stay nearer to one than to two, for what a trained and
+# guided network says is not as smooth as the closed forms of Lecture 2. Equal steps of log-SNR, made for paths that begin
+# with a finite ratio, are no gain here. The eye sees no difference long before the error stops falling.
 
 # %% [markdown]
 # # 6 · Frontier
@@ -1224,6 +1260,8 @@ with torch.no_grad():
         one_pass = student(x_t, time_, {"label": told, "w": torch.full((200,), w)}).velocity
         missed.append((one_pass - two_passes).square().mean().item())
         baseline.append((plain - two_passes).square().mean().item())
+
+# %%
 figure = viz.sweep(W, [viz.Line("student, one pass", missed, look={"color": viz.STUDENT}), viz.Line("teacher without guidance", baseline, look={"color": viz.COND})],
                    ylabel="squared distance to two passes")  # fmt: skip
 viz.show(figure, caption="Up to w = 6 the student was taught; beyond, it extrapolates. Without guidance the distance grows like (w - 1) squared.",
@@ -1369,6 +1407,7 @@ def check_flux(build):
     )
 
 
+# %%
 my_flux = None  # <- write `MyFlux` here when you are ready
 
 if my_flux is None:
@@ -1386,7 +1425,7 @@ else:
 #    channels becomes $(a\cos-b\sin,\ a\sin+b\cos)$.
 # </details>
 #
-# A solution follows, in three short cells.
+# A solution follows, in short cells.
 
 
 # %% tags=["solution"]
@@ -1409,6 +1448,7 @@ class Gains(nn.Module):
         )
 
 
+# %% tags=["solution"]
 class Projections(nn.Module):
     def __init__(self, dim, heads):
         super().__init__()
@@ -1453,6 +1493,7 @@ class DoubleBlock(nn.Module):
             yield x + six[s][5] * own["feed_forward"](norm(x, *six[s][3:5]))
 
 
+# %% tags=["solution"]
 class SingleBlock(nn.Module):
     def __init__(self, dim, heads):
         super().__init__()
@@ -1500,6 +1541,7 @@ class MyFlux(nn.Module):
         return y.permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
 
 
+# %% tags=["solution"]
 check_flux(MyFlux)
 with torch.device("meta"):
     full = MyFlux(16, 3072, 24, 19, 38, (16, 56, 56), 4096, 768)
@@ -1524,7 +1566,7 @@ verify("at full size it has the parameters of FLUX.1 [dev]", parameter_count(ful
 # | how far does a power law through six points reach | its exponent is known to one digit, if there is a floor in the fit |
 # | does a learning rate travel | under μP layers move alike at every width; under the standard rules they do not |
 # | is a direction a concept | only as far as it does more than a random one of its length |
-# | does order pay | from about eight evaluations on |
+# | does order pay | from about sixteen evaluations on |
 # | can guidance be learned | for the scales that were taught |
 #
 # ## References
