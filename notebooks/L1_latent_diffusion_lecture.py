@@ -26,7 +26,7 @@
 # - follow a word from its token through cross-attention into the pixels it paints, and swap it on the way;
 # - read a U-Net's parts list down to its 859,520,964th parameter.
 #
-# **Time** 90 min reading · runs in 48 s · peak memory 1.0 GB (1 CPU cores)
+# **Time** 90 min reading · runs in 43 s · peak memory 1.1 GB (2 CPU cores)
 #
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise,
 # $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is the plain conditional model.
@@ -1274,12 +1274,15 @@ def missing_words(model, batch, generator):
 
 
 training = train(young, missing_words, texts, steps=150, optimizer=adamw(young, 3e-3), generator=seeded(66))
-losses = [step.loss for step in training]
+with torch.enable_grad():
+    losses = [step.loss for step in training]
 with torch.no_grad():
     after = guess_colour(young.encoder)
-print(f"missing words: {losses[0]:.2f} -> {losses[-1]:.2f} nats each; the probe finds the colour: {before:.0%} -> {after:.0%}")
+print(
+    f"missing words: {losses[0]:.2f} -> {losses[-1]:.2f} nats each; the probe finds the colour: {before:.0%} -> {after:.0%}"
+)
 verify_less("it learns its task", losses[-1] + 1, losses[0])
-verify_less("... by forgetting whose the colour is: even random attention kept more of it", after + 0.1, before)
+verify_less("... and knows whose the colour is no better than a network that has learned nothing", after, before + 0.1)
 
 # %% [markdown]
 # So the reader was asked another question. From the vector of **one** word, the rest of the caption out of sight, write
@@ -1353,9 +1356,9 @@ verify_less("no attribute is whispered", 0.04, min(loud))
 
 # %% [markdown]
 # This matters more for the pictures than the U-Net's size: with a reader trained on missing words, the same U-Net after
-# the same 5500 updates painted 36 of 100 captions about two things; with this one **PAINTED**. Toy results stay toy, but the
-# rule is known from large models: with better readers (T5-XXL instead of CLIP) human raters preferred the pictures of hard
-# prompts (Saharia et al. 2022).
+# the same 5500 updates fulfilled 36 of 100 captions about two things, and with this one 89 (`course zoo --evaluate`,
+# before and after). Toy results stay toy, but the rule is known from large models: with T5-XXL in CLIP's place human
+# raters preferred the pictures of hard prompts (Saharia et al. 2022).
 #
 # #### Several encoders side by side
 # *You may read "SDXL uses CLIP and T5".* The published list:
@@ -1770,17 +1773,21 @@ viz.show(
         viz.as_picture(figure),
     ),
     caption="Two noises, handed over at ever higher noise levels, and the count over 16. Dashed: SDXL's level. By then "
-    "the place is settled, while colour and shape can still be overruled.",
+    "the place is mostly settled, while colour and shape can still be overruled. At 0.20 so little noise is left that "
+    "the refiner can wipe out the red thing, which it was not asked for, but no longer paint a blue one.",
     alt="Strips of seven pictures that change from a red circle to a blue square; three curves of what the base "
     "decided.",
 )
-verify_less("at SDXL's level the place is decided ...", 0.8, kept["place: left"][3])
+verify_less("at SDXL's level the place is decided in most pictures ...", 0.5, kept["place: left"][3])
 verify_less("... and the colour is not", kept["colour: red"][3], 0.2)
+verify_less(
+    "at 0.1 the colour is decided, and the shape is not", kept["shape: circle"][1] + 0.5, kept["colour: red"][1]
+)
 
 # %% [markdown]
-# From coarse to fine: first the place, then shape and colour. Compare noise levels between models with care: a latent of
-# $128\times128$ places (SDXL) shows a thing through much more noise than one of $8\times8$. The next section has the
-# factor.
+# From coarse to fine: first the place, then the colour, at last the outline. Compare noise levels between models with
+# care: a latent of $128\times128$ places (SDXL) shows a thing through much more noise than one of $8\times8$. The next
+# section has the factor.
 #
 # ### 3.12 SD3 and FLUX, as far as this lecture goes
 # Three changes of the second stage (the first two are in this course's model, too; the transformer is Lecture 3):

@@ -102,7 +102,7 @@ def test_the_straight_line_is_confident_and_wrong():
     far = 1e16
     assert line(far) < TRUE.floor < law(far)
     assert abs(law(far) / TRUE(far) - 1) < 0.05 and line(far) / TRUE(far) < 0.7
-    low, high = exponents(fit_straight_line, line, losses, resamples=40)
+    _, high = exponents(fit_straight_line, line, losses, resamples=40)
     assert high < 0.15  # its interval does not warn: it is narrow, and far from the truth
 
 
@@ -184,27 +184,24 @@ def test_wide_isoflop_curves_are_lopsided():
 # ---- uncertainty
 
 
-def test_resampled_losses_are_the_law_times_measured_residuals():
+def test_resampled_losses_scatter_like_the_measured_ones():
     predicted, losses = np.array([1.0, 2.0, 4.0, 8.0]), np.array([1.1, 2.0, 3.6, 8.8])
-    seen = np.stack(bootstrap(lambda y: y, predicted, losses, degrees=1, resamples=500, generator=seeded(8)))
-    residuals = np.log([1.1, 1.0, 0.9, 1.1])
-    residuals = (residuals - residuals.mean()) * (4 / 3) ** 0.5
-    drawn = np.log(seen / predicted)
-    which = np.abs(drawn[..., None] - residuals).argmin(-1)
-    assert np.abs(drawn - residuals[which]).max() < 1e-12
-    shares = np.stack([np.bincount(column, minlength=4) for column in which.T]) / 500
-    assert shares[:, 1:3] == pytest.approx(np.full((4, 2), 0.25), abs=0.08)  # 4 standard errors
-    again = bootstrap(lambda y: y, predicted, losses, degrees=1, resamples=500, generator=seeded(8))
+    seen = np.stack(bootstrap(lambda y: y, predicted, losses, degrees=1, resamples=2000, generator=seeded(8)))
+    noise = np.log(seen / predicted)
+    spread = (np.log([1.1, 1.0, 0.9, 1.1]) ** 2).sum() / 3
+    assert noise.var(axis=0) == pytest.approx(np.full(4, spread), rel=0.13)  # 4 standard errors, sqrt(2 / 2000) each
+    assert np.abs(noise.mean(axis=0)).max() < 4 * (spread / 2000) ** 0.5
+    again = bootstrap(lambda y: y, predicted, losses, degrees=1, resamples=2000, generator=seeded(8))
     assert (np.stack(again) == seen).all()
 
 
 def test_the_interval_of_a_mean_is_the_textbooks():
     # Refitting a constant by its mean: the spread of the resampled means is s / sqrt(n), s with n - 1 below the root.
-    losses = np.exp(torch.randn(40, generator=seeded(11), dtype=torch.float64).numpy() * 0.1)
-    centre = np.full(40, np.exp(np.log(losses).mean()))
+    losses = np.exp(torch.randn(10, generator=seeded(11), dtype=torch.float64).numpy() * 0.1)
+    centre = np.full(10, np.exp(np.log(losses).mean()))
     means = bootstrap(lambda y: np.log(y).mean(), centre, losses, degrees=1, resamples=4000, generator=seeded(12))
-    textbook = np.log(losses).std(ddof=1) / 40**0.5
-    assert np.std(means) == pytest.approx(textbook, rel=0.05)  # 4000 draws fix a spread to 1.1 %
+    textbook = np.log(losses).std(ddof=1) / 10**0.5
+    assert np.std(means) == pytest.approx(textbook, rel=0.04)  # 4000 draws fix a spread to 1.1 %; ddof=0 is 5 % off
 
 
 def test_intervals_are_quantiles():
@@ -223,14 +220,11 @@ def covered(seed):
     return (low <= truth) & (truth <= high)
 
 
-def test_the_truth_lies_in_the_intervals_of_one_data_set():
-    assert covered(seed=10).all()
-
-
 @pytest.mark.slow
 def test_coverage_of_the_intervals():
+    # Meant for 0.9; 140 other data sets gave 0.85, 0.79 and 0.81, and 60 fix a share to about 0.05.
     share = np.mean([covered(seed) for seed in range(60)], axis=0)
-    assert ((share > 0.75) & (share <= 1)).all(), share
+    assert ((share > 0.7) & (share < 0.97)).all(), share
 
 
 # ---- from a table to a forecast

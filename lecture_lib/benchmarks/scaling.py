@@ -45,7 +45,10 @@ def transformer(width: int) -> DiT:
 
 @cache
 def cost(width: int) -> tuple[int, int]:
-    """Trainable parameters, and operations of one training sample, forward and backward, as torch counts them."""
+    """Trainable parameters, and operations of one training sample, forward and backward, as torch counts them.
+
+    Torch does not count the fused attention kernel of CPUs; over 4 tokens that is 1 % at width 64, 3 % at width 16.
+    """
     network = seeded(partial(transformer, width), 0)
     with FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long)).sum().backward()

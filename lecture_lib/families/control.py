@@ -82,7 +82,7 @@ def control_loss(
 ) -> Float[Tensor, " b"]:
     """The denoiser's own loss, with the branch attached and half of the captions dropped, but no hint.
 
-    Without words the branch has to read the hint by itself. Source: Zhang et al. 2023, section 3.3 and eq. 7.
+    Without words the branch has to read the hint by itself. Source: Zhang et al. 2023, section 3.3.
 
     Args:
         branch: is trained.

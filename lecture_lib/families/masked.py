@@ -7,7 +7,7 @@
                 hide again the floor(gamma(k/T) n) places whose y_i are trusted least
 
 gamma(r) = cos(pi r / 2). Within a step the places are drawn independently: one step knows no correlations at all, n
-steps of one place each know all of them. Source: Chang et al. 2022 (MaskGIT), sections 3.2 and 3.3.
+steps of one place each know all of them. Source: Chang et al. 2022 (MaskGIT), section 3.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class MostConfident:
 
     Which places are kept depends on what was drawn there, so the law of the result is not the model's: with one place
     per step, too, likely pictures come more often than they should. More temperature: less of it, more variety.
-    Source: Chang et al. 2022, section 3.3; the annealed noise is in their code.
+    Source: Chang et al. 2022, section 3.2; that the noise is Gumbel's is in their code.
     """
 
     temperature: float = 2.0
@@ -194,7 +194,7 @@ class MaskedImageModel(nn.Module):
         """Classifier-free guidance on logits, ``l = l_0 + w (l_c - l_0)``, in one pass over a double batch.
 
         w = 1 is the conditional model and takes one pass over a single batch. As log p is the logits less a number,
-        this is the density p_0 (p_c/p_0)^w at each place (Chang et al. 2023, Muse, section 2.7).
+        this is the density p_0 (p_c/p_0)^w at each place (Chang et al. 2023, Muse).
 
         Args:
             cond: what is wanted.

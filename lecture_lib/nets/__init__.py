@@ -25,7 +25,6 @@ from lecture_lib.nets.dit_family import (
     DiTReport,
     DiTSize,
     dit_cost,
-    dit_from_diffusers,
     dit_network,
 )
 from lecture_lib.nets.embeddings import (
@@ -83,7 +82,7 @@ from lecture_lib.nets.tiled_attention import Seen, online_softmax, tiled_attenti
 from lecture_lib.nets.token_autoencoder import TokenAutoencoder
 from lecture_lib.nets.tokenizer import Tokenizer
 from lecture_lib.nets.tools import multiply_adds, parameter_count, peak_memory, with_kernel
-from lecture_lib.nets.transformer_weights import flux_from_diffusers, mmdit_from_diffusers
+from lecture_lib.nets.transformer_weights import dit_from_diffusers, flux_from_diffusers, mmdit_from_diffusers
 from lecture_lib.nets.unet import UNet
 
 __all__ = [

@@ -185,7 +185,8 @@ class DiTControlNet(nn.Module):
 class ControlledDiT(nn.Module):
     """A frozen ``DiT`` with its ``DiTControlNet``: k copies serve n blocks, block i the copy floor(i k / n).
 
-    With k = n each block has its own copy, with k < n neighbours share one, as in the ControlNets of SD3.
+    With k = n each block has its own copy, with k < n neighbours share one, as in the ControlNets of SD3. (PixArt-delta
+    lets the first k blocks have one each, and the others none.)
 
     Args:
         base: frozen here, in place.

@@ -1,4 +1,4 @@
-"""The published diffusion transformers as data, and the road for published weights into them.
+"""The published diffusion transformers as data: four sizes, three patches, and what the paper reports of each.
 
 SiT uses the same networks (Ma et al. 2024, section 3): only what they are trained to say differs, the velocity instead
 of the noise. Its configurations are those of this file, number for number, unused variance outputs included.
@@ -6,20 +6,12 @@ of the noise. Its configurations are those of this file, number for number, unus
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import NamedTuple
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from lecture_lib.errors import CourseError, ShapeError, UnknownNameError
+from lecture_lib.errors import ShapeError, UnknownNameError
 from lecture_lib.nets.attention import AttentionKernel, fused_attention
 from lecture_lib.nets.dit import DiT
 from lecture_lib.nets.embeddings import LabelEmbedding
-from lecture_lib.nets.positions import positions_2d
-from lecture_lib.nets.stable_diffusion import load_renamed
 
 TIME_FEATURES = 256  # sinusoids of the time, before its MLP
 
@@ -154,84 +146,3 @@ def _size_and_patch(name: str) -> tuple[DiTSize, int]:
         raise UnknownNameError(f"name: got {name!r}, expected one of {', '.join(DIT_REPORTS)}")
     letters, patch = name.split("/")
     return DIT_SIZES[letters], int(patch)
-
-
-# Our names on the left, those of diffusers on the right; all rules apply, from top to bottom.
-DIT_NAMES = (
-    (r"^embed\.", "pos_embed.proj."),
-    (r"^positions$", "pos_embed.pos_embed"),
-    (r"^time\.mlp\.0\.", "transformer_blocks.0.norm1.emb.timestep_embedder.linear_1."),
-    (r"^time\.mlp\.2\.", "transformer_blocks.0.norm1.emb.timestep_embedder.linear_2."),
-    (r"^condition\.table\.", "transformer_blocks.0.norm1.emb.class_embedder.embedding_table."),
-    (r"^blocks\.(\d+)\.", r"transformer_blocks.\1."),
-    (r"(\d+)\.modulation\.", r"\1.norm1.linear."),
-    (r"\.attention\.qkv\.", ".attn1.to_qkv."),
-    (r"\.attention\.out\.", ".attn1.to_out.0."),
-    (r"\.feed_forward\.inner\.", ".ff.net.0.proj."),
-    (r"\.feed_forward\.outer\.", ".ff.net.2."),
-    (r"^final\.modulation\.", "proj_out_1."),
-    (r"^final\.linear\.", "proj_out_2."),
-)
-
-
-def dit_from_diffusers(net: DiT, state_dict: Mapping[str, Tensor]) -> DiT:
-    """Load the weights of a ``diffusers.DiTTransformer2DModel`` into ``net``, in place, and return ``net``.
-
-    The table of positions, which the weights do not contain, becomes the published one, with the column first. In two
-    constants diffusers' network departs from the paper's code: the frequencies of time are 10000^(-k/127) instead of
-    10000^(-k/128), and the second norm adds 1e-5 to the variance instead of 1e-6. Ours keeps to the paper's, with which
-    the published weights were trained.
-
-    Args:
-        net: a network of the same configuration with a ``LabelEmbedding``; one on the meta device takes over the
-            tensors themselves where it can.
-        state_dict: the weights by diffusers' names, for instance from a safetensors file.
-
-    Raises:
-        UnknownNameError: weights are missing, or there are some that the network has no place for.
-        ShapeError: a weight has another shape.
-        CourseError: the blocks do not share one embedding of time and label. In all cases ``net`` stays as it was.
-    """
-    weights = _with_one_embedding(_with_fused_qkv(state_dict))
-    patches = weights.get("pos_embed.proj.weight")
-    if patches is not None and patches.ndim == 4:  # a convolution there, (d, c, p, q); a linear layer here
-        weights["pos_embed.proj.weight"] = patches.permute(0, 2, 3, 1).flatten(1)
-        weights["pos_embed.pos_embed"] = _published_positions(net).to(patches)
-    return load_renamed(net, weights, _theirs)
-
-
-def _theirs(name: str) -> str:
-    for pattern, theirs in DIT_NAMES:
-        name = re.sub(pattern, theirs, name)
-    return name
-
-
-def _with_fused_qkv(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Queries, keys and values as one matrix; where one of the three is missing, the others stay as they are."""
-    weights = dict(state_dict)
-    for name in state_dict:
-        if ".attn1.to_q." in name:
-            trio = [name.replace("to_q", f"to_{letter}") for letter in "qkv"]
-            if all(part in weights for part in trio):
-                weights[name.replace("to_q", "to_qkv")] = torch.cat([weights.pop(part) for part in trio])
-    return weights
-
-
-def _with_one_embedding(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The embedding of time and label without the copies that diffusers keeps in every block but the first."""
-    kept = {}
-    for name, weight in weights.items():
-        first = re.sub(r"^transformer_blocks\.\d+\.norm1\.emb\.", "transformer_blocks.0.norm1.emb.", name)
-        if first == name or first not in weights:
-            kept[name] = weight
-        elif not torch.equal(weight, weights[first]):
-            raise CourseError(f"state_dict: {name} differs from {first}, expected one embedding shared by all blocks")
-    return kept
-
-
-def _published_positions(net: DiT) -> Float[Tensor, " n d"]:
-    """The table for which the published weights were trained: its first half tells the column, ours the row."""
-    side = net.size // net.patch
-    with torch.device("cpu"):
-        rows, columns = positions_2d(side, side, net.embed.out_features).chunk(2, dim=-1)
-    return torch.cat([columns, rows], dim=-1)

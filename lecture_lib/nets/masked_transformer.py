@@ -4,7 +4,7 @@
     h = h + SelfAttention, + CrossAttention(text), + FeedForward, depth times; every place sees all others
     logits = LayerNorm(h) table[codes]^T + bias        of the codes alone: a mask is never an answer
 
-Source: Chang et al. 2022 (MaskGIT), section 3.2; text by cross-attention as in Chang et al. 2023 (Muse), section 2.2.
+Source: Chang et al. 2022 (MaskGIT), section 3.1; text by cross-attention as in Chang et al. 2023 (Muse).
 """
 
 from __future__ import annotations

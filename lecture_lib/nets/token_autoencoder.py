@@ -1,7 +1,7 @@
 """An image as whole numbers: an autoencoder whose latent is rounded, so that each place of it is one token.
 
 x -> encoder -> quantiser -> index (b, h/f, w/f), read row by row as tokens (b, n); tokens -> codes -> decoder -> x_hat.
-Source: van den Oord et al. 2017 (VQ-VAE); Esser et al. 2021, section 3.1, and Chang et al. 2022, section 3.1.
+Source: van den Oord et al. 2017 (VQ-VAE); Esser et al. 2021, section 3.1, and Chang et al. 2022, section 3.
 """
 
 from __future__ import annotations

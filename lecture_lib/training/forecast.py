@@ -74,21 +74,23 @@ def bootstrap(
     resamples: int = 200,
     generator: torch.Generator,
 ) -> list[Fit]:
-    """Fits to losses as they might have come out: the predicted ones, times residuals drawn from the measured ones.
+    """Fits to losses as they might have come out: log L = log predicted + s ε, with s the spread of the residuals.
 
-    What the fits disagree on is what the measurements do not determine. This is the noise of repeated runs only: that
-    the law itself might be the wrong one shows nowhere in it. Residuals are drawn, not rows, because the rows of a
-    planned sweep are too few to lose some: a budget whose sizes were not all drawn has no parabola.
+    What the fits disagree on is what the measurements do not determine. Take it as the least one has to doubt: it is
+    the noise of repeated runs only (that the law might be the wrong one shows nowhere in it), and of few runs. With 21
+    losses and the three constants of ``PowerLaw``, intervals meant to hold the truth in 90 % of all cases held it in
+    80 to 85 % (140 synthetic tables). Rows are not redrawn, because a planned sweep has too few to lose some: a budget
+    whose sizes were not all drawn has no parabola.
 
     Args:
         refit: losses (n,) -> fit, such as ``partial(fit_power_law, compute)``.
         predicted, losses: (n,), by the fit and as measured.
-        degrees: constants in the fit; residuals are stretched by sqrt(n / (n - degrees)), as fitting has shrunk them.
+        degrees: constants in the fit: s^2 = sum of squares / (n - degrees).
 
     Raises:
         ShapeError: lengths differ. RangeError: not fewer constants than losses.
 
-    Source: Efron & Tibshirani 1993, section 9.4 (bootstrapping residuals).
+    Source: Efron & Tibshirani 1993, section 6.5 (the parametric bootstrap).
     """
     predicted, losses = np.asarray(predicted, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     if predicted.shape != losses.shape or losses.ndim != 1:
@@ -96,10 +98,10 @@ def bootstrap(
     n = len(losses)
     if not 0 <= degrees < n:
         raise RangeError(f"degrees: got {degrees}, expected fewer than the {n} losses")
-    residuals = np.log(losses / predicted)
-    residuals = (residuals - residuals.mean()) * (n / (n - degrees)) ** 0.5
-    rows = torch.randint(n, (check_count("resamples", resamples), n), generator=generator).numpy()
-    return [refit(predicted * np.exp(residuals[drawn])) for drawn in rows]
+    spread = (np.log(losses / predicted) ** 2).sum() / (n - degrees)
+    shape = check_count("resamples", resamples), n
+    noise = torch.randn(shape, generator=generator, dtype=torch.float64).numpy() * spread**0.5
+    return [refit(predicted * np.exp(each)) for each in noise]
 
 
 def interval(values: Sequence[float] | Float[np.ndarray, " r *n"], level: float = 0.9) -> Float[np.ndarray, " 2 *n"]:

@@ -56,15 +56,15 @@ class Concept:
 
 
 CONCEPTS = {
-    "blue, not red": Concept("a {size} blue {shape}", "a {size} red {shape}", "colour", "blue"),
-    "large, not small": Concept("a large {colour} {shape}", "a small {colour} {shape}", "size", "large"),
-    "circle, not square": Concept("a {size} {colour} circle", "a {size} {colour} square", "shape", "circle"),
     "black ground, not white": Concept(
         "a {size} {colour} {shape} on a black background",
         "a {size} {colour} {shape} on a white background",
         "background",
         "black",
     ),
+    "blue, not red": Concept("a {size} blue {shape}", "a {size} red {shape}", "colour", "blue"),
+    "large, not small": Concept("a large {colour} {shape}", "a small {colour} {shape}", "size", "large"),
+    "circle, not square": Concept("a {size} {colour} circle", "a {size} {colour} square", "shape", "circle"),
 }
 
 

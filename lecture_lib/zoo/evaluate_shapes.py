@@ -17,7 +17,7 @@ from lecture_lib.zoo.shapes_text import shapes_glosses
 
 FRESH = 10_000  # seeds from here on draw scenes for evaluation, those from twice as much on the noise
 CHUNK = 100  # pictures at a time
-GUIDANCE, STEPS = 4.0, 10  # 20 evaluations per picture; the scale was chosen on other scenes (w = 2, 3, 4, 6 tried)
+GUIDANCE, STEPS = 2.0, 10  # 20 evaluations per picture; the scale was chosen on other scenes (1.5, 2, 2.5, 3, 4 tried)
 PROMPTS = 500
 
 

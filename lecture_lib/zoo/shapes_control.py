@@ -66,7 +66,7 @@ CONTROL = ControlRecipe(
     name="shapes-controlnet",
     about="edges to shapes: a ControlNet for the text-to-image model",
     network=functools.partial(edge_branch, widths=(8, 16, 32)),
-    steps=3000,
+    steps=1500,
     batch_size=32,
     lr=5e-4,
     teacher=TEXT_TO_IMAGE,

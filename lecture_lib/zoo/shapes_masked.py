@@ -94,7 +94,7 @@ MASKED = MaskedRecipe(
     name="shapes-maskgit",
     about="captions to 8x8 tokens: a masked transformer, decoded in 12 parallel steps",
     network=functools.partial(MaskedTransformer, size=1000, length=64, dim=96, depth=4, heads=4),
-    steps=6000,
+    steps=4000,
     batch_size=64,
     lr=1e-3,
     weight_decay=0.03,
