@@ -305,7 +305,8 @@ viz.show(
 
 # %% [markdown]
 # *You may read that cost goes as $p^{-4}$, so doubling the patch side costs a sixteenth.* Only the attention does.
-# And that $512^2$ *pixels* cost $c^2=256$ times as much as latents: cost follows tokens, not channels.
+# *Or that a picture costs $c^2$ times as much as a latent with $c$ times fewer channels.* Cost follows tokens and width,
+# not the numbers in a patch.
 
 # %%
 cost = {p: on_paper(f"XL/{p}")[1] for p in (8, 4, 2)}
@@ -1179,7 +1180,8 @@ print({name: f"{m.sum() / 1e3:.2f} billion" for name, m in millions.items()})
 #
 # ### Guidance as an input
 # FLUX.1 [dev] takes the guidance scale as a number, embeds it like a time and adds it to $c$. It was *distilled*:
-# trained so that one evaluation gives what two gave, $u_\varnothing+w(u_c-u_\varnothing)$. The digits have such a
+# trained so that one evaluation gives what two gave, such as $u_\varnothing+w(u_c-u_\varnothing)$ (how exactly was not
+# published). The digits have such a
 # network. Lecture 2's trap is waiting: Meng et al. write $(1+w')u_c-w'u_\varnothing$, so their $w'$ is our $w-1$.
 # Which one did our student learn?
 
@@ -1551,7 +1553,7 @@ for name, m, channel in (("red", maps[0], 0), ("blue", maps[1], 2)):
 # | tiled attention approximates | **no**, it reorders a sum; memory is linear | 3.7 |
 # | DiT's "Gflops" | are multiply-adds: twice as many operations | 3.8 |
 # | joint attention is self- plus cross-attention | **no**, one softmax over both | 3.9 |
-# | FLUX's guidance 3.5 means $w=3.5$ | yes, in this course's convention | 3.10 |
+# | a guidance *input* of 3 means our $w=3$ | our student's does, measured; FLUX's formula is unpublished | 3.10 |
 # | the SDE's noise must be in the training path | **no**, any $w_t\ge0$, chosen afterwards, same marginals | 3.11 |
 # | masked models predict all tokens independently | within one step only | 3.12 |
 # | layers of zeros cannot learn | **no**, their gradient depends on their input | 3.13 |
