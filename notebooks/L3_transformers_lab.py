@@ -57,7 +57,7 @@ from lecture_lib.families import RandomOrder, control_loss, controlled, decode
 from lecture_lib.guidance import fused, linear
 
 # %%
-from lecture_lib.metrics import frechet_distance, straightness
+from lecture_lib.metrics import frechet_distance, straightness  # noqa: I001 (a compact import cell)
 from lecture_lib.nets import ControlNet, DiT, Flux, HintEncoder, LabelEmbedding, UNet
 from lecture_lib.nets import concept_direction, flux_from_diffusers, multiply_adds, parameter_count, random_direction
 from lecture_lib.nets import steered
