@@ -24,7 +24,7 @@
 # - explain why a fresh DiT is the identity to the last bit, and which two recipes for "zero" do not do that;
 # - compute attention with memory for one tile, and prove that nothing is approximated;
 # - recompute the parameters and the "Gflops" of twelve published networks, and say what is wrong with the word;
-# - run one network as an ODE and as four SDEs, and show on a grid that all have the same marginals.
+# - run one network as an ODE and as three SDEs, and show on a grid that all have the same marginals.
 #
 # **Time** 100 min reading · runs in 43 s · peak memory 0.8 GB (2 CPU cores)
 #
