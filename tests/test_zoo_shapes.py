@@ -29,7 +29,7 @@ def seeded(seed=0):
 @pytest.mark.parametrize("names", [LECTURE_1, LECTURE_3])
 def test_a_lecture_adds_few_weights(names):
     sizes = {line.name: line.bytes for line in zoo.status() if line.name in names}
-    assert set(sizes) == set(names) and sum(sizes.values()) < 12e6, sizes
+    assert set(sizes) == set(names) and sum(sizes.values()) < 12 * 2**20, sizes
 
 
 def test_the_latent_scale_is_the_one_of_the_autoencoder():
