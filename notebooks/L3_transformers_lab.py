@@ -57,10 +57,21 @@ from lecture_lib.families import RandomOrder, control_loss, controlled, decode
 from lecture_lib.guidance import fused, linear
 
 # %%
-from lecture_lib.metrics import frechet_distance, straightness  # noqa: I001 (a compact import cell)
-from lecture_lib.nets import ControlNet, DiT, Flux, HintEncoder, LabelEmbedding, UNet
-from lecture_lib.nets import concept_direction, flux_from_diffusers, multiply_adds, parameter_count, random_direction
-from lecture_lib.nets import steered
+from lecture_lib.metrics import frechet_distance, straightness
+from lecture_lib.nets import (
+    ControlNet,
+    DiT,
+    Flux,
+    HintEncoder,
+    LabelEmbedding,
+    UNet,
+    concept_direction,
+    flux_from_diffusers,
+    multiply_adds,
+    parameter_count,
+    random_direction,
+    steered,
+)
 from lecture_lib.samplers import DDIM, DPMSolverPP2M, DPMSolverPP3M, Euler, Heun, UniPC, last, sample
 from lecture_lib.training.forecast import forecast, read_runs
 from lecture_lib.training.mup import movement, movement_slopes, mup_adamw, mup_init

@@ -1093,7 +1093,7 @@ axes[0].axis("off")
 lines = [viz.Line(f"block {k + 1}", shares[:, k, 1, 0], look=viz.other(k)) for k in range(shares.shape[1])]
 viz.sweep(torch.arange(1, 11), lines, xlabel="step of sampling", ylabel="image's attention that goes to text",
           title="Image reads text", references={"even spread": even}, ax=axes[1])  # fmt: skip
-axes[1].set_ylim(0, 0.9)  # room for the legend
+axes[1].set_ylim(0, 1.1)  # room for the legend
 labels_ = [f"{i + 1}. {word}" for i, word in enumerate(words)]
 viz.bars(labels_, by_word, xlabel="share of the image's attention", title="Word by word", ax=axes[2])
 viz.show(
