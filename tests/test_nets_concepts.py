@@ -114,9 +114,8 @@ def test_a_random_direction_is_as_long_and_follows_its_seed():
     assert many.mean(0).norm() <= 0.1 * v.norm()  # no direction is preferred: expected 0.022
 
 
-def test_maps_of_the_prompts_own_words_come_from_the_text_stream(net):
-    """Concepts that are the prompt's words see what those see, so their stream is the text's, found by hooks."""
-    x, t, cond = randn(1, 4, 8, 8), torch.tensor([300.0]).double(), condition(1)
+def attention_outputs(net, x, t, cond):
+    """What text and image take from the joint attention, block by block, before it is mapped back: found by hooks."""
     o_text, o_image, handles = [], [], []
     for block in net.blocks:
         for stream, kept in ((block.attention.text, o_text), (block.attention.image, o_image)):
@@ -125,12 +124,28 @@ def test_maps_of_the_prompts_own_words_come_from_the_text_stream(net):
         net(x, t, cond)
     for handle in handles:
         handle.remove()
+    return o_text, o_image
+
+
+def test_maps_of_the_prompts_own_words_come_from_the_text_stream(net):
+    """Concepts that are the prompt's words see what those see, so their stream is the text's."""
+    x, t, cond = randn(1, 4, 8, 8), torch.tensor([300.0]).double(), condition(1)
+    o_text, o_image = attention_outputs(net, x, t, cond)
     maps = concept_maps(net, x, t, cond, cond["tokens"][0])
     assert maps.shape == (3, 1, 5, 4, 4)
     for layer in range(3):
         scores = o_text[layer] @ o_image[layer].transpose(1, 2)  # (1, words, pixels)
         assert distance(maps[layer], scores.softmax(1).reshape(1, 5, 4, 4)) <= 1e-9
     assert distance(maps[0], maps[2]) > 1e-2
+
+
+def test_other_concepts_meet_the_image_of_the_prompt(net):
+    """In the first block, concepts see what words would that stood in their place; the image still reads the prompt."""
+    x, t, cond, concepts = randn(1, 4, 8, 8), torch.tensor([300.0]).double(), condition(1), randn(3, 12)
+    o_concept = attention_outputs(net, x, t, cond | {"tokens": concepts[None]})[0][0]
+    o_image = attention_outputs(net, x, t, cond)[1][0]
+    expected = (o_concept @ o_image.transpose(1, 2)).softmax(1).reshape(1, 3, 4, 4)
+    assert distance(concept_maps(net, x, t, cond, concepts)[0], expected) <= 1e-9
 
 
 def test_concepts_are_read_by_nobody(net):

@@ -12,6 +12,7 @@ from lecture_lib.nets import (
     DiTBlock,
     LabelAndScale,
     LabelEmbedding,
+    modulations,
     patchify,
     unpatchify,
 )
@@ -89,3 +90,17 @@ def test_dtype_follows_and_bad_input_is_named():
         net(x, t, torch.tensor([3, 12]))
     with pytest.raises(ShapeError):
         DiT(9, 1, patch=2)
+
+
+def test_modulations_are_all_that_a_block_hears_of_time_and_label():
+    net = shaken(tiny())
+    x, t, label = torch.randn(3, 1, 8, 8, generator=G), torch.tensor([0.0, 400.0, 1000.0]), torch.tensor([0, 5, 10])
+    told = modulations(net, t, label)
+    assert told.shape == (2, 6, 3, 16)
+    tokens, c = net.enter(x, t, label)
+    for block, vectors in zip(net.blocks, told, strict=True):
+        shift1, scale1, gate1, shift2, scale2, gate2 = vectors[:, :, None]
+        after = tokens + gate1 * block.attention(F.layer_norm(tokens, (16,), eps=1e-6) * (1 + scale1) + shift1)
+        after = after + gate2 * block.feed_forward(F.layer_norm(after, (16,), eps=1e-6) * (1 + scale2) + shift2)
+        tokens = block(tokens, c)
+        assert torch.allclose(tokens, after, atol=1e-5 * after.abs().max().item())

@@ -12,11 +12,13 @@ from lecture_lib.nets import (
     DIT_REPORTS,
     DiT,
     LabelEmbedding,
+    dit_cost,
     dit_from_diffusers,
     dit_network,
     explicit_attention,
     multiply_adds,
     parameter_count,
+    with_kernel,
 )
 
 diffusers.logging.set_verbosity_error()
@@ -52,11 +54,27 @@ def test_parameters_and_multiply_adds_are_the_published_ones(name):
     net, inputs = on_meta(name)
     assert parameter_count(net) == PARAMETERS[name]
     # The paper prints two decimals. Ours for B/4 is 5.565, for XL/2 118.62: the paper counts a little otherwise.
-    count = multiply_adds(net, *inputs) / 1e9
+    counted = multiply_adds(net, *inputs)
+    count = counted / 1e9
     assert count == pytest.approx(PAPER[name], abs=max(0.006, 3e-4 * PAPER[name]))
     assert count == pytest.approx(PAPER[name], rel=0.01)
     assert DIT_REPORTS[name].gflops == PAPER[name]
     assert set(DIT_REPORTS) == set(PAPER)
+    assert dit_cost(name).total == counted
+
+
+def test_the_formula_of_the_cost_takes_another_size_and_tells_pairs_from_tokens():
+    with torch.device("meta"):
+        net, inputs = dit_network("S/4", size=64, out_channels=4), (torch.zeros(1, 4, 64, 64), torch.zeros(1))
+    cost = dit_cost("S/4", size=64, out_channels=4)
+    assert cost.total == multiply_adds(net, *inputs)
+    # Without scores and weighted values, as if every token attended to itself alone, what is left is linear.
+    assert cost.total - cost.pairs == multiply_adds(with_kernel(net, lambda q, k, v: v), *inputs)
+    assert dit_cost("XL/2").pairs / dit_cost("XL/2").total == pytest.approx(0.036, abs=5e-4)
+    with pytest.raises(ShapeError, match="multiple of patch"):
+        dit_cost("S/8", size=20)
+    with pytest.raises(UnknownNameError, match="XS/2"):
+        dit_cost("XS/2")
 
 
 def test_heads_are_the_published_ones():

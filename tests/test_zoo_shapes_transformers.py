@@ -38,14 +38,14 @@ def test_they_are_as_large_as_the_unet_and_see_the_same_data(recipe, count):
 def test_a_few_steps_lower_the_loss(recipe):
     recipe = replace(recipe, scenes=64)
     model, batch = initial(recipe), recipe.batches().draw(torch.Generator().manual_seed(0))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
 
     def loss(seed):
         return recipe.loss(model, batch, torch.Generator().manual_seed(seed)).mean()
 
     before = loss(0).item()  # the network says 0 at first: E|eps - x0|^2 = 2 where latents have variance 1
     assert before == pytest.approx(2, abs=0.3)  # but these are 64 scenes
-    for seed in range(1, 25):
+    for seed in range(1, 13):
         optimizer.zero_grad()
         loss(seed).backward()
         optimizer.step()

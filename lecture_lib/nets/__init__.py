@@ -15,9 +15,18 @@ from lecture_lib.nets.autoencoder import Decoder, Encoder, KLAutoencoder, Poster
 from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.concepts import concept_direction, concept_maps, random_direction, steered
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
-from lecture_lib.nets.dit import DiT, DiTBlock, patchify, unpatchify
+from lecture_lib.nets.controlnet import ControlledDiT, ControlledUNet, ControlNet, DiTControlNet, HintEncoder
+from lecture_lib.nets.dit import MODULATIONS, DiT, DiTBlock, modulations, patchify, unpatchify
 from lecture_lib.nets.dit_conditioning import AdaLNBlock, CrossAttentionBlock, InContextBlock, TokenDiT
-from lecture_lib.nets.dit_family import DIT_REPORTS, DIT_SIZES, DiTReport, DiTSize, dit_network
+from lecture_lib.nets.dit_family import (
+    DIT_REPORTS,
+    DIT_SIZES,
+    DiTCost,
+    DiTReport,
+    DiTSize,
+    dit_cost,
+    dit_network,
+)
 from lecture_lib.nets.embeddings import (
     LabelAndScale,
     LabelEmbedding,
@@ -28,6 +37,7 @@ from lecture_lib.nets.embeddings import (
 from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
 from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.lora import Adapter, add_lora
+from lecture_lib.nets.masked_transformer import MaskedTransformer
 from lecture_lib.nets.mlp import TimeMLP
 from lecture_lib.nets.mmdit import MMDiT, MMDiTBlock, sd3_medium
 from lecture_lib.nets.patchgan import PatchDiscriminator, hinge_discriminator_loss, hinge_generator_loss
@@ -48,12 +58,14 @@ from lecture_lib.nets.spatial_transformer import GEGLU, CrossAttention, SpatialT
 from lecture_lib.nets.stable_diffusion import (
     autoencoder_from_diffusers,
     block_table,
+    controlnet_from_diffusers,
     sdxl_unet,
     stable_diffusion_autoencoder,
     stable_diffusion_unet,
     unet_from_diffusers,
 )
 from lecture_lib.nets.text import (
+    GlossWriter,
     JointText,
     MaskedAttention,
     Penultimate,
@@ -67,6 +79,7 @@ from lecture_lib.nets.text import (
 from lecture_lib.nets.text_dit import TextDiT, TextDiTBlock
 from lecture_lib.nets.text_unet import TextUNet, size_features
 from lecture_lib.nets.tiled_attention import Seen, online_softmax, tiled_attention
+from lecture_lib.nets.token_autoencoder import TokenAutoencoder
 from lecture_lib.nets.tokenizer import Tokenizer
 from lecture_lib.nets.tools import multiply_adds, parameter_count, peak_memory, with_kernel
 from lecture_lib.nets.transformer_weights import dit_from_diffusers, flux_from_diffusers, mmdit_from_diffusers
@@ -77,20 +90,28 @@ __all__ = [
     "DIT_SIZES",
     "FSQ",
     "GEGLU",
+    "MODULATIONS",
     "AdaLNBlock",
     "Adapter",
     "AxialRotary",
     "ContrastivePair",
+    "ControlNet",
+    "ControlledDiT",
+    "ControlledUNet",
     "CrossAttention",
     "CrossAttentionBlock",
     "Decoder",
     "DiT",
     "DiTBlock",
+    "DiTControlNet",
+    "DiTCost",
     "DiTReport",
     "DiTSize",
     "Encoder",
     "FeatureNetwork",
     "Flux",
+    "GlossWriter",
+    "HintEncoder",
     "ImageEncoder",
     "InContextBlock",
     "JointAttention",
@@ -102,6 +123,7 @@ __all__ = [
     "MMDiT",
     "MMDiTBlock",
     "MaskedAttention",
+    "MaskedTransformer",
     "MultiHeadAttention",
     "NoisyClassifier",
     "PatchDiscriminator",
@@ -124,6 +146,7 @@ __all__ = [
     "TimeMLP",
     "TimeTextEmbedding",
     "TimestepEmbedding",
+    "TokenAutoencoder",
     "TokenDiT",
     "Tokenizer",
     "TransformerBlock",
@@ -137,7 +160,9 @@ __all__ = [
     "concept_direction",
     "concept_maps",
     "controlled_attention",
+    "controlnet_from_diffusers",
     "cropped_positions",
+    "dit_cost",
     "dit_from_diffusers",
     "dit_network",
     "explicit_attention",
@@ -152,6 +177,7 @@ __all__ = [
     "joint_positions",
     "kl_to_standard_normal",
     "mmdit_from_diffusers",
+    "modulations",
     "multiply_adds",
     "online_softmax",
     "parameter_count",

@@ -156,12 +156,42 @@ class DiT(nn.Module):
     def forward(
         self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " b"], cond: object | None = None
     ) -> Float[Tensor, " b k h w"]:
+        tokens, c = self.enter(x, t, cond)
+        for block in self.blocks:
+            tokens = block(tokens, c)
+        return self.leave(tokens, c)
+
+    def enter(
+        self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " b"], cond: object | None
+    ) -> tuple[Float[Tensor, " b n d"], Float[Tensor, " b d"]]:
+        """The patches as tokens with their places, and the vector that every block hears."""
         if x.shape[1:] != (self.channels, self.size, self.size):
             raise ShapeError(f"x must be (b, {self.channels}, {self.size}, {self.size}), got {tuple(x.shape)}")
         c = self.time(t)  # (b, dim)
         if self.condition is not None:
             c = c + self.condition(cond, len(x))
-        tokens = self.embed(patchify(x, self.patch)) + self.positions
-        for block in self.blocks:
-            tokens = block(tokens, c)
+        return self.embed(patchify(x, self.patch)) + self.positions, c
+
+    def leave(self, tokens: Float[Tensor, " b n d"], c: Float[Tensor, " b d"]) -> Float[Tensor, " b k h w"]:
+        """From the tokens of the last block to an image."""
         return unpatchify(self.final(tokens, c), self.patch, self.size)
+
+
+MODULATIONS = ("shift 1", "scale 1", "gate 1", "shift 2", "scale 2", "gate 2")
+"""What a block is told, in order: 1 is around the attention, 2 around the feed-forward."""
+
+
+@torch.no_grad()
+def modulations(net: DiT, t: Float[Tensor, " b"], cond: object | None = None) -> Float[Tensor, " blocks 6 b d"]:
+    """The six vectors that time and condition send to every block, in the order of ``MODULATIONS``.
+
+    They do not depend on the picture: all a block ever hears of the time and the label is here.
+
+    Args:
+        net: with blocks of ``DiTBlock``.
+        t: network times. cond: as in ``net``, a label for each time.
+    """
+    c = net.time(t)
+    if net.condition is not None:
+        c = c + net.condition(cond, len(t))
+    return torch.stack([torch.stack(block.modulation(F.silu(c)).chunk(6, dim=-1)) for block in net.blocks])

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lecture_lib.errors import UnknownNameError
+from lecture_lib.errors import ShapeError, UnknownNameError
 from lecture_lib.nets.attention import AttentionKernel, fused_attention
 from lecture_lib.nets.dit import DiT
 from lecture_lib.nets.embeddings import LabelEmbedding
+
+TIME_FEATURES = 256  # sinusoids of the time, before its MLP
 
 
 class DiTSize(NamedTuple):
@@ -86,14 +88,11 @@ def dit_network(
 
     Source: Peebles & Xie 2023, tables 1 and 4.
     """
-    if name not in DIT_REPORTS:
-        raise UnknownNameError(f"name: got {name!r}, expected one of {', '.join(DIT_REPORTS)}")
-    letters, patch = name.split("/")
-    dim, depth, heads = DIT_SIZES[letters]
+    (dim, depth, heads), patch = _size_and_patch(name)
     return DiT(
         size,
         channels,
-        patch=int(patch),
+        patch=patch,
         dim=dim,
         depth=depth,
         heads=heads,
@@ -101,3 +100,49 @@ def dit_network(
         out_channels=2 * channels if out_channels is None else out_channels,
         kernel=kernel,
     )
+
+
+class DiTCost(NamedTuple):
+    """Multiply-adds of one evaluation on one picture, by what they are paid for.
+
+    Attributes:
+        once: for the picture as a whole: the embedding of time and the modulations.
+        tokens: for each token: linear layers. Linear in the number of tokens.
+        pairs: for each pair of tokens: QK^T and AV in the attention. Quadratic in it.
+    """
+
+    once: int
+    tokens: int
+    pairs: int
+
+    @property
+    def total(self) -> int:
+        return self.once + self.tokens + self.pairs
+
+
+def dit_cost(name: str, *, size: int = 32, channels: int = 4, out_channels: int | None = None) -> DiTCost:
+    """What one evaluation of ``dit_network(name, ...)`` costs, with n tokens of width d and L blocks:
+
+        L n (3 d^2 + d^2 + 4 d^2 + 4 d^2)     queries, keys, values; output of the attention; feed-forward in and out
+        L 2 n^2 d                             attention scores, and values weighted by them
+        L 6 d^2                               shift, scale and gate, twice
+
+    and the layers at both ends. The same as ``multiply_adds`` counts, without building the network.
+
+    Raises:
+        UnknownNameError, ShapeError: as ``dit_network``.
+    """
+    (dim, depth, _), patch = _size_and_patch(name)
+    if size % patch:
+        raise ShapeError(f"size must be a multiple of patch, got size={size}, patch={patch}")
+    n = (size // patch) ** 2
+    features = patch**2 * (channels + (2 * channels if out_channels is None else out_channels))
+    once = TIME_FEATURES * dim + dim**2 + depth * 6 * dim**2 + 2 * dim**2
+    return DiTCost(once, n * (depth * 12 * dim**2 + features * dim), depth * 2 * n**2 * dim)
+
+
+def _size_and_patch(name: str) -> tuple[DiTSize, int]:
+    if name not in DIT_REPORTS:
+        raise UnknownNameError(f"name: got {name!r}, expected one of {', '.join(DIT_REPORTS)}")
+    letters, patch = name.split("/")
+    return DIT_SIZES[letters], int(patch)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lecture_lib.errors import ShapeError, UnknownNameError
 from lecture_lib.nets.autoencoder import KLAutoencoder
+from lecture_lib.nets.controlnet import ControlNet
 from lecture_lib.nets.text_unet import Stage, TextUNet
 from lecture_lib.nets.tools import parameter_count
 
@@ -71,6 +72,15 @@ UNET_NAMES = (
     (r"\.feed_forward\.inner\.", ".ff.net.0.proj."),
     (r"\.feed_forward\.outer\.", ".ff.net.2."),
 )
+# The branch of a ControlNet has these names beside those of the half of the U-Net that it copies.
+CONTROLNET_NAMES = (
+    *UNET_NAMES,
+    (r"^hint\.enter\.", "controlnet_cond_embedding.conv_in."),
+    (r"^hint\.layers\.", "controlnet_cond_embedding.blocks."),
+    (r"^hint\.leave\.", "controlnet_cond_embedding.conv_out."),
+    (r"^zeros\.", "controlnet_down_blocks."),
+    (r"^zero_middle\.", "controlnet_mid_block."),
+)
 
 AUTOENCODER_NAMES = (
     (r"^moments\.", "quant_conv."),
@@ -110,6 +120,20 @@ def unet_from_diffusers(net: TextUNet, state_dict: Mapping[str, Tensor]) -> Text
         ShapeError: a weight has another shape. In both cases ``net`` stays as it was.
     """
     return load_renamed(net, state_dict, lambda name: renamed(name, UNET_NAMES))
+
+
+def controlnet_from_diffusers(net: ControlNet, state_dict: Mapping[str, Tensor]) -> ControlNet:
+    """Load the weights of a ``diffusers.ControlNetModel`` into ``net``, in place, and return ``net``.
+
+    Args:
+        net: a branch of the same configuration; one on the meta device takes over the tensors themselves.
+        state_dict: the weights by diffusers' names.
+
+    Raises:
+        UnknownNameError: weights are missing, or there are some that the network has no place for.
+        ShapeError: a weight has another shape. In both cases ``net`` stays as it was.
+    """
+    return load_renamed(net, state_dict, lambda name: renamed(name, CONTROLNET_NAMES))
 
 
 def autoencoder_from_diffusers(net: KLAutoencoder, state_dict: Mapping[str, Tensor]) -> KLAutoencoder:

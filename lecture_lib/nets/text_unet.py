@@ -112,7 +112,28 @@ class Middle(nn.Module):
         return x
 
 
-class TextUNet(nn.Module):
+class Descent(nn.Module):
+    """The way down of a text U-Net: what it shares with its ``ControlNet``, which is a copy of just this half.
+
+    Has the parts ``time``, ``vector`` (or None), ``enter``, ``down`` and ``middle``.
+    """
+
+    def embed(self, t: Float[Tensor, " b"], cond: TextCondition) -> Float[Tensor, " b d"]:
+        """The vector that every block hears: the time, and SDXL's vector if there is one."""
+        e = self.time(t)
+        return e if self.vector is None else e + self.vector(cond.vector)
+
+    def descend(
+        self, entered: Float[Tensor, " b c h w"], e: Float[Tensor, " b d"], cond: TextCondition
+    ) -> tuple[list[Float[Tensor, " b k h2 w2"]], Float[Tensor, " b k h3 w3"]]:
+        """All maps that cross over to the way up, ``entered`` being the first, and the output of the middle."""
+        skips = [entered]
+        for level in self.down:
+            skips += level(skips[-1], e, cond)
+        return skips, self.middle(skips[-1], e, cond)
+
+
+class TextUNet(Descent):
     """U-Net on latents with time, text and (SDXL) a pooled vector; the defaults are those of Stable Diffusion 1.
 
     Args:
@@ -202,17 +223,22 @@ class TextUNet(nn.Module):
             UnknownNameError: ``cond`` has an entry of another name.
         """
         self.check(x, t)
-        heard = read_condition(cond, len(x), context_dim=self.context_dim, vector_dim=self.vector_dim)
-        e = self.time(t)
-        if self.vector is not None:
-            e = e + self.vector(heard.vector)
-        skips = [self.enter(x)]
-        for level in self.down:
-            skips += level(skips[-1], e, heard)
-        h = self.middle(skips[-1], e, heard)
+        heard = self.read(cond, len(x))
+        e = self.embed(t, heard)
+        skips, h = self.descend(self.enter(x), e, heard)
+        return self.ascend(h, skips, e, heard)
+
+    def ascend(
+        self, h: Float[Tensor, " b k h3 w3"], skips: list[Tensor], e: Float[Tensor, " b d"], cond: TextCondition
+    ) -> Float[Tensor, " b k h w"]:
+        """The way up, from the output of the middle; ``skips`` is used up."""
         for level in self.up:
-            h = level(h, skips, e, heard)
+            h = level(h, skips, e, cond)
         return self.leave(F.silu(self.norm(h)))
+
+    def read(self, cond: Mapping[str, Tensor] | None, batch: int) -> TextCondition:
+        """``cond`` checked against this network's inputs."""
+        return read_condition(cond, batch, context_dim=self.context_dim, vector_dim=self.vector_dim)
 
     def check(self, x: Tensor, t: Tensor) -> None:
         """Raise a named error unless x and t fit the network."""

@@ -13,8 +13,8 @@ from lecture_lib.data import LabelledImages, digits
 from lecture_lib.guidance import fused, linear
 from lecture_lib.metrics import fidelity_diversity, frechet_distance
 from lecture_lib.samplers import DPMSolverPP2M, Heun, Sampler, last, sample
-from lecture_lib.zoo import evaluate_shapes
-from lecture_lib.zoo.library import judge, load, names, recipe, text_to_image
+from lecture_lib.zoo import evaluate_control, evaluate_masked, evaluate_shapes
+from lecture_lib.zoo.library import judge, load, masked_text_to_image, names, recipe, text_to_image
 from lecture_lib.zoo.row import Row
 from lecture_lib.zoo.shapes_text import shapes_tokenizer
 
@@ -23,6 +23,8 @@ CHUNK = 128  # images in one pass of the network: more do not fit the cache, and
 BARS = {"digits-dit": (1.05, 0.99), "digits-dit-eps": (1.15, 0.99), "digits-dit-v": (1.15, 0.99)}
 SHAPES_BARS = {
     "shapes-kl-f4": {"psnr": 32.0, "read": 0.97},
+    "shapes-vq": {"psnr": 30.0, "read": 0.95},
+    "shapes-maskgit": {"one thing": 0.80},
     "shapes-text-to-image": {"one thing": 0.92, "held-out pairs": 0.85, "two things": 0.70},
 }
 PLAIN = "w = 1, 32 DPMSolverPP2M steps"
@@ -55,6 +57,9 @@ def evaluate(models: Iterable[str] | None = None, *, seeds: Iterable[int] = (0, 
         "contrastive pair": _contrastive,
         "language model": _language,
         "latent denoiser": _text_to_image,
+        "token autoencoder": _tokens,
+        "masked image model": _masked,
+        "control branch": _control,
     }
     seeds = tuple(seeds)
     for name in names() if models is None else models:
@@ -230,8 +235,20 @@ def _contrastive(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
 
 
 def _language(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
-    return evaluate_shapes.language_rows(name, load(name), shapes_tokenizer(), seeds)
+    return evaluate_shapes.language_rows(name, load(name), seeds)
 
 
 def _text_to_image(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
     return evaluate_shapes.text_to_image_rows(name, text_to_image(), SHAPES_BARS.get(name, {}), seeds)
+
+
+def _tokens(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
+    return evaluate_masked.token_rows(name, load(name), SHAPES_BARS.get(name, {}), seeds)
+
+
+def _masked(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
+    return evaluate_masked.masked_rows(name, masked_text_to_image(), SHAPES_BARS.get(name, {}), seeds)
+
+
+def _control(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
+    return evaluate_control.control_rows(name, text_to_image(), load(name), SHAPES_BARS.get(name, {}), seeds)

@@ -11,6 +11,8 @@ from lecture_lib.nets import FeatureNetwork, NoisyClassifier, UNet
 from lecture_lib.zoo.models import CLASSES, digit_dit, guided_digit_dit
 from lecture_lib.zoo.recipe import ClassifierRecipe, DenoiserRecipe, DistilledRecipe, FeatureRecipe, Recipe
 from lecture_lib.zoo.shapes_autoencoders import AUTOENCODERS
+from lecture_lib.zoo.shapes_control import CONTROL
+from lecture_lib.zoo.shapes_masked import MASKED, TOKENS
 from lecture_lib.zoo.shapes_text import CLIP, LANGUAGE
 from lecture_lib.zoo.shapes_text_to_image import TEXT_TO_IMAGE
 
@@ -93,7 +95,15 @@ DISTILLED = DistilledRecipe(
 )
 
 DIGITS = (DIT, DIT_EPS, DIT_V, UNET, WEAK, CLASSIFIER, FEATURES, DISTILLED)
-SHAPES = (*AUTOENCODERS, CLIP, LANGUAGE, TEXT_TO_IMAGE)  # in the order in which they lean on each other
+SHAPES = (
+    *AUTOENCODERS,
+    CLIP,
+    LANGUAGE,
+    TEXT_TO_IMAGE,
+    TOKENS,
+    MASKED,
+    CONTROL,
+)  # in the order in which they lean on each other
 RECIPES: dict[str, Recipe] = {r.name: r for r in (*DIGITS, *SHAPES)}
 
 
