@@ -77,6 +77,12 @@ def test_the_formula_of_the_cost_takes_another_size_and_tells_pairs_from_tokens(
         dit_cost("XS/2")
 
 
+def test_heads_are_the_published_ones():
+    """Peebles & Xie 2023, table 1; heads change neither parameters nor multiply-adds."""
+    heads = {name: on_meta(f"{name}/8")[0].blocks[0].attention.heads for name in ("S", "B", "L", "XL")}
+    assert heads == {"S": 6, "B": 12, "L": 16, "XL": 16}
+
+
 def test_multiply_adds_by_hand():
     """Block by block: 12 n d^2 in the linear layers of tokens, 2 n^2 d in attention, 6 d^2 in the modulation."""
     net, inputs = on_meta("S/4")
