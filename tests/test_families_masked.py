@@ -273,12 +273,14 @@ def test_guidance_is_a_product_of_densities():
 def test_a_small_model_learns_a_law_and_draws_from_it():
     """Three correlated bits again, this time learned: the trained conditionals come near the oracle's."""
     p, model = joint(), MaskedImageModel(built(2, 3, dim=32, depth=2, heads=2))
-    rows, generator = torch.multinomial(p, 60_000, replacement=True, generator=seeded(0)), seeded(1)
+    rows, generator = torch.multinomial(p, 100_000, replacement=True, generator=seeded(0)), seeded(1)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=400)
     for batch in STATES[rows].split(250):
         optimizer.zero_grad()
         model.loss(batch, generator=generator).mean().backward()
         optimizer.step()
+        falling.step()
     every = torch.tensor([s for s in itertools.product((0, 1, 2), repeat=3) if 2 in s])
     with torch.no_grad():
         error = (model(every).double().softmax(-1) - oracle(p)(every).exp()).abs()[every == 2]
