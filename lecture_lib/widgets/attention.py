@@ -148,6 +148,7 @@ def attention_scene(
 
 
 def span(attention: Tensor) -> str:
+    """The smallest and the largest weight, as text."""
     return f"{float(attention.min()):.2f}\u2013{float(attention.max()):.2f}"
 
 

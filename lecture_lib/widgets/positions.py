@@ -48,9 +48,9 @@ def learned(updates: int = 200) -> LearnedPositions:
     On scenes of the shapes world in 8 x 8 patches, their mean subtracted.
     """
     generator = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with torch.random.fork_rng(devices=[]):  # PyTorch fills new layers from its global generator: ours fills it again
         positions = LearnedPositions(TRAINED, TRAINED, DIM)
+    torch.nn.init.normal_(positions.table, std=0.02, generator=generator)
     x = patchify(captioned(512, generator).images, 32 // TRAINED)  # (b, 64, 48)
     x, itself = x - x.mean(0), torch.eye(TRAINED**2, dtype=torch.bool)
     optimizer = torch.optim.Adam(positions.parameters(), lr=0.05)
