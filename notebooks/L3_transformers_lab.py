@@ -71,6 +71,8 @@ from lecture_lib.nets import (
     random_direction,
     steered,
 )
+
+# %%
 from lecture_lib.samplers import DDIM, DPMSolverPP2M, DPMSolverPP3M, Euler, Heun, UniPC, last, sample
 from lecture_lib.training.forecast import forecast, read_runs
 from lecture_lib.training.mup import movement, movement_slopes, mup_adamw, mup_init
@@ -514,6 +516,7 @@ verify_less("the stronger, the further away from its pictures", away[:-1], away[
 # number of multiply-adds is spent.
 
 # %%
+# NBVAL_CHECK_OUTPUT
 probe = (torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long))
 cost = {"DiT": multiply_adds(my_dit.network, *probe)}
 width = min(
@@ -524,6 +527,8 @@ rival = Denoiser(fresh(lambda: UNet(1, width=width, n_classes=10)), RectifiedFlo
 cost["U-Net"] = multiply_adds(rival.network, *probe)
 for name, net in (("DiT", my_dit.network), ("U-Net", rival.network)):
     print(f"{name:6s} {cost[name] / 1e6:.2f} million multiply-adds, {parameter_count(net):,} parameters")
+
+# %%
 updates = round(BUDGET * cost["DiT"] / cost["U-Net"])
 start = time.perf_counter()
 my_unet = fit(rival, updates)
@@ -829,6 +834,11 @@ if rows:
             linestyle=look_["linestyle"],
             label=f"{valley.compute / 1e9:g} GFLOP",
         )
+    left_.set(xscale="log", xlabel="trainable parameters", ylabel="loss on test digits", title="isoFLOP curves")
+    viz.legend(left_)
+
+# %%
+if rows:
     dense = np.geomspace(compute.min(), 100 * compute.max(), 60)
     right_.fill_between(
         dense / 1e9, *told.band(dense), alpha=0.2, color=viz.GUIDED, linewidth=0, label="90 % of resamples"
@@ -842,9 +852,8 @@ if rows:
         color=viz.DATA,
         label="lowest points",
     )
-    left_.set(xscale="log", xlabel="trainable parameters", ylabel="loss on test digits", title="isoFLOP curves")
     right_.set(xscale="log", xlabel="compute of a run (GFLOP)", ylabel="lowest loss", title="what they foretell")
-    viz.legend(left_), viz.legend(right_)
+    viz.legend(right_)
     viz.show(figure, caption="Left: the best size grows with the budget. Right: two laws through the same points, a hundred times further.",
              alt="Left: loss against parameters for several budgets with parabolas. Right: lowest losses and two extrapolated laws.")  # fmt: skip
 
@@ -1393,6 +1402,14 @@ class SingleBlock(nn.Module):
 
 
 # %% tags=["solution"]
+def clocks_of(axes, words, rows, columns):
+    image = torch.cartesian_prod(torch.arange(1), torch.arange(rows), torch.arange(columns)).double()
+    at = torch.cat([torch.zeros(words, 3, dtype=torch.float64), image])
+    clocks = (10_000.0 ** (-torch.arange(0, d, 2, dtype=torch.float64) / d) for d in axes)
+    return torch.cat([p[:, None] * clock for p, clock in zip(at.unbind(1), clocks, strict=True)], 1)
+
+
+# %% tags=["solution"]
 class MyFlux(nn.Module):
     def __init__(self, channels, dim, heads, double, single, axes, context_dim, vector_dim):
         super().__init__()
@@ -1403,18 +1420,12 @@ class MyFlux(nn.Module):
         self.single = nn.ModuleList(SingleBlock(dim, heads) for _ in range(single))
         self.final = Final(dim, 4 * channels)
 
-    def angles(self, words, rows, columns):
-        image = torch.cartesian_prod(torch.arange(1), torch.arange(rows), torch.arange(columns)).double()
-        at = torch.cat([torch.zeros(words, 3, dtype=torch.float64), image])
-        clocks = (10_000.0 ** (-torch.arange(0, d, 2, dtype=torch.float64) / d) for d in self.axes)
-        return torch.cat([p[:, None] * clock for p, clock in zip(at.unbind(1), clocks, strict=True)], 1)
-
     def forward(self, x, t, tokens, vector, w):
         b, c_in, rows, columns = x.shape[0], x.shape[1], x.shape[2] // 2, x.shape[3] // 2
         image = self.embed(
             x.reshape(b, c_in, rows, 2, columns, 2).permute(0, 2, 4, 3, 5, 1).reshape(b, rows * columns, -1)
         )
-        text, angles = self.words(tokens), self.angles(tokens.shape[1], rows, columns)
+        text, angles = self.words(tokens), clocks_of(self.axes, tokens.shape[1], rows, columns)
         c = self.condition["time"](t) + self.condition["scale"](1000 * w) + self.condition["vector"](vector)
         for block in self.blocks:
             text, image = block(text, image, c, angles)

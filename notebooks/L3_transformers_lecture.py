@@ -290,6 +290,8 @@ figure = viz.sweep(
     log_y=True,
     title="The width and depth of DiT-XL at any number of tokens",
 )
+
+# %%
 for n, name, height in ((16, "XL/8", 7.4), (64, "XL/4", 29), (256, "XL/2", 118.6), (1024, "XL/2\n512 pixels", 525)):
     figure.axes[0].plot(n, height, "o", color=viz.EXACT)
     where = {"xytext": (-3, 8), "ha": "right"} if "512" in name else {"xytext": (3, -8), "va": "top"}
@@ -435,6 +437,8 @@ tables = {
 }
 with viz.style():
     figure, axes = viz.panels(1, 4, size=(11.4, 3.3), sharey=True)
+
+# %%
 for ax, (name, vectors) in zip(axes, tables.items(), strict=True):
     similarity = F.cosine_similarity(vectors, vectors[at : at + 1])
     image = ax.imshow(similarity.reshape(16, 16), cmap="cividis", vmin=0, vmax=1)
@@ -448,6 +452,8 @@ viz.show(
     "a third apart, so everything looks close. Learned vectors know nothing until they are trained.",
     alt="Four similarity maps of a 16 by 16 grid: two crosses around the token, a noise map with one bright cell, a cross.",
 )
+
+# %%
 verify_less("nearer is more alike along a row", (table[at] * table[at + 3]).sum(), (table[at] * table[at + 1]).sum())
 
 # %%
@@ -1523,6 +1529,8 @@ axes[0].imshow(viz.to_pixels(scene)[0])
 for ax, name, m in zip(axes[1:], names, maps, strict=True):
     image = ax.imshow(m, cmap="cividis", vmin=0, vmax=maps.max())
     ax.set_title(f"concept: {name}")
+
+# %%
 for ax in axes:
     ax.axis("off")
 figure.colorbar(image, ax=axes, label="share")
