@@ -26,7 +26,7 @@
 # - recompute the parameters and the "Gflops" of twelve published networks, and say what is wrong with the word;
 # - run one network as an ODE and as three SDEs, and show on a grid that all have the same marginals.
 #
-# **Time** 100 min reading · runs in 20 s · peak memory 0.9 GB (2 CPU cores)
+# **Time** 100 min reading · runs in 18 s · peak memory 0.9 GB (2 CPU cores)
 #
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise,
 # $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is the plain conditional model. $N$ tokens of width $D$.
