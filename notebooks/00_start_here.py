@@ -21,7 +21,7 @@
 # **After this page you will** have moved a generative model with a slider, know the conventions that hold everywhere
 # in the course, and know that your installation works.
 #
-# **Time** 15 min reading · runs in 11 s · peak memory 0.5 GB (2 CPU cores)
+# **Time** 15 min reading · runs in 7 s · peak memory 0.5 GB (2 CPU cores)
 #
 # You need Python, some probability and linear algebra, and a laptop. No GPU, no account, no download: the models are
 # small, were trained by the recipes of this course, and came with it.
@@ -76,7 +76,7 @@ viz.show(
 # |---|---|---|---|
 # | **1** | **Latent diffusion** | An image is mostly predictable; what is left when you throw the predictable part away? | **[lecture](L1_latent_diffusion_lecture.ipynb) · [lab](L1_latent_diffusion_lab.ipynb)** |
 # | **2** | **Guidance** | Turn one knob and pictures get sharper: which distribution are you sampling? | **[lecture](L2_guidance_lecture.ipynb) · [lab](L2_guidance_lab.ipynb)** |
-# | 3 | Diffusion transformers | Why did everyone leave the U-Net? | planned |
+# | **3** | **Diffusion transformers** | Why did everyone leave the U-Net? | **[lecture](L3_transformers_lecture.ipynb) · [lab](L3_transformers_lab.ipynb)** |
 # | 4 | Consistency models | The solver takes fifty steps to evaluate a function: learn the function. | planned |
 # | 5 | Unified interpolants | Thirty families, one sentence: $I_t=\alpha_t x_0+\beta_t x_1+\gamma_t z$. | planned |
 #

@@ -28,7 +28,7 @@
 # - edit pictures (image to image, inpainting, between captions, negative prompts), and know which edit needs what;
 # - teach the model a style in a minute, and add two styles up.
 #
-# **Time** 105 min reading · runs in 218 s · peak memory 1.0 GB (2 CPU cores)
+# **Time** 105 min reading · runs in 220 s · peak memory 1.0 GB (2 CPU cores)
 #
 # **You need** the lecture `L1_latent_diffusion_lecture`; the mathematics is there, the workshop is here. The sections
 # go on counting where the lecture stopped: 4 build, 5 experiments, 6 frontier. All results are of a toy world (32x32
@@ -1051,10 +1051,11 @@ verify_less(
 verify_less("no kind exceeds its ceiling", [share[key] for key in share], [ceiling[key[0]] + 1e-9 for key in share])
 
 # %% [markdown]
-# **Conclusion.** Moderate guidance (2 to 5) is worth a tenth to a fifth of the captions, and $w=8$ throws it away
-# again. Pairs that were never shown are painted, less reliably. Two things with their relation are the hardest, far
-# below their ceiling at any $w$: more training and more parameters would be needed. *Limits:* 40 captions a point, so
-# neighbours like $w=2$ and 3 cannot be told apart; the oracle is strict, one wrong attribute of seven is a failure.
+# **Conclusion.** The plain model, $w=1$, does nine of ten captions; a little guidance (2 to 3) brings the rest, up to the
+# ceiling, and $w=5$ takes away more than that, $w=8$ nearly everything. Pairs that were never shown are painted almost as
+# reliably, and so are two things with their relation: the reader says of each word whose it is (lecture, 3.8), and
+# the rest is painting. *Limits:* 40 captions a point, so neighbours like $w=2$ and 3 cannot be told apart; the oracle is
+# strict, one wrong attribute of seven is a failure; the captions are of the grammar that training spoke.
 
 # %% [markdown]
 # ## 5.4 Editing without any training
@@ -1102,11 +1103,8 @@ verify(
     tol=1e-5,
 )
 verify_less("strength 0 fulfils no wish, strength 1 most of the time", [0.5, verdict[0.0]], [verdict[1.0], 0.5])
-verify_less(
-    "up to 0.3 the thing stays where it is, within two pixels; at 1 it may be anywhere",
-    [moved[0.3], 2.0],
-    [2.0, moved[1.0]],
-)
+verify_less("at 0.35 the wish has won ...", 0.7, verdict[0.35])
+verify_less("... and the place is kept, within five pixels; at 0.7 it is not", [moved[0.35], 5.0], [5.0, moved[0.7]])
 
 # %% [markdown]
 # **Inpainting.** The caption describes the whole picture; only the masked part is painted, and the rest keeps its
@@ -1202,18 +1200,18 @@ viz.show(
 )
 k = list(COLOURS).index(most)
 verify_less("the unwanted colour comes less often", colour_counts(without)[k], colour_counts(plain_squares)[k])
-verify_less(
-    "and so does the grey ground, which nobody has mentioned", ground[f"not {most}"], ground["no negative prompt"]
-)
+verify_less("one colour takes the place of another: a missing word is no free choice", 40, colour_counts(without).max())
+verify("the ground stays grey, which neither prompt has mentioned", ground[f"not {most}"], 1.0, tol=0.1)
 
 # %% [markdown]
-# **Conclusions.** *Image to image:* on this model place, colour and shape are decided at nearly the same time, so there
-# is hardly a strength that fulfils the wish and keeps the place; where details are decided late, as in photographs,
-# there is more room. *Inpainting* needs no training, only a clean $x_0$ where the picture is known. *Between captions*
+# **Conclusions.** *Image to image:* on this model place, colour and shape are decided at nearly the same time, so the
+# strengths that fulfil the wish and keep the place lie close together, 0.35 to 0.4. Below, at 0.2, the blue circle is
+# wiped out, for nobody asked for it, and too little noise is left to paint a square; where details are decided late, as
+# in photographs, there is more room. *Inpainting* needs no training, only a clean $x_0$ where the picture is known. *Between captions*
 # there is a switch within a small part of the way, no scale of mixtures: features in the middle were never trained, and
-# a denoiser prefers to answer with something that exists. *Negative prompts* push away from *everything* in them and do
-# not say where to: the unwanted colour comes less often, and with it go squares and the grey ground, which the negative
-# caption meant as well without saying so.
+# a denoiser prefers to answer with something that exists. *Negative prompts* say what not, and not what instead. No
+# caption of the training left the colour out, and what the model makes of such a caption is one colour, nearly always;
+# the negative prompt exchanges it for another one.
 
 # %% [markdown]
 # ## 5.5 A new style in half a minute: LoRA
@@ -1748,8 +1746,8 @@ viz.show(viz.image_grid(paint_reference(ASK_BOSS, seeded(96)), columns=6, scale=
 # | what does each rung of the loss buy | on this toy little: absolute error buys decibels, the distance buys what the distance measures |
 # | why grey when asked for black | the mean of $x_T$ is read as an answer; mended by zero terminal SNR, $v$ *and* the first step together |
 # | how many evaluations | about ten; samplers differ in closeness to the reference, not in captions fulfilled |
-# | which $w$ | a moderate one; $w=8$ is harmful, and no $w$ brings two things near their ceiling |
-# | what is kept by image to image | the shape gives way first; by the time the colour does, the place is gone |
+# | which $w$ | a small one, 2 to 3, which reaches the ceiling; 5 already harms, 8 ruins |
+# | what is kept by image to image | at a strength of 0.35 the wish has won and the place is kept; with less, noise is lacking to repaint; with more, the place goes |
 # | what is half-way between red and blue | a switch, not a scale |
 # | what does a LoRA need | a hundred updates, few directions, and a first stage that can draw the style |
 #

@@ -26,7 +26,7 @@
 # - follow a word from its token through cross-attention into the pixels it paints, and swap it on the way;
 # - read a U-Net's parts list down to its 859,520,964th parameter.
 #
-# **Time** 90 min reading · runs in 48 s · peak memory 1.0 GB (1 CPU cores)
+# **Time** 90 min reading · runs in 39 s · peak memory 1.0 GB (2 CPU cores)
 #
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise,
 # $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is the plain conditional model.
@@ -1070,11 +1070,12 @@ verify(
 # A caption becomes numbers, one per word (large models cut rare words into pieces; this world needs none of that), and
 # the numbers become vectors, by two small encoders with two educations:
 # - **CLIP's part**: causal, trained to find the right image among 128 and the right caption among 128;
-# - **T5's part**: bidirectional, trained on captions alone, to write a span of words that was cut out. *You may read
-#   "T5 is a language model"*: an encoder-decoder trained by span corruption, of which only the encoder is used.
+# - **the reader**: bidirectional, trained on captions alone, in the place that T5 has in SD3 and FLUX. *You may read "T5
+#   is a language model"*: it is an encoder-decoder trained to write spans of words that were cut out, of which only the
+#   encoder is used. What our reader was asked instead, and why, comes below.
 
 # %%
-tokenizer, clip, writer = painter.tokenizer, zoo.load("shapes-clip"), zoo.load("shapes-lm")
+tokenizer, clip, reader = painter.tokenizer, zoo.load("shapes-clip"), zoo.load("shapes-lm")
 tokens = tokenizer.encode(["a large green triangle above a small blue ring", ""])
 print(tokens.tolist())
 print(tokenizer.decode(tokens))
@@ -1239,17 +1240,125 @@ def guess_colour(encoder, other=False):
 
 # %%
 knows = {}
-for name, encoder in (("CLIP's part", clip.text), ("T5's part", writer.encoder)):
+for name, encoder in (("CLIP's part", clip.text), ("the reader", reader.encoder)):
     knows[name] = own, others = guess_colour(encoder), guess_colour(encoder, other=True)
     print(f"{name:12s} the first shape word knows its own colour: {own:4.0%}, the other thing's: {others:4.0%}")
 verify_less("in CLIP's token vectors the binding is there", 0.95, knows["CLIP's part"][0])
 verify_less("... and a causal encoder cannot know what comes later (chance 12 %)", knows["CLIP's part"][1], 0.3)
+verify_less("the reader sees both sides, and knows at least as well whose the colour is", 0.95, knows["the reader"][0])
 
 # %% [markdown]
 # The vector of the word knows what the vector of the sentence has half forgotten: that is why a U-Net is fed the tokens,
-# and not only the pooled vector. In the vectors of our small language model the probe hardly finds the binding. Toy
-# results stay toy: large T5 encoders are the *better* readers (human raters preferred T5-XXL to CLIP on hard prompts,
-# Saharia et al. 2022).
+# and not only the pooled vector.
+#
+# #### What an encoder is asked is what it tells
+# T5's question, *which words are missing?*, teaches much about a language in which people talk about everything. In
+# ours of sixty words the gap in "a large ... triangle" wants a colour, any colour: whose it is need not be known. Give a
+# fresh encoder that question for ten seconds, and probe before and after:
+
+# %%
+from lecture_lib.data import Batches
+from lecture_lib.families import span_loss
+from lecture_lib.training import adamw, train
+
+with torch.random.fork_rng(devices=[]):
+    torch.manual_seed(0)
+    young = nets.SpanDenoiser(nets.TextEncoder(len(tokenizer), dim=64, visible=nets.full_mask))
+with torch.no_grad():
+    before = guess_colour(young.encoder)
+texts = Batches((tokenizer.encode(shapes.captioned(4000, seeded(65)).captions),), 64)
+
+
+def missing_words(model, batch, generator):
+    return span_loss(model, batch[0], generator)
+
+
+training = train(young, missing_words, texts, steps=150, optimizer=adamw(young, 3e-3), generator=seeded(66))
+with torch.enable_grad():
+    losses = [step.loss for step in training]
+with torch.no_grad():
+    after = guess_colour(young.encoder)
+print(
+    f"missing words: {losses[0]:.2f} -> {losses[-1]:.2f} nats each; the probe finds the colour: {before:.0%} -> {after:.0%}"
+)
+verify_less("it learns its task", losses[-1] + 1, losses[0])
+verify_less("... and knows whose the colour is no better than a network that has learned nothing", after, before + 0.1)
+
+# %% [markdown]
+# So the reader was asked another question. From the vector of **one** word, the rest of the caption out of sight, write
+# the *gloss* of that word: which thing it belongs to, and where that is.
+
+# %%
+from lecture_lib.nets.tokenizer import END, START
+
+
+@torch.no_grad()
+def gloss(vectors, longest=15):
+    """What the reader's small decoder writes about each vector, the likeliest word after the likeliest word."""
+    written = torch.full((len(vectors), 1), START)
+    for _ in range(longest):
+        written = torch.cat([written, reader(vectors, written)[:, -1].argmax(-1, keepdim=True)], dim=1)
+    return tokenizer.decode(F.pad(written, (0, 1), value=END))
+
+
+text = "there is a large green triangle above a small blue ring"
+vectors = reader.encoder(tokenizer.encode(text)).tokens[0, 1 : 1 + len(text.split())]
+for word, told in zip(text.split(), gloss(vectors), strict=True):
+    print(f"{word:10s}{told or '(nothing to say: it belongs to no thing, and the background is plain)'}")
+
+# %%
+agree = []
+for text in shapes.captioned(60, seeded(64), split="test", two=1.0).captions:
+    known = shapes.glosses(text)
+    vectors = reader.encoder(tokenizer.encode(text)).tokens[0, 1 : 1 + len(known.owner)]
+    agree += [said == known.texts[k] for said, k in zip(gloss(vectors), known.owner, strict=True)]
+print(f"{sum(agree)} of {len(agree)} words of test captions say, word for word, what they are about")
+verify_less("each word speaks for its thing", 0.98, sum(agree) / len(agree))
+
+# %% [markdown]
+# The decoder is kept simple on purpose. It adds a linear map of the vector to what it has written, nothing more, and while
+# it was trained noise lay over every vector. So the encoder learned to speak plainly and loudly: **a sum of one vector
+# per attribute**. From 2000 captions, by least squares, one vector for each shape, colour, size, relation and background:
+
+# %%
+plain = shapes.captioned(2000, seeded(63), two=1.0).captions
+first = [shapes.glosses(text).owner.index(1) + 4 for text in plain]  # <start>, then a SIZE COLOUR SHAPE
+with torch.no_grad():
+    said = reader.encoder(tokenizer.encode(plain)).tokens[torch.arange(2000), first].double()
+wishes = [shapes.parse(text) for text in plain]
+told_of = dict(zip(("shape", "colour", "size"), zip(*(wish.things[0] for wish in wishes), strict=True), strict=True))
+told_of |= {"relation": [wish.relation for wish in wishes], "background": [wish.background for wish in wishes]}
+kinds = {name: sorted(set(values)) for name, values in told_of.items()}
+one_hot = {name: F.one_hot(torch.tensor([kinds[name].index(v) for v in values])) for name, values in told_of.items()}
+A = torch.cat([*one_hot.values(), torch.ones(2000, 1)], dim=1).double()
+parts = torch.linalg.lstsq(A, said, driver="gelsd").solution
+spread = (said - said.mean(0)).square().sum()
+verify_less("the sum of five vectors is all but all there is", 0.95, 1 - (said - A @ parts).square().sum() / spread)
+
+# %%
+sizes = [len(names) for names in kinds.values()]
+voices = [(hot.double() @ part) for hot, part in zip(one_hot.values(), parts[:-1].split(sizes), strict=True)]
+loud = [((voice - voice.mean(0)).square().sum() / spread).item() for voice in voices]
+viz.show(
+    viz.bars(
+        list(kinds),
+        loud,
+        colours=[viz.other(0)["color"]] * len(loud),
+        form="{:.0%}",
+        xlabel="share of the variance of the vector of a shape word",
+        title="What the word says, and how loudly",
+    ),
+    caption="A U-Net hears loud parts first. Every part is heard here; the relation, which says two things at once "
+    "(which axis, which side), is the loudest.",
+    alt="Bar chart: relation about 40 %, colour 21 %, shape 15 %, size 11 %, background 8 %.",
+)
+verify_less("no attribute is whispered", 0.04, min(loud))
+
+# %% [markdown]
+# This matters more for the pictures than the U-Net's size: with a reader trained on missing words, the same U-Net after
+# the same 5500 updates fulfilled 36 of 100 captions about two things, and with this one 89 (`course zoo --evaluate`,
+# before and after). Toy results stay toy, but the rule is known from large models: with T5-XXL in CLIP's place human
+# raters preferred the pictures of hard prompts (Saharia et al. 2022).
 #
 # #### Several encoders side by side
 # *You may read "SDXL uses CLIP and T5".* The published list:
@@ -1664,17 +1773,21 @@ viz.show(
         viz.as_picture(figure),
     ),
     caption="Two noises, handed over at ever higher noise levels, and the count over 16. Dashed: SDXL's level. By then "
-    "the place is settled, while colour and shape can still be overruled.",
+    "the place is mostly settled, while colour and shape can still be overruled. At 0.20 so little noise is left that "
+    "the refiner can wipe out the red thing, which it was not asked for, but no longer paint a blue one.",
     alt="Strips of seven pictures that change from a red circle to a blue square; three curves of what the base "
     "decided.",
 )
-verify_less("at SDXL's level the place is decided ...", 0.8, kept["place: left"][3])
+verify_less("at SDXL's level the place is decided in most pictures ...", 0.5, kept["place: left"][3])
 verify_less("... and the colour is not", kept["colour: red"][3], 0.2)
+verify_less(
+    "at 0.1 the colour is decided, and the shape is not", kept["shape: circle"][1] + 0.5, kept["colour: red"][1]
+)
 
 # %% [markdown]
-# From coarse to fine: first the place, then shape and colour. Compare noise levels between models with care: a latent of
-# $128\times128$ places (SDXL) shows a thing through much more noise than one of $8\times8$. The next section has the
-# factor.
+# From coarse to fine: first the place, then the colour, at last the outline. Compare noise levels between models with
+# care: a latent of $128\times128$ places (SDXL) shows a thing through much more noise than one of $8\times8$. The next
+# section has the factor.
 #
 # ### 3.12 SD3 and FLUX, as far as this lecture goes
 # Three changes of the second stage (the first two are in this course's model, too; the transformer is Lecture 3):

@@ -23,6 +23,7 @@ from lecture_lib.data.shapes import (
     captioned,
     draw,
     draw_scenes,
+    glosses,
     judge_captions,
     kept_for_test,
     parse,
@@ -95,6 +96,33 @@ def test_captions_are_true_and_in_the_vocabulary(world):
         assert set(text.split()) <= set(VOCABULARY)
         told |= {wish.place, wish.relation}
     assert len(told) == 10  # every place, every relation, and none
+
+
+def test_a_gloss_brings_together_what_a_caption_says_of_a_thing(world):
+    for i in range(300):
+        scene = world[1].scenes[i]
+        for text in (caption(scene), *(caption(scene, generator(k)) for k in range(3))):
+            told, words = glosses(text), text.split()
+            assert len(told.owner) == len(words) and len(told.texts) == 1 + len(scene.things)
+            assert set(" ".join(told.texts).split()) <= set(VOCABULARY)
+            for number, thing in enumerate(scene.things, start=1):
+                own = [word for word, owner in zip(words, told.owner, strict=True) if owner == number]
+                assert len(own) == 4 and own[2] == thing.colour  # a SIZE COLOUR SHAPE
+                assert f"a {thing.size} {thing.colour} {thing.shape}" in told.texts[number]
+        if len(scene.things) == 2:
+            sides = [gloss.split(" a ")[0] for gloss in glosses(caption(scene)).texts[1:]]
+            pairs = [("on the left", "on the right"), ("on the right", "on the left"), ("at the top", "at the bottom")]
+            assert tuple(sides) == dict(zip(("left of", "right of", "above"), pairs, strict=True)).get(
+                relation(*scene.things), ("at the bottom", "at the top")
+            )
+    told = glosses("there is a big red disc over a little blue plus on a white background")
+    assert told.texts == (
+        "on a white background",
+        "at the top a large red circle on a white background",
+        "at the bottom a small blue cross on a white background",
+    )
+    assert told.owner == (0, 0, 1, 1, 1, 1, 0, 2, 2, 2, 2, 0, 0, 0, 0)
+    assert glosses("a picture of a small red circle in the middle").texts == ("", "in the middle a small red circle")
 
 
 def test_the_test_captions_are_kept_from_training(world):

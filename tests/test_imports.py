@@ -29,7 +29,7 @@ ALLOWED = {
     "zoo": MODELS | {"families", "training"},
     "checks": CORE | {"oracles"},
     "viz": CORE | {"oracles"},
-    "widgets": MODELS | {"families", "zoo", "viz", "checks"},
+    "widgets": MODELS | {"families", "training", "zoo", "viz", "checks"},
     "tooling": {"errors", "zoo", "benchmarks"},
     "benchmarks": MODELS | {"families", "training", "zoo", "viz", "widgets", "checks", "tooling"},
     "cli": {"errors", "tooling"},

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from lecture_lib.errors import ShapeError
@@ -18,6 +20,7 @@ from lecture_lib.nets import (
     fused_attention,
     with_kernel,
 )
+from lecture_lib.nets.attention import attention_weights
 
 G = torch.Generator().manual_seed(0)
 
@@ -71,6 +74,33 @@ def test_qk_norm_bounds_the_logits_and_ignores_scale():
     assert torch.allclose(a, theirs(q), atol=1e-6)
     layer = MultiHeadAttention(32, 2, qk_norm=QKNorm(16))
     assert layer(torch.randn(2, 3, 32, generator=G)).shape == (2, 3, 32)
+
+
+def test_qk_norm_with_trained_gains_equals_torchs_and_that_of_diffusers():
+    norm, generator = QKNorm(16), torch.Generator().manual_seed(1)
+    norm.q_gain.data, norm.k_gain.data = (1 + 0.5 * torch.randn(16, generator=generator) for _ in range(2))
+    q, k, _ = qkv(2, 3, 5, 16)
+    theirs = nn.RMSNorm(16, eps=1e-6), pytest.importorskip("diffusers.models.normalization").RMSNorm(16, eps=1e-6)
+    for module in theirs:
+        for ours, x, gain in zip(norm(q, k), (q, k), (norm.q_gain, norm.k_gain), strict=True):
+            module.weight.data = gain.data
+            assert torch.allclose(ours, module(x), atol=1e-6)
+    a, b = norm(100 * q, 100 * k)
+    bound = 16**0.5 * (norm.q_gain * norm.k_gain).abs().max()
+    assert (a @ b.mT / 16**0.5).abs().max() <= bound * (1 + 1e-6)
+
+
+def test_unit_vectors_with_the_usual_scale_make_attention_flat():
+    """MISTAKES B45: l2-normalised queries and keys over sqrt(d) cannot pick a key out; RMS-normalised ones can."""
+    n, d = 4096, 64
+    keys = torch.randn(1, 1, n, d, generator=torch.Generator().manual_seed(2))
+    query = 3 * keys[:, :, 17:18]  # points exactly to key 17
+    flat = attention_weights(F.normalize(query, dim=-1), F.normalize(keys, dim=-1))[0, 0, 0]
+    assert flat.max() / flat.min() <= math.exp(2 / d**0.5) < 1.285  # logits within 1 / sqrt(d) of zero
+    assert flat[17] == pytest.approx(2.77e-4, rel=0.01) and flat[17] < 1.14 / n
+    sharp = attention_weights(*QKNorm(d)(query, keys))[0, 0, 0].detach()
+    # The match has the logit sqrt(d) = 8, the others are about standard normal, with mean exp of e^(1/2).
+    assert sharp[17] == pytest.approx(1 / (1 + n * math.exp(0.5 - d**0.5)), rel=0.1)  # 0.31
 
 
 def test_heads_must_divide_the_width():

@@ -1,4 +1,4 @@
-"""The diffusion transformer: zero at birth, published sizes, and diffusers' implementation with the same weights."""
+"""The diffusion transformer: its patches, zero at birth, its conditions (test_nets_dit_family.py compares it)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lecture_lib.nets import (
     DiTBlock,
     LabelAndScale,
     LabelEmbedding,
-    parameter_count,
+    modulations,
     patchify,
     unpatchify,
 )
@@ -71,76 +71,6 @@ def test_first_update_moves_modulation_and_last_layer_only():
     assert moved == {"final.linear.weight", "final.linear.bias"}
 
 
-@pytest.mark.parametrize(
-    ("dim", "depth", "heads", "patch", "count"),
-    [(384, 12, 6, 2, 32_963_360), (768, 12, 12, 4, None), (1152, 28, 16, 2, None)],
-)
-def test_published_sizes(dim, depth, heads, patch, count):
-    with torch.device("meta"):
-        net = DiT(
-            32,
-            4,
-            patch=patch,
-            dim=dim,
-            depth=depth,
-            heads=heads,
-            out_channels=8,
-            condition=LabelEmbedding(1000, dim),
-        )
-    if count is not None:
-        assert parameter_count(net) == count
-        assert parameter_count(net, trainable_only=True) == count - 256 * 384  # the frozen table of positions
-    millions = {384: 33, 768: 130, 1152: 675}[dim]  # Peebles & Xie 2023, table 4 (B/4 and XL/2 among them)
-    assert round(parameter_count(net) / 1e6) == millions
-
-
-def diffusers_twin(mine: DiT):
-    """diffusers' DiT with the weights of ours."""
-    diffusers = pytest.importorskip("diffusers")
-    theirs = diffusers.DiTTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=8,
-        in_channels=1,
-        num_layers=2,
-        sample_size=8,
-        patch_size=2,
-        num_embeds_ada_norm=10,
-        norm_eps=1e-6,
-    ).eval()
-    theirs.pos_embed.proj.weight.data = mine.embed.weight.data.unflatten(1, (2, 2, 1)).permute(0, 3, 1, 2)
-    theirs.pos_embed.proj.bias.data = mine.embed.bias.data
-    theirs.pos_embed.pos_embed = mine.positions.data[None]
-    for a, b in zip(theirs.transformer_blocks, mine.blocks, strict=True):
-        a.norm1.emb.time_proj.downscale_freq_shift = 0  # theirs: 1, unlike the paper's own code
-        copy_linear(a.norm1.emb.timestep_embedder.linear_1, mine.time.mlp[0])
-        copy_linear(a.norm1.emb.timestep_embedder.linear_2, mine.time.mlp[2])
-        a.norm1.emb.class_embedder.embedding_table.weight.data = mine.condition.table.weight.data
-        copy_linear(a.norm1.linear, b.modulation)
-        for i, layer in enumerate((a.attn1.to_q, a.attn1.to_k, a.attn1.to_v)):
-            layer.weight.data = b.attention.qkv.weight.data.chunk(3)[i]
-            layer.bias.data = b.attention.qkv.bias.data.chunk(3)[i]
-        copy_linear(a.attn1.to_out[0], b.attention.out)
-        copy_linear(a.ff.net[0].proj, b.feed_forward.inner)
-        copy_linear(a.ff.net[2], b.feed_forward.outer)
-    copy_linear(theirs.proj_out_1, mine.final.modulation)
-    copy_linear(theirs.proj_out_2, mine.final.linear)
-    return theirs
-
-
-def copy_linear(to, source):
-    to.weight.data, to.bias.data = source.weight.data, source.bias.data
-
-
-def test_equals_diffusers_with_the_same_weights():
-    mine = shaken(DiT(8, 1, dim=16, depth=2, heads=2, condition=LabelEmbedding(10, 16)))
-    theirs = diffusers_twin(mine)
-    x, t, y = torch.randn(3, 1, 8, 8, generator=G), torch.tensor([1.0, 250.0, 999.0]), torch.tensor([0, 4, 10])
-    with torch.no_grad():
-        ours, other = mine(x, t, y), theirs(x, timestep=t, class_labels=y).sample
-    assert ours.abs().max() > 0.1
-    assert (ours - other).abs().max() <= 1e-4 * other.abs().max()
-
-
 def test_conditions_reach_the_output():
     net = shaken(DiT(8, 1, dim=16, depth=1, heads=2, condition=LabelAndScale(10, 16)))
     x, t, label = torch.randn(2, 1, 8, 8, generator=G), torch.tensor([300.0, 300.0]), torch.tensor([1, 1])
@@ -160,3 +90,17 @@ def test_dtype_follows_and_bad_input_is_named():
         net(x, t, torch.tensor([3, 12]))
     with pytest.raises(ShapeError):
         DiT(9, 1, patch=2)
+
+
+def test_modulations_are_all_that_a_block_hears_of_time_and_label():
+    net = shaken(tiny())
+    x, t, label = torch.randn(3, 1, 8, 8, generator=G), torch.tensor([0.0, 400.0, 1000.0]), torch.tensor([0, 5, 10])
+    told = modulations(net, t, label)
+    assert told.shape == (2, 6, 3, 16)
+    tokens, c = net.enter(x, t, label)
+    for block, vectors in zip(net.blocks, told, strict=True):
+        shift1, scale1, gate1, shift2, scale2, gate2 = vectors[:, :, None]
+        after = tokens + gate1 * block.attention(F.layer_norm(tokens, (16,), eps=1e-6) * (1 + scale1) + shift1)
+        after = after + gate2 * block.feed_forward(F.layer_norm(after, (16,), eps=1e-6) * (1 + scale2) + shift2)
+        tokens = block(tokens, c)
+        assert torch.allclose(tokens, after, atol=1e-5 * after.abs().max().item())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lecture_lib.errors import CourseError, RangeError, ShapeError
-from lecture_lib.nets import LabelAndScale, LabelEmbedding, TimestepEmbedding, positions_2d, timestep_features
+from lecture_lib.nets import LabelAndScale, LabelEmbedding, TimestepEmbedding, timestep_features
 
 
 def test_timestep_features_equal_diffusers():
@@ -44,30 +44,6 @@ def test_network_times_differ_clearly_where_unit_times_would_not():
 def test_timestep_features_refuse_other_shapes(t, dim):
     with pytest.raises(ShapeError):
         timestep_features(t, dim)
-
-
-def test_positions_equal_diffusers_up_to_the_order_of_the_axes():
-    embeddings = pytest.importorskip("diffusers.models.embeddings")
-    theirs = embeddings.get_2d_sincos_pos_embed(32, 4, base_size=4, output_type="pt").float()
-    rows_last = torch.cat([theirs[:, 16:], theirs[:, :16]], dim=1)  # diffusers puts the columns first
-    assert torch.allclose(positions_2d(4, 4, 32), rows_last, atol=1e-6)
-
-
-def test_positions_laws():
-    table = positions_2d(16, 16, 768)
-    assert torch.allclose(table.square().sum(1), torch.full((256,), 384.0), atol=1e-3)  # constant norm D/2
-    distance = torch.cdist(table.double(), table.double()).square().fill_diagonal_(1e9)
-    assert distance.min() == pytest.approx(10.46, abs=0.01)  # FORMULAS T2
-    gram = (table @ table.T).reshape(16, 16, 16, 16)
-    assert gram[1, 2, 4, 7] == pytest.approx(float(gram[5, 6, 8, 11]), abs=1e-3)  # displacement alone matters
-    with pytest.raises(ShapeError):
-        positions_2d(2, 2, 6)
-
-
-def test_positions_tell_rows_from_columns():
-    table = positions_2d(2, 3, 8)  # token 3 is (1, 0), token 1 is (0, 1)
-    assert torch.equal(table[3, 4:], table[0, 4:]) and torch.equal(table[1, :4], table[0, :4])
-    assert not torch.allclose(table[3, :4], table[0, :4])
 
 
 def test_label_embedding_null_and_errors():

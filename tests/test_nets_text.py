@@ -14,9 +14,10 @@ from torch import nn
 from lecture_lib.core.conditions import check_cond, expand_cond
 from lecture_lib.data.shapes import VOCABULARY, captioned
 from lecture_lib.errors import RangeError, ShapeError, UnknownNameError
-from lecture_lib.families import info_nce, remove_span, same_texts, span_loss
+from lecture_lib.families import gloss_loss, info_nce, remove_span, same_texts, span_loss
 from lecture_lib.nets import (
     ContrastivePair,
+    GlossWriter,
     ImageEncoder,
     JointText,
     MaskedAttention,
@@ -32,7 +33,7 @@ from lecture_lib.nets import (
 )
 from lecture_lib.nets.tokenizer import END, MASK, PAD, START
 from lecture_lib.training import adamw, train
-from lecture_lib.zoo.shapes_text import CLIP, LANGUAGE
+from lecture_lib.zoo.shapes_text import CLIP, LANGUAGE, shapes_glosses
 from lecture_lib.zoo.workshop import initial
 
 G = torch.Generator().manual_seed(0)
@@ -327,6 +328,72 @@ def test_span_loss_counts_every_token_of_the_span_once():
 def test_the_decoder_has_a_length():
     with pytest.raises(ShapeError, match="written"):
         denoiser()(TOKENS, TOKENS[:, :7])
+
+
+# Glosses
+
+
+def glosser():
+    model = GlossWriter(encoder(full_mask), heads=2)
+    for p in model.parameters():
+        p.data = 0.3 * torch.randn(p.shape, generator=G)
+    return model.eval()
+
+
+def test_a_gloss_is_written_from_one_vector_and_from_left_to_right():
+    model = glosser()
+    features, written = model.encoder(TOKENS).tokens[:, 3], TOKENS[:, :8].clone()
+    logits = model(features, written)
+    written[:, 5] = TOKENIZER.ids["green"]
+    later = model(features, written)
+    assert torch.equal(logits[:, :5], later[:, :5]) and (logits - later)[:, 5:].abs().amax(-1).min() > 1e-5
+    # Reading is a sum: the vector moves all positions by the same W feature, before the last norm.
+    hidden = model.block(model.encoder.table(written) + model.positions[:8], causal_mask(8)[None])
+    by_hand = F.linear(
+        model.norm(hidden + F.linear(features, model.read.weight, model.read.bias)[:, None]), model.encoder.table.weight
+    )
+    assert (later - by_hand).abs().max() < 1e-5
+
+
+def test_gloss_loss_asks_single_tokens():
+    model, (tokens, owner, told) = glosser(), shapes_glosses(TEXTS[:2])
+    features = model.encoder(tokens).tokens
+    each = torch.zeros(2, 24)
+    for i in range(2):
+        for at in range(int((tokens[i] != PAD).sum())):
+            gloss = told[i, owner[i, at]]
+            size = int((gloss != PAD).sum())
+            log_p = model(features[i, at][None], gloss[None, : size - 1])[0].log_softmax(-1)
+            each[i, at] = -sum(log_p[j, gloss[j + 1]] for j in range(size - 1)) / (size - 1)
+    one = torch.stack([gloss_loss(model, tokens, owner, told, G, asked=1, noise=0.0) for _ in range(300)])
+    for i in range(2):  # every loss is that of one token, and every token is asked, padding never
+        distance = (one[:, i, None] - each[i, : int((tokens[i] != PAD).sum())]).abs()
+        assert distance.amin(1).max() < 1e-4 and distance.amin(0).max() < 1e-4
+    assert (
+        gloss_loss(model, tokens, owner, told, G, asked=2000, noise=0.0)
+        .sub(torch.stack([each[i][tokens[i] != PAD].mean() for i in range(2)]))
+        .abs()
+        .max()
+        < 0.1 * each.std()
+    )
+
+
+def test_vectors_are_read_through_noise():
+    model, batch = glosser(), shapes_glosses(TEXTS[:2])
+    asked = []
+    model.register_forward_pre_hook(lambda _, args: asked.append(args[0]))
+    for noise in (0.0, 0.5):
+        gloss_loss(model, *batch, torch.Generator().manual_seed(7), asked=500, noise=noise)
+    added = asked[1] - asked[0]
+    assert abs(added.std() - 0.5) < 0.01 and abs(added.mean()) < 0.01  # 16,000 numbers: standard errors .003 and .004
+
+
+def test_gloss_writer_refuses():
+    model = glosser()
+    with pytest.raises(ShapeError, match="written"):
+        model(torch.zeros(3, 16), TOKENS[:, :16])
+    with pytest.raises(ShapeError, match="feature"):
+        model(torch.zeros(3, 8), TOKENS[:, :8])
 
 
 # Several encoders together

@@ -71,6 +71,29 @@ def test_labels_must_match_the_grid():
         viz.image_grid(ramp(6), columns=3, column_labels=["a", "b"])
 
 
+def test_numbers_become_the_colours_of_their_place_on_the_scale():
+    values = np.array([[[-9.0, -2.0, 0.0, 2.0, 9.0]]])
+    for diverging, name in ((False, "cividis"), (True, "PuOr")):
+        images = viz.coloured(values, -2.0, 2.0, diverging=diverging)
+        assert images.shape == (1, 3, 1, 5) and np.abs(images).max() <= 1
+        ends = [2 * np.array(matplotlib.colormaps[name](share)[:3]) - 1 for share in (0.0, 1.0)]
+        for place, end in ((0, ends[0]), (1, ends[0]), (3, ends[1]), (4, ends[1])):  # beyond the ends: as at the ends
+            assert np.allclose(images[0, :, 0, place], end)
+    assert (viz.coloured(values, -2.0, 2.0, diverging=True)[0, :, 0, 2] > 0.9).all()  # zero is (nearly) white
+    with pytest.raises(NonFiniteError, match="values"):
+        viz.coloured(values * np.nan, -2.0, 2.0)
+    with pytest.raises(RangeError, match="low"):
+        viz.coloured(values, 2.0, 2.0)
+
+
+def test_the_bar_runs_through_the_scale_from_left_to_right():
+    bar = np.asarray(viz.colour_bar(-1.0, 1.0, "cosine", diverging=True, width=101))
+    row = bar[10].astype(float) / 127.5 - 1
+    strip = viz.coloured(np.linspace(-1, 1, 101)[None, None], -1.0, 1.0, diverging=True)[0, :, 0].T
+    places = [k for k in range(len(row) - 101) if np.abs(row[k : k + 101] - strip).max() < 0.01]
+    assert len(places) == 1
+
+
 def test_png_is_lossless_and_small():
     picture = viz.image_grid(ramp(16, 1, 8, 8), columns=8, row_labels=["w = 0", "w = 4"])
     png = viz.png_bytes(picture)

@@ -51,6 +51,7 @@ def _others() -> Iterator[Measurement]:
     yield Measurement("parallelogram", _median(widgets.parallelogram_explorer(), "w", SCALES), "ms")
     yield from _samplers()
     yield from _latent_diffusion()
+    yield from _transformers()
 
 
 def _samplers() -> Iterator[Measurement]:
@@ -91,6 +92,32 @@ def _latent_diffusion() -> Iterator[Measurement]:
     strengths = [0.05 + 0.1 * k for k in range(10)]
     lora = widgets.lora_strength(model, {"adapter": adapter})
     yield Measurement("adapter: 4 new pictures, every layer", _median(lora, "adapter", strengths), "ms")
+
+
+def _transformers() -> Iterator[Measurement]:
+    """The widgets of the transformers: tables and curves, and new pictures where there are any."""
+    from lecture_lib import widgets
+
+    seeds = list(range(1, 12))
+    patches = widgets.patch_explorer()
+    names, values = ("network", "patch", "side"), (("S", 2, 64), ("B", 8, 128), ("L", 4, 32))
+    walk = [(name, value) for step in values for name, value in zip(names, step, strict=True)]
+    bills = [_milliseconds(patches, name, value) for name, value in walk]
+    yield Measurement("patches: another bill", statistics.median(bills), "ms", PATIENCE)
+    yield Measurement("positions: another row", _median(widgets.position_explorer(), "row", seeds[:7]), "ms", BAR)
+    told = widgets.modulation_explorer()
+    yield Measurement("modulations: another time", _median(told, "t", [0.05 * k for k in range(20)]), "ms", BAR)
+    laws = widgets.scaling_explorer()
+    far = [_milliseconds(laws, "reach", reach) for reach in (1, 100, 1000)]
+    yield Measurement("scaling: as far as that", statistics.median(far), "ms", PATIENCE)
+    off = [_milliseconds(laws, name, not laws.values[name]) for name in ("budget5", "budget1", "budget2")]
+    yield Measurement("scaling: other budgets, 60 resamples", statistics.median(off), "ms")
+    joint = widgets.quadrant_explorer()
+    yield Measurement("quadrants: another step", _median(joint, "step", list(range(1, 11))), "ms", BAR)
+    yield Measurement("quadrants: a new picture", _median(joint, "seed", seeds), "ms", PATIENCE)
+    strengths = [0.25 * k for k in range(-8, 8)]
+    slider = widgets.concept_slider()
+    yield Measurement("concepts: 12 new pictures", _median(slider, "strength", strengths), "ms", PATIENCE)
 
 
 def _median(explorer: Any, name: str, values: list[float]) -> float:

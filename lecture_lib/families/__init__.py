@@ -8,13 +8,29 @@ from lecture_lib.families.autoencoding import (
     adaptive_weight,
     laplace_nll,
 )
-from lecture_lib.families.contrastive import info_nce, remove_span, same_texts, span_loss
+from lecture_lib.families.contrastive import gloss_loss, info_nce, remove_span, same_texts, span_loss
+from lecture_lib.families.control import control_loss, controlled
 from lecture_lib.families.editing import between, image_to_image, inpaint, keep_known
 from lecture_lib.families.latent import LatentSpace, psnr
+from lecture_lib.families.masked import (
+    MaskedFrame,
+    MaskedImageModel,
+    MostConfident,
+    RandomOrder,
+    cosine,
+    decode,
+    hide,
+)
+from lecture_lib.families.masked_text_to_image import MaskedTextToImage
 from lecture_lib.families.text_to_image import TextToImage
 
 __all__ = [
     "LatentSpace",
+    "MaskedFrame",
+    "MaskedImageModel",
+    "MaskedTextToImage",
+    "MostConfident",
+    "RandomOrder",
     "Reconstruction",
     "TextToImage",
     "Turn",
@@ -23,6 +39,12 @@ __all__ = [
     "adaptive_weight",
     "adversarial_optimizers",
     "between",
+    "control_loss",
+    "controlled",
+    "cosine",
+    "decode",
+    "gloss_loss",
+    "hide",
     "image_to_image",
     "info_nce",
     "inpaint",

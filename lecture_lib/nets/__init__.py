@@ -1,33 +1,71 @@
 """Networks of the course. They know nothing of diffusion: each is a plain function of (x, t, cond)."""
 
 from lecture_lib.nets.attention import MultiHeadAttention, QKNorm, explicit_attention, fused_attention
-from lecture_lib.nets.attention_maps import attention_layers, controlled_attention, recorded_attention, word_map
+from lecture_lib.nets.attention_maps import (
+    Quadrants,
+    attention_layers,
+    controlled_attention,
+    quadrant_shares,
+    quadrants,
+    recorded_attention,
+    word_map,
+    word_shares,
+)
 from lecture_lib.nets.autoencoder import Decoder, Encoder, KLAutoencoder, Posterior, kl_to_standard_normal
 from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
+from lecture_lib.nets.concepts import concept_direction, concept_maps, random_direction, steered
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
-from lecture_lib.nets.dit import DiT, DiTBlock, patchify, unpatchify
+from lecture_lib.nets.controlnet import ControlledDiT, ControlledUNet, ControlNet, DiTControlNet, HintEncoder
+from lecture_lib.nets.dit import MODULATIONS, DiT, DiTBlock, modulations, patchify, unpatchify
+from lecture_lib.nets.dit_conditioning import AdaLNBlock, CrossAttentionBlock, InContextBlock, TokenDiT
+from lecture_lib.nets.dit_family import (
+    DIT_REPORTS,
+    DIT_SIZES,
+    DiTCost,
+    DiTReport,
+    DiTSize,
+    dit_cost,
+    dit_network,
+)
 from lecture_lib.nets.embeddings import (
     LabelAndScale,
     LabelEmbedding,
     TimestepEmbedding,
-    positions_2d,
+    TimeTextEmbedding,
     timestep_features,
 )
+from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
+from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.lora import Adapter, add_lora
+from lecture_lib.nets.masked_transformer import MaskedTransformer
 from lecture_lib.nets.mlp import TimeMLP
+from lecture_lib.nets.mmdit import MMDiT, MMDiTBlock, sd3_medium
 from lecture_lib.nets.patchgan import PatchDiscriminator, hinge_discriminator_loss, hinge_generator_loss
 from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
+from lecture_lib.nets.positions import (
+    AxialRotary,
+    LearnedPositions,
+    cropped_positions,
+    grid_positions,
+    joint_positions,
+    positions_1d,
+    positions_2d,
+    rotary_angles,
+    rotate,
+)
 from lecture_lib.nets.quantizers import FSQ, Quantised, VectorQuantizer, perplexity, straight_through
 from lecture_lib.nets.spatial_transformer import GEGLU, CrossAttention, SpatialTransformer, TransformerBlock
 from lecture_lib.nets.stable_diffusion import (
     autoencoder_from_diffusers,
     block_table,
+    controlnet_from_diffusers,
     sdxl_unet,
     stable_diffusion_autoencoder,
     stable_diffusion_unet,
     unet_from_diffusers,
 )
 from lecture_lib.nets.text import (
+    GlossWriter,
     JointText,
     MaskedAttention,
     Penultimate,
@@ -38,28 +76,54 @@ from lecture_lib.nets.text import (
     full_mask,
     sd3_condition,
 )
+from lecture_lib.nets.text_dit import TextDiT, TextDiTBlock
 from lecture_lib.nets.text_unet import TextUNet, size_features
+from lecture_lib.nets.tiled_attention import Seen, online_softmax, tiled_attention
+from lecture_lib.nets.token_autoencoder import TokenAutoencoder
 from lecture_lib.nets.tokenizer import Tokenizer
-from lecture_lib.nets.tools import parameter_count, with_kernel
+from lecture_lib.nets.tools import multiply_adds, parameter_count, peak_memory, with_kernel
+from lecture_lib.nets.transformer_weights import dit_from_diffusers, flux_from_diffusers, mmdit_from_diffusers
 from lecture_lib.nets.unet import UNet
 
 __all__ = [
+    "DIT_REPORTS",
+    "DIT_SIZES",
     "FSQ",
     "GEGLU",
+    "MODULATIONS",
+    "AdaLNBlock",
     "Adapter",
+    "AxialRotary",
     "ContrastivePair",
+    "ControlNet",
+    "ControlledDiT",
+    "ControlledUNet",
     "CrossAttention",
+    "CrossAttentionBlock",
     "Decoder",
     "DiT",
     "DiTBlock",
+    "DiTControlNet",
+    "DiTCost",
+    "DiTReport",
+    "DiTSize",
     "Encoder",
     "FeatureNetwork",
+    "Flux",
+    "GlossWriter",
+    "HintEncoder",
     "ImageEncoder",
+    "InContextBlock",
+    "JointAttention",
     "JointText",
     "KLAutoencoder",
     "LabelAndScale",
     "LabelEmbedding",
+    "LearnedPositions",
+    "MMDiT",
+    "MMDiTBlock",
     "MaskedAttention",
+    "MaskedTransformer",
     "MultiHeadAttention",
     "NoisyClassifier",
     "PatchDiscriminator",
@@ -67,15 +131,23 @@ __all__ = [
     "PerceptualDistance",
     "Posterior",
     "QKNorm",
+    "Quadrants",
     "Quantised",
+    "Seen",
     "ShapeFeatures",
+    "SingleStreamBlock",
     "SpanDenoiser",
     "SpatialTransformer",
+    "TextDiT",
+    "TextDiTBlock",
     "TextEncoder",
     "TextFeatures",
     "TextUNet",
     "TimeMLP",
+    "TimeTextEmbedding",
     "TimestepEmbedding",
+    "TokenAutoencoder",
+    "TokenDiT",
     "Tokenizer",
     "TransformerBlock",
     "UNet",
@@ -85,27 +157,54 @@ __all__ = [
     "autoencoder_from_diffusers",
     "block_table",
     "causal_mask",
+    "concept_direction",
+    "concept_maps",
     "controlled_attention",
+    "controlnet_from_diffusers",
+    "cropped_positions",
+    "dit_cost",
+    "dit_from_diffusers",
+    "dit_network",
     "explicit_attention",
+    "flux_dev",
+    "flux_from_diffusers",
+    "flux_schnell",
     "full_mask",
     "fused_attention",
+    "grid_positions",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
+    "joint_positions",
     "kl_to_standard_normal",
+    "mmdit_from_diffusers",
+    "modulations",
+    "multiply_adds",
+    "online_softmax",
     "parameter_count",
     "patchify",
+    "peak_memory",
     "perplexity",
+    "positions_1d",
     "positions_2d",
+    "quadrant_shares",
+    "quadrants",
+    "random_direction",
     "recorded_attention",
+    "rotary_angles",
+    "rotate",
     "sd3_condition",
+    "sd3_medium",
     "sdxl_unet",
     "size_features",
     "stable_diffusion_autoencoder",
     "stable_diffusion_unet",
+    "steered",
     "straight_through",
+    "tiled_attention",
     "timestep_features",
     "unet_from_diffusers",
     "unpatchify",
     "with_kernel",
     "word_map",
+    "word_shares",
 ]

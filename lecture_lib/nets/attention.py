@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lecture_lib.errors import ShapeError
+from lecture_lib.nets.positions import rotate
 
 AttentionKernel = Callable[..., Tensor]
 """A callable (q, k, v) or (q, k, v, mask) -> (b, h, n, d); only layers that are given a mask pass one on."""
@@ -107,10 +108,19 @@ class MultiHeadAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Float[Tensor, " b n d"]) -> Float[Tensor, " b n d"]:
+    def forward(
+        self, x: Float[Tensor, " b n d"], rotary: Float[Tensor, " n k"] | None = None
+    ) -> Float[Tensor, " b n d"]:
+        """Mix the tokens; ``rotary`` holds the angles by which queries and keys are turned, after ``qk_norm``.
+
+        They come from ``AxialRotary`` and are an argument, not part of the layer: all layers of a network share them,
+        and another resolution has others.
+        """
         q, k, v = (self.split(part) for part in self.qkv(x).chunk(3, dim=-1))  # 3 x (b, h, n, d/h)
         if self.qk_norm is not None:
             q, k = self.qk_norm(q, k)
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
         return self.out(self.kernel(q, k, v).transpose(1, 2).flatten(2))
 
     def split(self, x: Float[Tensor, " b n d"]) -> Float[Tensor, " b h n k"]:

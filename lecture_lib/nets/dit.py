@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -10,7 +12,8 @@ from torch import Tensor, nn
 
 from lecture_lib.errors import ShapeError
 from lecture_lib.nets.attention import AttentionKernel, MultiHeadAttention, fused_attention
-from lecture_lib.nets.embeddings import TimestepEmbedding, positions_2d
+from lecture_lib.nets.embeddings import TimestepEmbedding
+from lecture_lib.nets.positions import positions_2d
 
 
 def patchify(x: Float[Tensor, " b c h w"], patch: int) -> Float[Tensor, " b n k"]:
@@ -77,6 +80,31 @@ class FinalLayer(nn.Module):
         return self.linear(modulate(self.norm(x), shift, scale))
 
 
+def check_latents(x: Tensor, t: Tensor, channels: int, patch: int) -> None:
+    """Raise a named error unless x is (b, channels, h, w), h and w multiples of ``patch``, and t is (b,)."""
+    if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape or x.shape[2] % patch or x.shape[3] % patch:
+        expected = f"(b, {channels}, h, w), h and w multiples of {patch}"
+        raise ShapeError(f"x must have shape {expected}, got {tuple(x.shape)}")
+    if t.shape != (len(x),):
+        raise ShapeError(f"t must have shape ({len(x)},), one time per sample, got {tuple(t.shape)}")
+
+
+def reset_transformer(net: nn.Module, blocks: Iterable[nn.Module]) -> None:
+    """Xavier for ``net.embed`` and the linear layers of the blocks, then zeros where adaLN-Zero wants them."""
+    for layer in (net.embed, *(m for block in blocks for m in block.modules() if isinstance(m, nn.Linear))):
+        nn.init.xavier_uniform_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    modulations = [module.modulation for module in net.modules() if hasattr(module, "modulation")]
+    for layer in (*modulations, net.final.linear):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
+BlockFactory = Callable[..., nn.Module]
+"""A class of blocks, or what makes one: ``factory(dim, heads, ratio, kernel=kernel)``."""
+
+
 class DiT(nn.Module):
     """Diffusion transformer on square images.
 
@@ -87,6 +115,7 @@ class DiT(nn.Module):
         condition: module (cond, batch) -> (b, dim), such as ``LabelEmbedding(10, dim)`` or
             ``LabelAndScale(10, dim)``; None for a network without conditions.
         out_channels: channels of the output (2 * channels when the variance is learned too); default: channels.
+        block: class of the blocks, called as ``block(tokens, c)``: ``DiTBlock``, or ``AdaLNBlock`` to compare with.
         kernel: the attention kernel; ``explicit_attention`` for forward-mode differentiation.
 
     Raises:
@@ -108,6 +137,7 @@ class DiT(nn.Module):
         ratio: float = 4.0,
         condition: nn.Module | None = None,
         out_channels: int | None = None,
+        block: BlockFactory = DiTBlock,
         kernel: AttentionKernel = fused_attention,
     ) -> None:
         super().__init__()
@@ -119,29 +149,49 @@ class DiT(nn.Module):
         self.positions = nn.Parameter(positions_2d(grid, grid, dim), requires_grad=False)  # (n, dim), frozen
         self.time = TimestepEmbedding(dim)
         self.condition = condition
-        self.blocks = nn.ModuleList(DiTBlock(dim, heads, ratio, kernel=kernel) for _ in range(depth))
+        self.blocks = nn.ModuleList(block(dim, heads, ratio, kernel=kernel) for _ in range(depth))
         self.final = FinalLayer(dim, patch**2 * (out_channels or channels))
-        self.reset()
-
-    def reset(self) -> None:
-        """Xavier for the linear layers, then zeros where adaLN-Zero wants them."""
-        for module in (self.embed, *(m for m in self.blocks.modules() if isinstance(m, nn.Linear))):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-        modulations = [block.modulation for block in self.blocks]
-        for module in (*modulations, self.final.modulation, self.final.linear):
-            nn.init.zeros_(module.weight)
-            nn.init.zeros_(module.bias)
+        reset_transformer(self, self.blocks)
 
     def forward(
         self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " b"], cond: object | None = None
     ) -> Float[Tensor, " b k h w"]:
+        tokens, c = self.enter(x, t, cond)
+        for block in self.blocks:
+            tokens = block(tokens, c)
+        return self.leave(tokens, c)
+
+    def enter(
+        self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " b"], cond: object | None
+    ) -> tuple[Float[Tensor, " b n d"], Float[Tensor, " b d"]]:
+        """The patches as tokens with their places, and the vector that every block hears."""
         if x.shape[1:] != (self.channels, self.size, self.size):
             raise ShapeError(f"x must be (b, {self.channels}, {self.size}, {self.size}), got {tuple(x.shape)}")
         c = self.time(t)  # (b, dim)
         if self.condition is not None:
             c = c + self.condition(cond, len(x))
-        tokens = self.embed(patchify(x, self.patch)) + self.positions
-        for block in self.blocks:
-            tokens = block(tokens, c)
+        return self.embed(patchify(x, self.patch)) + self.positions, c
+
+    def leave(self, tokens: Float[Tensor, " b n d"], c: Float[Tensor, " b d"]) -> Float[Tensor, " b k h w"]:
+        """From the tokens of the last block to an image."""
         return unpatchify(self.final(tokens, c), self.patch, self.size)
+
+
+MODULATIONS = ("shift 1", "scale 1", "gate 1", "shift 2", "scale 2", "gate 2")
+"""What a block is told, in order: 1 is around the attention, 2 around the feed-forward."""
+
+
+@torch.no_grad()
+def modulations(net: DiT, t: Float[Tensor, " b"], cond: object | None = None) -> Float[Tensor, " blocks 6 b d"]:
+    """The six vectors that time and condition send to every block, in the order of ``MODULATIONS``.
+
+    They do not depend on the picture: all a block ever hears of the time and the label is here.
+
+    Args:
+        net: with blocks of ``DiTBlock``.
+        t: network times. cond: as in ``net``, a label for each time.
+    """
+    c = net.time(t)
+    if net.condition is not None:
+        c = c + net.condition(cond, len(t))
+    return torch.stack([torch.stack(block.modulation(F.silu(c)).chunk(6, dim=-1)) for block in net.blocks])

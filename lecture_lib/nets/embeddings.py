@@ -1,4 +1,4 @@
-"""Embeddings: the time, the place, the label and the guidance scale, each turned into a vector."""
+"""Embeddings: the time, the label and the guidance scale, each turned into a vector."""
 
 from __future__ import annotations
 
@@ -33,29 +33,6 @@ def timestep_features(t: Float[Tensor, " b"], dim: int = 256, max_period: float 
     k = torch.arange(half, device=t.device, dtype=t.dtype)
     phase = t[:, None] * torch.exp(-math.log(max_period) * k / half)  # (b, dim/2)
     return torch.cat([phase.cos(), phase.sin()], dim=-1)
-
-
-def positions_2d(height: int, width: int, dim: int) -> Float[Tensor, " n d"]:
-    """Fixed sin-cos table for a grid of height x width tokens, row by row; half of the width for each axis.
-
-    PE(i, j) = [e(i) | e(j)],  e(p) = [sin p w | cos p w],  w_k = 10000^(-k / (dim/4)).
-
-    Raises:
-        ShapeError: dim is not a multiple of 4.
-
-    Source: Peebles & Xie 2023 (DiT), after He et al. 2022 (MAE).
-    """
-    if dim % 4:
-        raise ShapeError(f"dim must be a multiple of 4, got {dim}")
-    omega = 10_000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-
-    def axis(length: int) -> Tensor:
-        phase = torch.arange(length, dtype=torch.float64)[:, None] * omega
-        return torch.cat([phase.sin(), phase.cos()], dim=-1)  # (length, dim/2)
-
-    rows = axis(height)[:, None].expand(height, width, dim // 2)
-    columns = axis(width)[None].expand(height, width, dim // 2)
-    return torch.cat([rows, columns], dim=-1).reshape(height * width, dim).float()
 
 
 class TimestepEmbedding(nn.Module):
@@ -135,3 +112,30 @@ class LabelAndScale(nn.Module):
         w = cond.get("w")
         w = torch.ones(batch, device=weight.device) if w is None else w.to(weight.device)
         return self.label(cond.get("label"), batch) + self.scale(w)
+
+
+class TimeTextEmbedding(nn.Module):
+    """The vector that all modulations are made from: MLP(t) + MLP(pooled text), and + MLP(w) if w is an input.
+
+    Args:
+        dim: width of the vector.
+        vector_dim: width of the pooled text.
+        guidance: whether the network is told a guidance scale, as one is that learned to guide itself (FLUX.1 [dev]).
+
+    Source: Esser et al. 2024, figure 2a; for w, Meng et al. 2023, section 3.1, and FLUX.1 (Black Forest Labs 2024).
+    """
+
+    def __init__(self, dim: int, vector_dim: int, *, guidance: bool = False) -> None:
+        super().__init__()
+        self.time = TimestepEmbedding(dim)
+        self.vector = nn.Sequential(nn.Linear(vector_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.scale = TimestepEmbedding(dim, scale=1000.0) if guidance else None  # 1000: as FLUX.1 was trained
+
+    def forward(
+        self, t: Float[Tensor, " b"], vector: Float[Tensor, " b v"], w: Float[Tensor, " b"] | None = None
+    ) -> Float[Tensor, " b d"]:
+        """The vector at network time t in 0..1000; no w stands for w = 1, the plain conditional model."""
+        c = self.time(t) + self.vector(vector)
+        if self.scale is None:
+            return c
+        return c + self.scale(torch.ones_like(t) if w is None else w)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lecture_lib.errors import ShapeError, UnknownNameError
 from lecture_lib.nets.autoencoder import KLAutoencoder
+from lecture_lib.nets.controlnet import ControlNet
 from lecture_lib.nets.text_unet import Stage, TextUNet
 from lecture_lib.nets.tools import parameter_count
 
@@ -71,6 +72,15 @@ UNET_NAMES = (
     (r"\.feed_forward\.inner\.", ".ff.net.0.proj."),
     (r"\.feed_forward\.outer\.", ".ff.net.2."),
 )
+# The branch of a ControlNet has these names beside those of the half of the U-Net that it copies.
+CONTROLNET_NAMES = (
+    *UNET_NAMES,
+    (r"^hint\.enter\.", "controlnet_cond_embedding.conv_in."),
+    (r"^hint\.layers\.", "controlnet_cond_embedding.blocks."),
+    (r"^hint\.leave\.", "controlnet_cond_embedding.conv_out."),
+    (r"^zeros\.", "controlnet_down_blocks."),
+    (r"^zero_middle\.", "controlnet_mid_block."),
+)
 
 AUTOENCODER_NAMES = (
     (r"^moments\.", "quant_conv."),
@@ -109,7 +119,21 @@ def unet_from_diffusers(net: TextUNet, state_dict: Mapping[str, Tensor]) -> Text
         UnknownNameError: weights are missing, or there are some that the network has no place for.
         ShapeError: a weight has another shape. In both cases ``net`` stays as it was.
     """
-    return load_renamed(net, state_dict, lambda name: _rename(name, UNET_NAMES))
+    return load_renamed(net, state_dict, lambda name: renamed(name, UNET_NAMES))
+
+
+def controlnet_from_diffusers(net: ControlNet, state_dict: Mapping[str, Tensor]) -> ControlNet:
+    """Load the weights of a ``diffusers.ControlNetModel`` into ``net``, in place, and return ``net``.
+
+    Args:
+        net: a branch of the same configuration; one on the meta device takes over the tensors themselves.
+        state_dict: the weights by diffusers' names.
+
+    Raises:
+        UnknownNameError: weights are missing, or there are some that the network has no place for.
+        ShapeError: a weight has another shape. In both cases ``net`` stays as it was.
+    """
+    return load_renamed(net, state_dict, lambda name: renamed(name, CONTROLNET_NAMES))
 
 
 def autoencoder_from_diffusers(net: KLAutoencoder, state_dict: Mapping[str, Tensor]) -> KLAutoencoder:
@@ -123,8 +147,8 @@ def autoencoder_from_diffusers(net: KLAutoencoder, state_dict: Mapping[str, Tens
         UnknownNameError: weights are missing, or there are some that the network has no place for.
         ShapeError: a weight has another shape. In both cases ``net`` stays as it was.
     """
-    state_dict = {_rename(name, OLD_AUTOENCODER_NAMES): weight for name, weight in state_dict.items()}
-    return load_renamed(net, state_dict, lambda name: _rename(name, AUTOENCODER_NAMES))
+    state_dict = {renamed(name, OLD_AUTOENCODER_NAMES): weight for name, weight in state_dict.items()}
+    return load_renamed(net, state_dict, lambda name: renamed(name, AUTOENCODER_NAMES))
 
 
 def load_renamed(net: nn.Module, state_dict: Mapping[str, Tensor], rename: Callable[[str], str]) -> nn.Module:
@@ -212,7 +236,8 @@ def _kind(stage: Stage) -> str:
     return "res" if stage.transformer is None else f"res + transformer x {len(stage.transformer.blocks)}"
 
 
-def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+def renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+    """``name`` after all rules (pattern, replacement), one after the other."""
     for pattern, theirs in rules:
         name = re.sub(pattern, theirs, name)
     return name

@@ -1,7 +1,7 @@
 """Text to features: a small transformer that serves as CLIP's text encoder or T5's, and several of them at once.
 
 What tells the two apart is who sees whom (``causal_mask`` or ``full_mask``) and what they are trained for (see
-``ContrastivePair`` and ``SpanDenoiser``), not their layers.
+``ContrastivePair``, ``SpanDenoiser`` and ``GlossWriter``), not their layers.
 """
 
 from __future__ import annotations
@@ -200,6 +200,46 @@ class SpanDenoiser(nn.Module):
         x = x + self.cross(self.norm1(x), features.tokens, features.mask[:, None].expand(-1, m, -1))
         x = self.block(x, causal_mask(m).to(x.device)[None])
         return F.linear(self.norm2(x), table.weight)
+
+
+class GlossWriter(nn.Module):
+    """A text encoder with a small causal decoder that must write, from the vector of ONE word, what that word is about.
+
+        logits_j = table . norm(h_j + W feature),   h_j = block(words written before j)
+
+    The decoder reads a single vector and adds it, without attention or further thought. So the encoder has to bring
+    together in each word what the whole text says about it, and to put it plainly, as a sum of parts that a linear map
+    can read. After training only the encoder is used. Embeddings are shared by both halves.
+
+    Args:
+        encoder: with ``full_mask``.
+        heads: heads of the decoder.
+        longest: most tokens that the decoder is given.
+    """
+
+    def __init__(self, encoder: TextEncoder, *, heads: int = 4, longest: int = 15) -> None:
+        super().__init__()
+        dim = encoder.dim
+        self.encoder, self.longest = encoder, longest
+        self.positions = nn.Parameter(0.01 * torch.randn(longest, dim))
+        self.block = TextBlock(dim, heads)
+        self.read = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, feature: Float[Tensor, " b d"], written: Int[Tensor, " b m"]) -> Float[Tensor, " b m k"]:
+        """Logits of the token that follows each token written so far; the first of these is <start>.
+
+        Raises:
+            ShapeError: more than ``longest`` tokens written, or a feature of another width.
+        """
+        m = written.shape[-1]
+        if written.ndim != 2 or not 1 <= m <= self.longest:
+            raise ShapeError(f"written: got {tuple(written.shape)}, expected (b, m) with m in 1..{self.longest}")
+        if feature.shape != (len(written), self.encoder.dim):
+            raise ShapeError(f"feature: got {tuple(feature.shape)}, expected {(len(written), self.encoder.dim)}")
+        table = self.encoder.table
+        h = self.block(table(written) + self.positions[:m], causal_mask(m).to(feature.device)[None])
+        return F.linear(self.norm(h + self.read(feature)[:, None]), table.weight)
 
 
 class Penultimate(nn.Module):

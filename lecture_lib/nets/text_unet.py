@@ -11,25 +11,17 @@ transformer (which hears the text). Source: Rombach et al. 2022, section 3.3; Po
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from lecture_lib.errors import ShapeError, UnknownNameError
+from lecture_lib.errors import ShapeError
 from lecture_lib.nets.attention import AttentionKernel, fused_attention
 from lecture_lib.nets.embeddings import TimestepEmbedding, timestep_features
 from lecture_lib.nets.spatial_transformer import SpatialTransformer
-
-
-class TextCondition(NamedTuple):
-    """What the U-Net hears besides the time; None where it has no ear for it."""
-
-    tokens: Float[Tensor, " b m d"] | None = None
-    mask: Bool[Tensor, " b m"] | None = None
-    vector: Float[Tensor, " b v"] | None = None
+from lecture_lib.nets.text_condition import TextCondition, read_condition
 
 
 class TimeResBlock(nn.Module):
@@ -120,7 +112,28 @@ class Middle(nn.Module):
         return x
 
 
-class TextUNet(nn.Module):
+class Descent(nn.Module):
+    """The way down of a text U-Net: what it shares with its ``ControlNet``, which is a copy of just this half.
+
+    Has the parts ``time``, ``vector`` (or None), ``enter``, ``down`` and ``middle``.
+    """
+
+    def embed(self, t: Float[Tensor, " b"], cond: TextCondition) -> Float[Tensor, " b d"]:
+        """The vector that every block hears: the time, and SDXL's vector if there is one."""
+        e = self.time(t)
+        return e if self.vector is None else e + self.vector(cond.vector)
+
+    def descend(
+        self, entered: Float[Tensor, " b c h w"], e: Float[Tensor, " b d"], cond: TextCondition
+    ) -> tuple[list[Float[Tensor, " b k h2 w2"]], Float[Tensor, " b k h3 w3"]]:
+        """All maps that cross over to the way up, ``entered`` being the first, and the output of the middle."""
+        skips = [entered]
+        for level in self.down:
+            skips += level(skips[-1], e, cond)
+        return skips, self.middle(skips[-1], e, cond)
+
+
+class TextUNet(Descent):
     """U-Net on latents with time, text and (SDXL) a pooled vector; the defaults are those of Stable Diffusion 1.
 
     Args:
@@ -211,16 +224,21 @@ class TextUNet(nn.Module):
         """
         self.check(x, t)
         heard = self.read(cond, len(x))
-        e = self.time(t)
-        if self.vector is not None:
-            e = e + self.vector(heard.vector)
-        skips = [self.enter(x)]
-        for level in self.down:
-            skips += level(skips[-1], e, heard)
-        h = self.middle(skips[-1], e, heard)
+        e = self.embed(t, heard)
+        skips, h = self.descend(self.enter(x), e, heard)
+        return self.ascend(h, skips, e, heard)
+
+    def ascend(
+        self, h: Float[Tensor, " b k h3 w3"], skips: list[Tensor], e: Float[Tensor, " b d"], cond: TextCondition
+    ) -> Float[Tensor, " b k h w"]:
+        """The way up, from the output of the middle; ``skips`` is used up."""
         for level in self.up:
-            h = level(h, skips, e, heard)
+            h = level(h, skips, e, cond)
         return self.leave(F.silu(self.norm(h)))
+
+    def read(self, cond: Mapping[str, Tensor] | None, batch: int) -> TextCondition:
+        """``cond`` checked against this network's inputs."""
+        return read_condition(cond, batch, context_dim=self.context_dim, vector_dim=self.vector_dim)
 
     def check(self, x: Tensor, t: Tensor) -> None:
         """Raise a named error unless x and t fit the network."""
@@ -231,27 +249,6 @@ class TextUNet(nn.Module):
             )
         if t.shape != (len(x),):
             raise ShapeError(f"t must have shape ({len(x)},), one time per sample, got {tuple(t.shape)}")
-
-    def read(self, cond: Mapping[str, Tensor] | None, batch: int) -> TextCondition:
-        """``cond`` checked, as a named tuple."""
-        if cond is not None and not isinstance(cond, Mapping):
-            raise ShapeError(f"cond must be a dictionary with 'tokens', 'mask', 'vector', got {type(cond).__name__}")
-        cond = {} if cond is None else cond
-        wanted = {"tokens": self.context_dim, "vector": self.vector_dim}
-        known = {name for name, dim in wanted.items() if dim} | ({"mask"} if self.context_dim else set())
-        if unknown := set(cond) - known:
-            raise UnknownNameError(f"cond: got {sorted(unknown)}, this network knows {sorted(known)}")
-        for name, dim in wanted.items():
-            shape = tuple(cond[name].shape) if name in cond else None
-            fits = shape is not None and len(shape) == (3 if name == "tokens" else 2) and 0 not in shape
-            if dim and not (fits and shape[0] == batch and shape[-1] == dim):
-                expected = f"({batch}, m, {dim})" if name == "tokens" else f"({batch}, {dim})"
-                raise ShapeError(f"cond[{name!r}] must have shape {expected}, got {shape or 'none'}")
-        mask = cond.get("mask")
-        if mask is not None and (mask.shape != cond["tokens"].shape[:2] or mask.dtype != torch.bool):
-            expected = tuple(cond["tokens"].shape[:2])
-            raise ShapeError(f"cond['mask'] must be bool of shape {expected}, got {mask.dtype} {tuple(mask.shape)}")
-        return TextCondition(cond.get("tokens"), mask, cond.get("vector"))
 
 
 def size_features(

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 PLANNED = (
-    "Lecture 1: latent diffusion models",
-    "Lecture 3: diffusion transformers",
     "Lecture 4: consistency models and fast generation",
     "Lecture 5: unified interpolants",
 )

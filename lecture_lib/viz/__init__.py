@@ -27,6 +27,7 @@ from lecture_lib.viz.films import (
     film_stage,
 )
 from lecture_lib.viz.images import as_picture, captioned_grid, image_grid, png_bytes, stack, text_card, to_pixels
+from lecture_lib.viz.maps import colour_bar, coloured
 from lecture_lib.viz.style import (
     COND,
     DATA,
@@ -65,6 +66,8 @@ __all__ = [
     "bars",
     "bundle",
     "captioned_grid",
+    "colour_bar",
+    "coloured",
     "cost_shot",
     "cost_stage",
     "density_contours",

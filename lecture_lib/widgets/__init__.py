@@ -2,15 +2,21 @@
 
 from lecture_lib.widgets.adapters import lora_strength
 from lecture_lib.widgets.attention import attention_explorer
+from lecture_lib.widgets.concepts import concept_slider
 from lecture_lib.widgets.controls import choice, count, ladder, number, same_seed, switch, text
 from lecture_lib.widgets.convergence import error_nfe_explorer
 from lecture_lib.widgets.digits import guidance_sweep, interval_explorer, two_conventions
 from lecture_lib.widgets.explorer import Explorer, Scene, explore
 from lecture_lib.widgets.latents import latent_explorer
 from lecture_lib.widgets.laws import mixture_playground, negative_prompt
+from lecture_lib.widgets.modulations import modulation_explorer
+from lecture_lib.widgets.patches import patch_explorer
 from lecture_lib.widgets.plane import parallelogram_explorer
+from lecture_lib.widgets.positions import position_explorer
 from lecture_lib.widgets.prompts import prompt_box
+from lecture_lib.widgets.quadrants import quadrant_explorer
 from lecture_lib.widgets.repairs import repairs_explorer
+from lecture_lib.widgets.scaling import measured_runs, scaling_explorer
 from lecture_lib.widgets.schedules import schedule_explorer
 from lecture_lib.widgets.trajectories import trajectories_explorer
 from lecture_lib.widgets.verdicts import verdicts
@@ -20,6 +26,7 @@ __all__ = [
     "Scene",
     "attention_explorer",
     "choice",
+    "concept_slider",
     "count",
     "error_nfe_explorer",
     "explore",
@@ -28,13 +35,19 @@ __all__ = [
     "ladder",
     "latent_explorer",
     "lora_strength",
+    "measured_runs",
     "mixture_playground",
+    "modulation_explorer",
     "negative_prompt",
     "number",
     "parallelogram_explorer",
+    "patch_explorer",
+    "position_explorer",
     "prompt_box",
+    "quadrant_explorer",
     "repairs_explorer",
     "same_seed",
+    "scaling_explorer",
     "schedule_explorer",
     "switch",
     "text",

@@ -137,24 +137,25 @@ def attention_scene(
         torch.cat([run.image, heat(run.image, chosen), *others.values()]),
         [
             f"{prompt}\n{verdicts(run.image, prompt)[0]}",
-            f"step {step}: where \u201c{name}\u201d is read, {_range(chosen)}",
+            f"step {step}: where \u201c{name}\u201d is read, {span(chosen)}",
             *(f"{second}, {said}\n{verdicts(image, second)[0]}" for said, image in others.items()),
         ],
         scale=LARGE,
         width=WIDTH,
     )
-    picture = stack(top, _every_word(run.image, words, maps)) if words else top
+    picture = stack(top, every_word(run.image, words, maps)) if words else top
     return Scene(picture, _note(run, others, layers))
 
 
-def _range(attention: Tensor) -> str:
+def span(attention: Tensor) -> str:
+    """The smallest and the largest weight, as text."""
     return f"{float(attention.min()):.2f}\u2013{float(attention.max()):.2f}"
 
 
-def _every_word(image: Tensor, words: list[str], maps: list[Tensor]) -> object:
+def every_word(image: Tensor, words: list[str], maps: list[Tensor]) -> object:
     """A small map per word, in the order of the prompt."""
     tiles = torch.cat([heat(image, attention) for attention in maps])
-    texts = [f"{word}\n{_range(attention)}" for word, attention in zip(words, maps, strict=True)]
+    texts = [f"{word}\n{span(attention)}" for word, attention in zip(words, maps, strict=True)]
     rows = -(-len(words) // MOST)
     return captioned_grid(tiles, texts, columns=-(-len(words) // rows), scale=SMALL, gap=10)
 
@@ -179,7 +180,7 @@ def _word_options(prompt: str) -> list[tuple[str, int]]:
     return [(f"{k}: {word}", k) for k, word in enumerate(plain(prompt).split(), start=1)] or [("(no words)", 1)]
 
 
-def _word_picker(field: ipywidgets.Text, start: int) -> ipywidgets.Dropdown:
+def word_picker(field: ipywidgets.Text, start: int) -> ipywidgets.Dropdown:
     """A list of the words in ``field`` that follows it, and stays at its place as far as there is one."""
     picker = choice("word", start, _word_options(field.value), "The word whose map is shown large")
 
@@ -205,7 +206,7 @@ def attention_explorer(model: TextToImage | None = None) -> Explorer:
     controls = {
         "prompt": field,
         "second": text("second prompt", PROMPTS[1], "As many words as the first, to lend it the maps of the first"),
-        "word": _word_picker(field, 4),
+        "word": word_picker(field, 4),
         "step": count("step", 5, 1, STEPS, "The step whose maps are shown; nothing is computed anew"),
         "side": choice("layers", ALL, [("all", ALL), *sides], "Maps of which size are averaged"),
         "inject": switch("inject the maps of the first", True, "The second prompt reads by the maps of the first"),

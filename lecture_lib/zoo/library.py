@@ -14,15 +14,17 @@ from torch import nn
 import lecture_lib
 from lecture_lib.data import digits
 from lecture_lib.errors import DamagedFileError
-from lecture_lib.families import TextToImage
+from lecture_lib.families import MaskedTextToImage, TextToImage
 from lecture_lib.metrics import Judge
 from lecture_lib.nets import parameter_count
 from lecture_lib.training import checkpoint
 from lecture_lib.zoo import store
 from lecture_lib.zoo.recipe import forget, trained
 from lecture_lib.zoo.recipes import RECIPES, recipe
+from lecture_lib.zoo.shapes_masked import MASKED, TOKENS
 from lecture_lib.zoo.shapes_text import shapes_tokenizer
 from lecture_lib.zoo.shapes_text_to_image import TEXT_TO_IMAGE, shapes_space, shapes_text
+from lecture_lib.zoo.shapes_transformers import MMDIT
 
 
 def names() -> list[str]:
@@ -59,10 +61,32 @@ def text_to_image(device: str | None = None) -> TextToImage:
 
 
 @functools.cache
+def transformer_text_to_image(device: str | None = None) -> TextToImage:
+    """The same with another denoiser: the MM-DiT of Lecture 3 in place of the U-Net; opened once per device.
+
+    Raises:
+        DamagedFileError: as in ``load``, for any of its four parts.
+    """
+    model = TextToImage(load(MMDIT.name), shapes_space(), shapes_text(), shapes_tokenizer())
+    return (model if device is None else copy.deepcopy(model).to(device)).eval()
+
+
+@functools.cache
 def judge() -> Judge:
     """The independent judge of digits: fitted on the training split once per process (about 0.2 s)."""
     train = digits("train")
     return Judge(train.images, train.labels)
+
+
+@functools.cache
+def masked_text_to_image(device: str | None = None) -> MaskedTextToImage:
+    """The masked image model of the shapes world, from caption to picture; opened once per device.
+
+    Raises:
+        DamagedFileError: as in ``load``, for any of its parts.
+    """
+    model = MaskedTextToImage(trained(MASKED), load(TOKENS.name), shapes_text(), shapes_tokenizer())
+    return (model if device is None else copy.deepcopy(model).to(device)).eval()
 
 
 def install(source: Path | str, *, folder: Path | None = None) -> Path:
@@ -94,7 +118,7 @@ def install(source: Path | str, *, folder: Path | None = None) -> Path:
     }
     path = store.write(mine.name, content["parts"]["ema"]["average"], metadata, folder)
     forget()
-    for assembled in (text_to_image, shapes_space, shapes_text):
+    for assembled in (text_to_image, transformer_text_to_image, masked_text_to_image, shapes_space, shapes_text):
         assembled.cache_clear()
     return path
 

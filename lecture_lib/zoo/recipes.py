@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
-from lecture_lib.core import VELOCITY, LogitNormalTimes, RectifiedFlow, UniformTimes, V, VPCosine
+from lecture_lib.core import EPS, VELOCITY, LogitNormalTimes, RectifiedFlow, UniformTimes, V, VPCosine, VPLinear
 from lecture_lib.errors import UnknownNameError
 from lecture_lib.nets import FeatureNetwork, NoisyClassifier, UNet
 from lecture_lib.zoo.models import CLASSES, digit_dit, guided_digit_dit
 from lecture_lib.zoo.recipe import ClassifierRecipe, DenoiserRecipe, DistilledRecipe, FeatureRecipe, Recipe
 from lecture_lib.zoo.shapes_autoencoders import AUTOENCODERS
+from lecture_lib.zoo.shapes_control import CONTROL
+from lecture_lib.zoo.shapes_masked import TOKENS
 from lecture_lib.zoo.shapes_text import CLIP, LANGUAGE
 from lecture_lib.zoo.shapes_text_to_image import TEXT_TO_IMAGE
+from lecture_lib.zoo.shapes_transformers import MMDIT
 
 DIT = DenoiserRecipe(
     name="digits-dit",
@@ -24,6 +28,23 @@ DIT = DenoiserRecipe(
     parameterization=VELOCITY,
     times=UniformTimes(),
     p_uncond=0.12,
+)
+# The same network on the same budget, trained for the two older objectives. Noise determines x0 = (x - sigma eps)/alpha
+# up to sigma/alpha times the network's error, so the path of DIT_EPS ends where that is 12 (Stable Diffusion's: 15);
+# DDPM's own schedule ends at 152.
+DIT_EPS = replace(
+    DIT,
+    name="digits-dit-eps",
+    about="the same transformer, variance-preserving linear path, noise: the objective of DDPM",
+    path=VPLinear(beta_max=10.0),
+    parameterization=EPS,
+)
+DIT_V = replace(
+    DIT,
+    name="digits-dit-v",
+    about="the same transformer, variance-preserving cosine path, v",
+    path=VPCosine(),
+    parameterization=V,
 )
 UNET = DenoiserRecipe(
     name="digits-unet",
@@ -74,8 +95,16 @@ DISTILLED = DistilledRecipe(
     times=UniformTimes(),
 )
 
-DIGITS = (DIT, UNET, WEAK, CLASSIFIER, FEATURES, DISTILLED)
-SHAPES = (*AUTOENCODERS, CLIP, LANGUAGE, TEXT_TO_IMAGE)  # in the order in which they lean on each other
+DIGITS = (DIT, DIT_EPS, DIT_V, UNET, WEAK, CLASSIFIER, FEATURES, DISTILLED)
+SHAPES = (
+    *AUTOENCODERS,
+    CLIP,
+    LANGUAGE,
+    TEXT_TO_IMAGE,
+    MMDIT,
+    TOKENS,
+    CONTROL,
+)  # in the order in which they lean on each other
 RECIPES: dict[str, Recipe] = {r.name: r for r in (*DIGITS, *SHAPES)}
 
 

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -186,3 +187,53 @@ def parse(text: str) -> Wish:
     if len(told) != 1:
         raise UnknownNameError(f"text: got {text!r}, expected one relation between the two things")
     return Wish(things, told[0], ground, None)
+
+
+_SIDES = {
+    "left of": ("on the left", "on the right"),
+    "right of": ("on the right", "on the left"),
+    "above": ("at the top", "at the bottom"),
+    "below": ("at the bottom", "at the top"),
+}
+
+
+class Glosses(NamedTuple):
+    """What the words of a caption are about.
+
+    Attributes:
+        texts: the gloss of the scene, which is its background, or "" where that is grey; then that of each thing, in
+            the plainest words: its place, itself, the background.
+        owner: for each word of the caption, the number of its gloss: 1 or 2 for the words of a thing, else 0.
+    """
+
+    texts: tuple[str, ...]
+    owner: tuple[int, ...]
+
+
+def glosses(text: str) -> Glosses:
+    """What each word of a caption is about: the thing that it belongs to, where that is, and on which background.
+
+    In "a big blue ring to the right of a small red disc" the words of "a big blue ring" are about "on the right a large
+    blue ring". A relation belongs to neither thing; its words, and "there is", are about the scene.
+
+    Raises:
+        UnknownNameError: as in ``parse``.
+    """
+    wish, words = parse(text), text.lower().split()
+    ground = "" if wish.background == "grey" else f" on a {wish.background} background"
+    sides = _SIDES[wish.relation] if wish.relation else (wish.place or "",)
+    things = [
+        f"{side} a {size} {colour} {shape}{ground}"
+        for side, (shape, colour, size) in zip(sides, wish.things, strict=True)
+    ]
+    owner = [0] * len(words)
+    starts = [at for at in range(len(words) - 3) if _is_thing(*words[at : at + 4])]
+    for number, at in enumerate(starts, start=1):
+        owner[at : at + 4] = [number] * 4
+    return Glosses(tuple(told.strip() for told in (ground, *things)), tuple(owner))
+
+
+def _is_thing(article: str, size: str, colour: str, shape: str) -> bool:
+    return (
+        article == "a" and _PLAIN.get(size, size) in SIZES and colour in COLOURS and _PLAIN.get(shape, shape) in SHAPES
+    )
