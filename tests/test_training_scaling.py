@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -269,6 +270,17 @@ def test_bands_widen_away_from_the_data():
     found = forecast(runs(noise=0.003), resamples=60, generator=seeded(1))
     widths = np.ptp(found.band(np.array([1e19, 1e23, 1e27])), axis=0)
     assert widths[0] < widths[1] < widths[2]
+
+
+def test_a_sweep_too_noisy_for_its_valleys():
+    # At three times the best size losses are 3 % above the lowest: noise of 1 % flattens a curve in some resamples. A
+    # cubic wiggle leaves every parabola as it is, but with its size as noise most resamples have a budget without one.
+    found = forecast(runs(noise=0.01), resamples=60, generator=seeded(2))
+    assert 30 <= len(found.resampled) == len(found.growth) < 60
+    cubic = [-1, 1, 1, 0, -1, -1, 1]  # orthogonal to 1, x and x^2 on seven even steps
+    wiggled = [replace(run, loss=run.loss + 0.1 * cubic[k % 7]) for k, run in enumerate(runs())]
+    with pytest.raises(RangeError, match="resamples a budget has no best size"):
+        forecast(wiggled, resamples=60, generator=seeded(3))
 
 
 def test_named_errors():

@@ -36,7 +36,7 @@ from lecture_lib.training import (
 
 # Budgets in floating-point operations, and the widths trained with each: on both sides of the best one.
 SWEEP = {
-    4e9: (8, 12, 16, 20, 24),
+    4e9: (8, 12, 16, 20, 24, 32),
     10e9: (8, 12, 16, 20, 24, 32),
     25e9: (8, 12, 16, 20, 24, 32),
     62.5e9: (12, 16, 20, 24, 32, 48),

@@ -118,7 +118,8 @@ class Forecast:
         valleys: the lowest points of its isoFLOP curves.
         law: E + A C^-α through them.
         straight: A C^-α through them.
-        resampled: ``law`` on losses as they might have come out.
+        resampled: ``law`` on losses as they might have come out; those in which some budget has no best size are left
+            out.
         growth: exponents a of the best size N* ∝ C^a, on the same losses.
     """
 
@@ -138,13 +139,29 @@ def forecast(runs: Sequence[Run], *, resamples: int = 200, generator: torch.Gene
 
     Raises:
         ShapeError: fewer than three budgets, or fewer than three sizes at one of them.
-        RangeError: a budget at which no size is best.
+        RangeError: a budget at which no size is best, in the runs or in more than half of the resamples.
     """
     compute, size, losses = (np.array([getattr(run, name) for run in runs]) for name in ("compute", "size", "loss"))
     valleys = isoflop_valleys(compute, size, losses)
     straight = fit_straight_line([valley.compute for valley in valleys], [valley.loss for valley in valleys])
     predicted = np.select([compute == valley.compute for valley in valleys], [valley(size) for valley in valleys])
-    refit = partial(isoflop_valleys, compute, size)
-    resampled = bootstrap(refit, predicted, losses, degrees=3 * len(valleys), resamples=resamples, generator=generator)
-    laws = [frontier(each) for each in resampled]
-    return Forecast(valleys, frontier(valleys), straight, laws, [growth_exponent(each) for each in resampled])
+    resampled = bootstrap(
+        partial(_valleys_if_any, compute, size),
+        predicted,
+        losses,
+        degrees=3 * len(valleys),
+        resamples=resamples,
+        generator=generator,
+    )
+    kept = [each for each in resampled if each is not None]
+    if 2 * len(kept) < resamples:
+        raise RangeError(f"runs: in {resamples - len(kept)} of {resamples} resamples a budget has no best size")
+    laws = [frontier(each) for each in kept]
+    return Forecast(valleys, frontier(valleys), straight, laws, [growth_exponent(each) for each in kept])
+
+
+def _valleys_if_any(compute: Numbers, size: Numbers, losses: Numbers) -> list[Valley] | None:
+    try:
+        return isoflop_valleys(compute, size, losses)
+    except RangeError:
+        return None
