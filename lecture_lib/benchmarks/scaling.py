@@ -83,7 +83,7 @@ def trained(compute: float, width: int, seed: int) -> Run:
 
 
 def measure() -> Iterator[Measurement]:
-    """The sweep, then what the laws make of it."""
+    """The sweep, then what the laws make of it; about six minutes of one core."""
     runs = []
     with few_threads(1):
         for compute, widths in SWEEP.items():
@@ -155,7 +155,7 @@ def draw_curves(ax: Axes, runs: Sequence[Run]) -> None:
         look, mine = other(k), compute == valley.compute
         ax.plot(size[mine], loss[mine], look["marker"], color=look["color"], markersize=4)
         dense = np.geomspace(size[mine].min(), size[mine].max(), 100)
-        label = f"{valley.compute / 1e9:g} GFLOP"
+        label = f"{valley.compute / 1e9:.3g} GFLOP"
         ax.plot(dense, valley(dense), color=look["color"], linestyle=look["linestyle"], linewidth=1.5, label=label)
         ax.plot(valley.size, valley.loss, "o", color=look["color"], markerfacecolor="none", markersize=12)
     ax.set_xscale("log")
@@ -182,5 +182,6 @@ def draw_forecast(ax: Axes, runs: Sequence[Run]) -> None:
     last = isoflop_valleys(*zip(*((run.compute, run.size, run.loss) for run in runs), strict=True))[-1]
     ax.plot(last.compute / 1e9, last.loss, "o", color=DATA, markerfacecolor="none", markersize=9, label="held out")
     ax.set(xscale="log", yscale="log")
+    ax.yaxis.set_minor_formatter("{x:.1f}")
     label_axes(ax, "compute of one run (GFLOP)", "lowest loss of a budget", "Foretold from all but the last")
     legend(ax)
