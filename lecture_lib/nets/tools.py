@@ -9,6 +9,7 @@ from itertools import accumulate
 import torch
 from torch import nn
 from torch.autograd.profiler import profile
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from lecture_lib.nets.attention import AttentionKernel, MultiHeadAttention
@@ -32,7 +33,8 @@ def multiply_adds(network: nn.Module, *inputs: object) -> int:
     transformers and of DiT do), others count both the product and the sum; a table says which only if one recomputes a
     row. Networks and inputs on the meta device are counted without being computed.
     """
-    with FlopCounterMode(display=False) as counter, torch.enable_grad():
+    # Of attention torch counts the matrix products, and it knows nothing of the fused kernel of CPUs.
+    with FlopCounterMode(display=False) as counter, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         network(*inputs)
     return counter.get_total_flops() // 2
 
