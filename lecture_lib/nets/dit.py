@@ -167,10 +167,12 @@ class DiT(nn.Module):
         """The patches as tokens with their places, and the vector that every block hears."""
         if x.shape[1:] != (self.channels, self.size, self.size):
             raise ShapeError(f"x must be (b, {self.channels}, {self.size}, {self.size}), got {tuple(x.shape)}")
-        c = self.time(t)  # (b, dim)
-        if self.condition is not None:
-            c = c + self.condition(cond, len(x))
-        return self.embed(patchify(x, self.patch)) + self.positions, c
+        return self.embed(patchify(x, self.patch)) + self.positions, self.hear(t, cond)
+
+    def hear(self, t: Float[Tensor, " b"], cond: object | None) -> Float[Tensor, " b d"]:
+        """Time and condition as one vector; all that the blocks know of them."""
+        c = self.time(t)
+        return c if self.condition is None else c + self.condition(cond, len(t))
 
     def leave(self, tokens: Float[Tensor, " b n d"], c: Float[Tensor, " b d"]) -> Float[Tensor, " b k h w"]:
         """From the tokens of the last block to an image."""
@@ -189,9 +191,8 @@ def modulations(net: DiT, t: Float[Tensor, " b"], cond: object | None = None) ->
 
     Args:
         net: with blocks of ``DiTBlock``.
-        t: network times. cond: as in ``net``, a label for each time.
+        t: network times.
+        cond: as in ``net``, a label for each time.
     """
-    c = net.time(t)
-    if net.condition is not None:
-        c = c + net.condition(cond, len(t))
+    c = net.hear(t, cond)
     return torch.stack([torch.stack(block.modulation(F.silu(c)).chunk(6, dim=-1)) for block in net.blocks])

@@ -17,11 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lecture_lib.errors import ShapeError
 from lecture_lib.nets.attention import AttentionKernel, MultiHeadAttention, fused_attention
-from lecture_lib.nets.dit import BlockFactory, FeedForward, modulate, patchify, reset_transformer, unpatchify
-from lecture_lib.nets.embeddings import TimestepEmbedding
-from lecture_lib.nets.positions import positions_2d
+from lecture_lib.nets.dit import BlockFactory, DiT, FeedForward, modulate
 from lecture_lib.nets.spatial_transformer import CrossAttention
 
 
@@ -97,16 +94,18 @@ class PlainFinalLayer(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.linear = nn.Linear(dim, features)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
 
-    def forward(self, x: Float[Tensor, " b n d"]) -> Float[Tensor, " b n k"]:
+    def forward(self, x: Float[Tensor, " b n d"], _c: Tensor) -> Float[Tensor, " b n k"]:
         return self.linear(self.norm(x))
 
 
-class TokenDiT(nn.Module):
+class TokenDiT(DiT):
     """A diffusion transformer that hears time and label as two tokens; for adaLN pass ``AdaLNBlock`` to ``DiT``.
 
     Args:
-        size, channels, patch, dim, depth, heads, ratio, condition, out_channels, kernel: as for ``DiT``.
+        size, channels, dim, options: as for ``DiT``.
         block: ``InContextBlock`` or ``CrossAttentionBlock``, called as ``x, c = block(x, c)``.
 
     Raises:
@@ -115,44 +114,19 @@ class TokenDiT(nn.Module):
     Source: Peebles & Xie 2023, section 3.2. Only with adaLN does the last norm hear the condition.
     """
 
-    def __init__(
-        self,
-        size: int,
-        channels: int,
-        *,
-        block: BlockFactory,
-        patch: int = 2,
-        dim: int = 128,
-        depth: int = 4,
-        heads: int = 4,
-        ratio: float = 4.0,
-        condition: nn.Module | None = None,
-        out_channels: int | None = None,
-        kernel: AttentionKernel = fused_attention,
-    ) -> None:
-        super().__init__()
-        if size % patch:
-            raise ShapeError(f"size must be a multiple of patch, got size={size}, patch={patch}")
-        self.size, self.channels, self.patch = size, channels, patch
-        grid = size // patch
-        self.embed = nn.Linear(patch**2 * channels, dim)
-        self.positions = nn.Parameter(positions_2d(grid, grid, dim), requires_grad=False)  # of the image tokens
-        self.time = TimestepEmbedding(dim)
-        self.condition = condition
-        self.blocks = nn.ModuleList(block(dim, heads, ratio, kernel=kernel) for _ in range(depth))
-        self.final = PlainFinalLayer(dim, patch**2 * (out_channels or channels))
-        reset_transformer(self, self.blocks)
+    def __init__(self, size: int, channels: int, *, block: BlockFactory, dim: int = 128, **options) -> None:
+        super().__init__(size, channels, block=block, dim=dim, **options)
+        self.final = PlainFinalLayer(dim, self.final.linear.out_features)
 
     def forward(
         self, x: Float[Tensor, " b c h w"], t: Float[Tensor, " b"], cond: object | None = None
     ) -> Float[Tensor, " b k h w"]:
-        if x.shape[1:] != (self.channels, self.size, self.size):
-            raise ShapeError(f"x must be (b, {self.channels}, {self.size}, {self.size}), got {tuple(x.shape)}")
-        heard = [self.time(t)]  # (b, dim) each
-        if self.condition is not None:
-            heard.append(self.condition(cond, len(x)))
-        c = torch.stack(heard, dim=1)  # (b, 2, dim)
-        tokens = self.embed(patchify(x, self.patch)) + self.positions
+        tokens, c = self.enter(x, t, cond)
         for block in self.blocks:
             tokens, c = block(tokens, c)
-        return unpatchify(self.final(tokens), self.patch, self.size)
+        return self.leave(tokens, c)
+
+    def hear(self, t: Float[Tensor, " b"], cond: object | None) -> Float[Tensor, " b m d"]:
+        """Time and condition as tokens, side by side."""
+        heard = [self.time(t)] if self.condition is None else [self.time(t), self.condition(cond, len(t))]
+        return torch.stack(heard, dim=1)

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from lecture_lib.errors import ShapeError
 from lecture_lib.nets.attention import AttentionKernel, KeyMask, QKNorm, fused_attention
-from lecture_lib.nets.dit import FinalLayer, modulate, patchify, unpatchify
+from lecture_lib.nets.dit import FinalLayer, check_latents, modulate, patchify, reset_transformer, unpatchify
 from lecture_lib.nets.embeddings import TimeTextEmbedding
 from lecture_lib.nets.joint_attention import joint_mask
-from lecture_lib.nets.mmdit import MMDiTBlock, Streams, check_latents, reset_transformer
+from lecture_lib.nets.mmdit import MMDiTBlock, Streams
 from lecture_lib.nets.positions import AxialRotary, joint_positions, rotate
 from lecture_lib.nets.text_condition import read_condition
 
