@@ -2,7 +2,7 @@
 
 Every run has its own schedule, which ends when its budget is spent (a run that is only cut short would look worse than
 it is). The learning rate is carried by μP from one width to the others. There are 1442 digits, so the longer runs see
-each of them up to 200 times; the losses are those of test digits.
+each of them up to 250 times; the losses are those of test digits.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def measured_runs(table: Path = TABLE) -> list[Run]:
     """
     rows = list(csv.DictReader(table.open(encoding="utf-8"))) if table.is_file() else []
     if not (runs := read_runs(rows)):
-        raise DamagedFileError(f"{table}: no runs found; `course bench scaling` measures them, about half an hour")
+        raise DamagedFileError(f"{table}: no runs found; `course bench scaling` measures them, about six minutes")
     return runs
 
 
