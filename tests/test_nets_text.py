@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lecture_lib.core.conditions import check_cond, expand_cond
-from lecture_lib.data.shapes import VOCABULARY, captioned
+from lecture_lib.data.shapes import COLOURS, VOCABULARY, captioned
 from lecture_lib.errors import RangeError, ShapeError, UnknownNameError
 from lecture_lib.families import gloss_loss, info_nce, remove_span, same_texts, span_loss
 from lecture_lib.nets import (
@@ -376,6 +376,17 @@ def test_gloss_loss_asks_single_tokens():
         .max()
         < 0.1 * each.std()
     )
+
+
+def test_encoded_glosses_stand_at_the_tokens_of_their_words():
+    tokens, owner, told = shapes_glosses(TEXTS[:2])
+    for row, owners, glosses in zip(tokens.tolist(), owner.tolist(), told, strict=True):
+        texts = TOKENIZER.decode(glosses)
+        for token, number in zip(row, owners, strict=True):
+            if TOKENIZER.words[token] in COLOURS:
+                assert TOKENIZER.words[token] in texts[number]
+            if token in (START, END, PAD):
+                assert number == 0
 
 
 def test_vectors_are_read_through_noise():
