@@ -27,7 +27,7 @@
 # - steer a generation along a concept, and tell a concept from a push;
 # - build FLUX from its parts, equal to `diffusers` to 1e-5.
 #
-# **Time** 100 min reading · runs in 70 s · peak memory 0.8 GB (2 CPU cores)
+# **Time** 100 min reading · runs in 113 s · peak memory 0.8 GB (2 CPU cores)
 #
 # **You need** the lecture `L3_transformers_lecture`; the mathematics is there, the workshop is here. The sections go on
 # counting where the lecture stopped: 4 build, 5 experiments, 6 frontier. All results are of toy worlds (8x8 digits,
@@ -689,7 +689,7 @@ spent = {
     name: per_sample[name] * zoo.recipe(key).steps
     for name, key in (("U-Net", "shapes-text-to-image"), ("MM-DiT", "shapes-mmdit"))
 }
-verify("equal training cost, by count", spent["MM-DiT"] / spent["U-Net"], 1.0, tol=0.01)
+verify("equal training cost, by count, within 3 %", spent["MM-DiT"] / spent["U-Net"], 1.0, tol=0.03)
 asked = {
     "one thing": captioned(40, seeded(26), split="test", two=0.0).captions,
     "two things": captioned(40, seeded(27), split="test", two=1.0).captions,
@@ -804,71 +804,58 @@ verify_less(
 
 # %%
 def table(name):
-    """Rows of ../docs/NAME.csv, or None with a word where they come from."""
-    path = Path(f"../docs/{name}.csv")
-    if path.exists():
-        return list(csv.DictReader(path.open(encoding="utf-8")))
-    print(f"No {path} here: `course bench {name} --out docs` measures it. The figure of this cell is left out.")
-    return None
+    """Rows of docs/NAME.csv, which `course bench NAME --out docs` writes."""
+    return list(csv.DictReader(Path(f"../docs/{name}.csv").open(encoding="utf-8")))
 
 
-# %%
-if rows := table("scaling"):
-    runs = read_runs(rows)
-    told = forecast(runs, resamples=100, generator=seeded(31))
-    size, compute, loss = (np.array([getattr(run, key) for run in runs]) for key in ("size", "compute", "loss"))
+runs = read_runs(table("scaling"))
+told = forecast(runs, resamples=100, generator=seeded(31))
+size, compute, loss = (np.array([getattr(run, key) for run in runs]) for key in ("size", "compute", "loss"))
 
 # %%
-if rows:
-    figure, (left_, right_) = viz.panels(1, 2, size=(9.8, 3.6))
-    for k, valley in enumerate(told.valleys):
-        mine_, look_ = compute == valley.compute, viz.other(k)
-        left_.plot(
-            size[mine_], loss[mine_], linestyle="none", marker=look_["marker"], color=look_["color"], markersize=4
-        )
-        dense = np.geomspace(size[mine_].min(), size[mine_].max(), 50)
-        left_.plot(
-            dense,
-            valley(dense),
-            color=look_["color"],
-            linestyle=look_["linestyle"],
-            label=f"{valley.compute / 1e9:g} GFLOP",
-        )
-    left_.set(xscale="log", xlabel="trainable parameters", ylabel="loss on test digits", title="isoFLOP curves")
-    viz.legend(left_)
+figure, (left_, right_) = viz.panels(1, 2, size=(9.8, 3.6))
+for k, valley in enumerate(told.valleys):
+    mine_, look_ = compute == valley.compute, viz.other(k)
+    left_.plot(size[mine_], loss[mine_], linestyle="none", marker=look_["marker"], color=look_["color"], markersize=4)
+    dense = np.geomspace(size[mine_].min(), size[mine_].max(), 50)
+    left_.plot(
+        dense,
+        valley(dense),
+        color=look_["color"],
+        linestyle=look_["linestyle"],
+        label=f"{valley.compute / 1e9:g} GFLOP",
+    )
+left_.set(xscale="log", xlabel="trainable parameters", ylabel="loss on test digits", title="isoFLOP curves")
+viz.legend(left_)
 
 # %%
-if rows:
-    dense = np.geomspace(compute.min(), 100 * compute.max(), 60)
-    right_.fill_between(
-        dense / 1e9, *told.band(dense), alpha=0.2, color=viz.GUIDED, linewidth=0, label="90 % of resamples"
-    )
-    right_.plot(dense / 1e9, told.law(dense), color=viz.GUIDED, label="with a floor")
-    right_.plot(dense / 1e9, told.straight(dense), color=viz.other(1)["color"], linestyle=":", label="without")
-    right_.plot(
-        [v.compute / 1e9 for v in told.valleys],
-        [v.loss for v in told.valleys],
-        "o",
-        color=viz.DATA,
-        label="lowest points",
-    )
-    right_.set(xscale="log", xlabel="compute of a run (GFLOP)", ylabel="lowest loss", title="what they foretell")
-    viz.legend(right_)
-    viz.show(figure, caption="Left: the best size grows with the budget. Right: two laws through the same points, a hundred times further.",
-             alt="Left: loss against parameters for several budgets with parabolas. Right: lowest losses and two extrapolated laws.")  # fmt: skip
+dense = np.geomspace(compute.min(), 100 * compute.max(), 60)
+right_.fill_between(dense / 1e9, *told.band(dense), alpha=0.2, color=viz.GUIDED, linewidth=0, label="90 % of resamples")
+right_.plot(dense / 1e9, told.law(dense), color=viz.GUIDED, label="with a floor")
+right_.plot(dense / 1e9, told.straight(dense), color=viz.other(1)["color"], linestyle=":", label="without")
+right_.plot(
+    [v.compute / 1e9 for v in told.valleys],
+    [v.loss for v in told.valleys],
+    "o",
+    color=viz.DATA,
+    label="lowest points",
+)
+right_.set(xscale="log", xlabel="compute of a run (GFLOP)", ylabel="lowest loss", title="what they foretell")
+viz.legend(right_)
+viz.show(figure, caption="Left: the best size grows with the budget. Right: two laws through the same points, a hundred times further.",
+         alt="Left: loss against parameters for several budgets with parabolas. Right: lowest losses and two extrapolated laws.")  # fmt: skip
 
 # %%
-if rows:
-    best, spread = (
-        [valley.size for valley in told.valleys],
-        np.quantile([law.exponent for law in told.resampled], [0.05, 0.95]),
-    )
-    print(
-        f"L(C): exponent {told.law.exponent:.2f}, 90 % of resamples in {spread[0]:.2f} .. {spread[1]:.2f}; without a floor {told.straight.exponent:.2f}"
-    )
-    print(f"best size grows like C^{np.polyfit(np.log([v.compute for v in told.valleys]), np.log(best), 1)[0]:.2f}")
-    verify_less("the largest budget wants a larger network than the smallest", best[0], best[-1])
-    verify_less("more compute is less loss", np.diff([v.loss for v in told.valleys]), 0.0)
+best, spread = (
+    [valley.size for valley in told.valleys],
+    np.quantile([law.exponent for law in told.resampled], [0.05, 0.95]),
+)
+print(
+    f"L(C): exponent {told.law.exponent:.2f}, 90 % of resamples in {spread[0]:.2f} .. {spread[1]:.2f}; without a floor {told.straight.exponent:.2f}"
+)
+print(f"best size grows like C^{np.polyfit(np.log([v.compute for v in told.valleys]), np.log(best), 1)[0]:.2f}")
+verify_less("the largest budget wants a larger network than the smallest", best[0], best[-1])
+verify_less("more compute is less loss", np.diff([v.loss for v in told.valleys]), 0.0)
 
 # %% [markdown]
 # **What may be claimed.** That there *is* a best size for every budget, and that it grows. What may not: the exponent
@@ -879,7 +866,7 @@ if rows:
 # Leave budgets out yourself, and see what the rest foretells:
 
 # %%
-widgets.scaling_explorer(runs) if rows else None
+widgets.scaling_explorer(runs)
 
 # %% [markdown]
 # ## 5.5 μP: a learning rate that travels
@@ -950,33 +937,31 @@ verify_less(
 # (`course bench widths`, two seeds).
 
 # %%
-if rows := table("widths"):
-    losses = {(kind, width): {} for kind in ("SP", "μP") for width in (64, 128, 256, 512)}
-    for row in rows:
-        what = row["what"].replace("SP = μP", "SP").removesuffix(": test loss").split(", ")
-        if len(what) == 3 and what[2].startswith("rate 2^"):
-            kinds = ("SP", "μP") if what[1] == "width 64" else (what[0],)  # at the base width both are one
-            for kind in kinds:
-                losses[kind, int(what[1].split()[1])][int(what[2].removeprefix("rate 2^"))] = float(row["value"])
+losses = {(kind, width): {} for kind in ("SP", "μP") for width in (64, 128, 256, 512)}
+for row in table("widths"):
+    what = row["what"].replace("SP = μP", "SP").removesuffix(": test loss").split(", ")
+    if len(what) == 3 and what[2].startswith("rate 2^"):
+        kinds = ("SP", "μP") if what[1] == "width 64" else (what[0],)  # at the base width both are one
+        for kind in kinds:
+            losses[kind, int(what[1].split()[1])][int(what[2].removeprefix("rate 2^"))] = float(row["value"])
 
 # %%
-if rows:
-    figure, axes = viz.panels(1, 2, size=(9.6, 3.5), sharey=True)
-    best = {}
-    for (kind, width), curve in losses.items():
-        best[kind, width] = min(curve, key=lambda power: curve[power] if curve[power] == curve[power] else math.inf)
-        look_ = viz.other((64, 128, 256, 512).index(width))
-        axes[int(kind == "μP")].plot(list(curve), list(curve.values()), label=f"width {width}", **look_)
-    for ax, kind in zip(axes, ("SP", "μP"), strict=True):
-        ax.set(title=kind, xlabel="learning rate, power of 2", ylim=(0.5, 1.6))
-    axes[0].set_ylabel("loss on test digits")
-    viz.legend(axes[0])
-    viz.show(figure, caption="Where is the lowest point of each curve? In the right panel: nearly where it was at width 64.",
-             alt="Two panels of loss against learning rate for four widths: minima wander to the left under SP and stay under μP.")  # fmt: skip
-    drift = {kind: best[kind, 64] - best[kind, 512] for kind in ("SP", "μP")}
-    print("the best power of two falls from width 64 to 512 by", drift)
-    verify_less("μP: by at most one step of the grid", abs(drift["μP"]), 1.5)
-    verify_less("SP: by more", abs(drift["μP"]), drift["SP"])
+figure, axes = viz.panels(1, 2, size=(9.6, 3.5), sharey=True)
+best = {}
+for (kind, width), curve in losses.items():
+    best[kind, width] = min(curve, key=lambda power: curve[power] if curve[power] == curve[power] else math.inf)
+    look_ = viz.other((64, 128, 256, 512).index(width))
+    axes[int(kind == "μP")].plot(list(curve), list(curve.values()), label=f"width {width}", **look_)
+for ax, kind in zip(axes, ("SP", "μP"), strict=True):
+    ax.set(title=kind, xlabel="learning rate, power of 2", ylim=(0.5, 1.6))
+axes[0].set_ylabel("loss on test digits")
+viz.legend(axes[0])
+viz.show(figure, caption="Where is the lowest point of each curve? In the right panel: nearly where it was at width 64.",
+         alt="Two panels of loss against learning rate for four widths: minima wander to the left under SP and stay under μP.")  # fmt: skip
+drift = {kind: best[kind, 64] - best[kind, 512] for kind in ("SP", "μP")}
+print("the best power of two falls from width 64 to 512 by", drift)
+verify_less("μP: by at most one step of the grid", abs(drift["μP"]), 1.5)
+verify_less("SP: by more", abs(drift["μP"]), drift["SP"])
 
 # %% [markdown]
 # ## 5.6 A concept as a direction
