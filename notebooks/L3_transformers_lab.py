@@ -823,7 +823,7 @@ for k, valley in enumerate(told.valleys):
         valley(dense),
         color=look_["color"],
         linestyle=look_["linestyle"],
-        label=f"{valley.compute / 1e9:g} GFLOP",
+        label=f"{valley.compute / 1e9:.3g} GFLOP",
     )
 left_.set(xscale="log", xlabel="trainable parameters", ylabel="loss on test digits", title="isoFLOP curves")
 viz.legend(left_)
@@ -1441,7 +1441,7 @@ verify("at full size it has the parameters of FLUX.1 [dev]", parameter_count(ful
 # | when does a ControlNet's copy begin to learn | in the second update, through zeros that have moved |
 # | U-Net or DiT at equal cost, on digits | the U-Net by a little, and it carries over to moved digits better |
 # | velocity, noise or $v$ | the same digits from the same noise; no flow is straight |
-# | U-Net or MM-DiT at equal training cost, on captions | read the paired difference and its error in 5.3 |
+# | U-Net or MM-DiT at equal training cost, on captions | MM-DiT minus U-Net over 80 captions: -0.04 ± 0.03, a tie (5.3) |
 # | how far does a power law through six points reach | its exponent is known to one digit, if there is a floor in the fit |
 # | does a learning rate travel | under μP layers move alike at every width; under the standard rules they do not |
 # | is a direction a concept | only as far as it does more than a random one of its length |

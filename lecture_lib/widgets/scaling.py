@@ -113,6 +113,7 @@ def _drawn(sweep: Sweep, found: Forecast, seed: int, reach: int, *, band: bool) 
             label = "fitted" if inside else "left out"
             right.plot(*zip(*points, strict=True), "o", color=DATA, markerfacecolor=fill, markersize=8, label=label)
     right.set(xscale="log", yscale="log", xlabel="compute of one run (GFLOP)")
+    right.yaxis.set_minor_formatter("{x:.1f}")
     right.set_ylabel("lowest loss of a budget")
     right.set_title("What the fitted budgets foretell")
     legend(right)
