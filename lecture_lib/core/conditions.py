@@ -18,6 +18,16 @@ def map_cond(f, *conds: Cond) -> Cond:
     return f(*conds)
 
 
+def tell(cond: Cond | None, **more: Tensor) -> dict[str, Tensor]:
+    """A condition and something more to hear: ``{"label": cond, **more}`` for labels, ``{**cond, **more}`` for a dict.
+
+    None, no condition at all, becomes ``more`` alone.
+    """
+    if cond is None:
+        return more
+    return {**(cond if isinstance(cond, dict) else {"label": cond}), **more}
+
+
 def expand_cond(cond: Cond | None, b: int, device=None) -> Cond | None:
     """The condition for a batch of b: one sample's worth is repeated, a full batch passes through."""
 

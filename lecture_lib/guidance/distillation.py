@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lecture_lib.core.conditions import Cond, check_cond, expand_cond
+from lecture_lib.core.conditions import Cond, check_cond, expand_cond, tell
 from lecture_lib.core.denoiser import Denoiser
 from lecture_lib.core.times import Times
 from lecture_lib.errors import ShapeError
@@ -47,8 +47,7 @@ def guidance_distillation_loss(
     if student.path != teacher.path:
         raise ShapeError(f"student: speaks {student.path!r}, but its teacher {teacher.path!r}")
     b, device = x0.shape[0], x0.device
-    heard = {**(cond if isinstance(cond, dict) else {"label": cond}), "w": w.to(x0.dtype)}
-    heard = expand_cond(check_cond(heard, student.null), b, device)
+    heard = expand_cond(check_cond(tell(cond, w=w.to(x0.dtype)), student.null), b, device)
     t = times.sample(b, generator=generator, device=device)
     c = student.path.coeffs(t)
     x_t = student.path.mix(x0, randn_like(x0, generator), t)

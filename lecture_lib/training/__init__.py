@@ -27,11 +27,13 @@ from lecture_lib.training.scaling import (
     isoflop_valleys,
 )
 from lecture_lib.training.schedule import Schedule, constant, warmup_cosine
-from lecture_lib.training.train import Step, adamw, bfloat16, full_precision, train
+from lecture_lib.training.train import ByStep, Loss, Step, adamw, bfloat16, full_precision, train
 
 __all__ = [
+    "ByStep",
     "Ema",
     "Forecast",
+    "Loss",
     "ParametricLaw",
     "PowerLaw",
     "Role",

@@ -20,6 +20,17 @@ Loss = Callable[[nn.Module, tuple[Tensor, ...], torch.Generator], Tensor]
 """(model, batch, generator) -> one loss per sample, (b,)."""
 
 
+@dataclass(frozen=True)
+class ByStep:
+    """A loss that changes as training goes on, such as that of a curriculum.
+
+    Attributes:
+        at: updates already made -> the loss of the next one.
+    """
+
+    at: Callable[[int], Loss]
+
+
 Precision = Callable[[torch.device], AbstractContextManager]
 
 
@@ -58,7 +69,7 @@ def adamw(model: nn.Module, lr: float, *, weight_decay: float = 0.0, betas: tupl
 
 def train(
     model: nn.Module,
-    loss: Loss,
+    loss: Loss | ByStep,
     batches: Draws,
     *,
     steps: int,
@@ -78,7 +89,7 @@ def train(
 
     Args:
         model: the module whose parameters the optimizer holds; put in training mode.
-        loss: (model, batch, generator) -> (b,), one loss per sample; the loop averages.
+        loss: (model, batch, generator) -> (b,), one per sample; the loop averages. ``ByStep`` for one that changes.
         batches: where batches come from.
         steps: number of the last update.
         optimizer: ``adamw(model, lr)`` or any other; its groups' initial rates are the base rates.
@@ -103,9 +114,9 @@ def train(
         model.train()
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * schedule(done)
-        batch = batches.draw(generator)
+        batch, now = batches.draw(generator), loss.at(done) if isinstance(loss, ByStep) else loss
         with precision(device):
-            mean = _mean(loss(model, batch, generator), done)
+            mean = _mean(now(model, batch, generator), done)
         optimizer.zero_grad(set_to_none=True)
         mean.backward()
         norm = _clip(optimizer, clip)

@@ -18,6 +18,7 @@ from lecture_lib.core import Denoiser, Parameterization, Path, Times
 from lecture_lib.data import Batches, digits
 from lecture_lib.guidance import guidance_distillation_loss
 from lecture_lib.tensors import randn_like
+from lecture_lib.training import Loss
 from lecture_lib.zoo import store
 from lecture_lib.zoo.models import CLASSES, NoiseAwareClassifier
 
@@ -58,6 +59,10 @@ class Recipe(ABC):
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
         """One loss per sample of a batch of (images, labels)."""
+
+    def loss_at(self, done: int) -> Loss:
+        """The loss of the update after ``done`` others; ``loss`` unless a recipe has a curriculum."""
+        return self.loss
 
     def prepare(self, model: nn.Module) -> None:  # noqa: B027 - most recipes have nothing to do here
         """Last changes to the initial weights; none unless a recipe starts from another model."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lecture_lib.tensors import check_count
-from lecture_lib.training import Ema, Step, adamw, checkpoint, warmup_cosine
+from lecture_lib.training import ByStep, Ema, Step, adamw, checkpoint, warmup_cosine
 from lecture_lib.training import train as run
 from lecture_lib.zoo.recipe import Recipe
 from lecture_lib.zoo.recipes import recipe as find
@@ -71,7 +71,7 @@ def train(name: str | Recipe, directory: Path | str, *, resume: bool = True, sav
     start = checkpoint.restore(path, parts, generator, about=about) if resume and path.exists() else 0
     steps = run(
         model,
-        recipe.loss,
+        ByStep(recipe.loss_at),
         recipe.batches(),
         steps=recipe.steps,
         optimizer=optimizer,

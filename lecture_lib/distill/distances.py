@@ -1,0 +1,45 @@
+"""How far apart two pictures are: one number per sample. Means over dimensions, so that sizes do not set the rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lecture_lib.tensors import check_number
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""``(a (b, ...), b (b, ...)) -> (b,)``."""
+
+
+def squared(a: Float[Tensor, " b *d"], b: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
+    """``|a - b|^2 / d``."""
+    return (a - b).square().flatten(1).mean(1)
+
+
+def pseudo_huber(c: float | None = None) -> Distance:
+    """``sqrt(|a - b|^2 + c^2) - c`` with the norm of the *whole* sample: near zero a square, far away a length.
+
+    An outlier pulls no harder than a small error. Taken element by element it would be another loss.
+
+    Args:
+        c: where it changes over; default ``0.00054 sqrt(d)`` for d numbers per sample; 0 is the plain norm.
+
+    Source: Song & Dhariwal 2023 (iCT), section 3.3.
+    """
+    c = None if c is None else check_number("c", c, 0)
+
+    def distance(a: Float[Tensor, " b *d"], b: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
+        square = (a - b).square().flatten(1)
+        width = 0.00054 * square.shape[1] ** 0.5 if c is None else c
+        # The square root has no slope at zero; the smallest number of the dtype keeps c = 0 differentiable.
+        return (square.sum(1) + width**2).clamp(min=1e-30).sqrt() - width
+
+    return distance
+
+
+def huber(c: float = 0.001) -> Distance:
+    """``sqrt(delta^2 + c^2) - c`` per element, averaged: LCM's (Luo et al. 2023, training script)."""
+    c = check_number("c", c, 1e-12)
+    return lambda a, b: (((a - b).square() + c**2).sqrt() - c).flatten(1).mean(1)
