@@ -36,6 +36,19 @@ def test_mlp():
     assert torch.equal(fresh(torch.randn(3, 5, generator=G), torch.tensor([1.0, 2.0, 3.0])), torch.zeros(3, 5))
 
 
+def test_mlp_hears_numbers_beside_the_label():
+    net = shaken(TimeMLP(2, width=16, depth=2, n_classes=3, numbers={"s": 1.0, "w": 100.0}))
+    x, t, cond = torch.randn(4, 2, generator=G), torch.rand(4) * 1000, {"s": torch.rand(4) * 1000, "w": torch.rand(4)}
+    base = net(x, t, cond | {"label": torch.tensor([0, 1, 2, 3])})
+    for name, other in (("s", cond["s"] + 300), ("w", cond["w"] + 1), ("label", torch.tensor([1, 1, 2, 3]))):
+        told = cond | {"label": torch.tensor([0, 1, 2, 3])} | {name: other}
+        assert (net(x, t, told)[0] - base[0]).abs().max() > 1e-4
+    assert torch.equal(net(x, t, cond), net(x, t, cond | {"label": torch.full((4,), 3)}))  # no label: the null class
+    for wrong in (None, {"s": cond["s"]}, cond | {"w": torch.zeros(1)}):
+        with pytest.raises(ShapeError, match="one number per sample"):
+            net(x, t, wrong)
+
+
 def test_mlp_treats_samples_alone():
     net, x, t = shaken(TimeMLP(2, width=16, depth=2)), torch.randn(4, 2, generator=G), torch.rand(4, generator=G) * 1000
     assert torch.allclose(net(x, t)[1:2], net(x[1:2], t[1:2]), atol=1e-6)

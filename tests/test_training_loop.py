@@ -11,7 +11,7 @@ from torch import nn
 
 from lecture_lib.data import Batches
 from lecture_lib.errors import NonFiniteError, RangeError, ShapeError
-from lecture_lib.training import Ema, adamw, bfloat16, constant, train, warmup_cosine
+from lecture_lib.training import ByStep, Ema, adamw, bfloat16, constant, train, warmup_cosine
 
 
 def seeded(seed):
@@ -76,6 +76,24 @@ def test_it_learns_and_the_caller_may_stop():
         if step.loss < 1e-3:
             break
     assert len(seen) < 1000 and seen[0] > 100 * seen[-1]
+
+
+def test_a_loss_may_change_from_update_to_update():
+    """The third update, and only it, minimises something else: weights follow the loop written with two losses."""
+    batches, told = Batches((torch.randn(20, 3, generator=seeded(1)), torch.randn(20, 1, generator=seeded(2))), 4), []
+
+    def at(done):
+        told.append(done)
+        return squared if done != 2 else lambda model, batch, generator: -squared(model, batch, generator)
+
+    by_step, by_hand = linear(), linear()
+    optimizer = adamw(by_step, 1e-2)
+    list(train(by_step, ByStep(at), batches, steps=4, optimizer=optimizer, generator=seeded(3)))
+    optimizer, generator = adamw(by_hand, 1e-2), seeded(3)
+    for done in range(4):
+        list(train(by_hand, at(done), batches, steps=done + 1, optimizer=optimizer, generator=generator, start=done))
+    assert told[:4] == [0, 1, 2, 3]
+    assert torch.equal(by_step.weight, by_hand.weight)
 
 
 def test_nothing_happens_before_the_first_step_is_asked_for():

@@ -30,6 +30,7 @@ from lecture_lib.nets.dit_family import (
 from lecture_lib.nets.embeddings import (
     LabelAndScale,
     LabelEmbedding,
+    NumbersEmbedding,
     TimestepEmbedding,
     TimeTextEmbedding,
     timestep_features,
@@ -126,6 +127,7 @@ __all__ = [
     "MaskedTransformer",
     "MultiHeadAttention",
     "NoisyClassifier",
+    "NumbersEmbedding",
     "PatchDiscriminator",
     "Penultimate",
     "PerceptualDistance",

@@ -114,6 +114,32 @@ class LabelAndScale(nn.Module):
         return self.label(cond.get("label"), batch) + self.scale(w)
 
 
+class NumbersEmbedding(nn.Module):
+    """Named numbers as one vector, each embedded as a time is and added: where to jump, how strongly to be guided.
+
+    Args:
+        scales: name -> factor from the number to the 0..1000 scale of times (1 for a network time).
+        dim: width of the vector.
+    """
+
+    def __init__(self, scales: Mapping[str, float], dim: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleDict({name: TimestepEmbedding(dim, scale=scale) for name, scale in scales.items()})
+
+    def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Float[Tensor, " b d"]:
+        """The vector of ``cond``, which has every one of the names, (b,) each.
+
+        Raises:
+            ShapeError: a number is missing, or is not one per sample.
+        """
+        cond = cond if isinstance(cond, Mapping) else {}
+        for name in self.tables:
+            got = tuple(cond[name].shape) if name in cond else None
+            if got != (batch,):
+                raise ShapeError(f"cond[{name!r}]: got shape {got}, expected ({batch},), one number per sample")
+        return sum(table(cond[name]) for name, table in self.tables.items())
+
+
 class TimeTextEmbedding(nn.Module):
     """The vector that all modulations are made from: MLP(t) + MLP(pooled text), and + MLP(w) if w is an input.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lecture_lib.nets.embeddings import LabelEmbedding, TimestepEmbedding
+from lecture_lib.nets.embeddings import LabelEmbedding, NumbersEmbedding, TimestepEmbedding
 
 
 class ResidualLayer(nn.Module):
@@ -29,18 +31,29 @@ class ResidualLayer(nn.Module):
 
 
 class TimeMLP(nn.Module):
-    """A residual MLP on vectors, told the time and, if it has classes, the label.
+    """A residual MLP on vectors, told the time and, if it has an ear for them, the label and other numbers.
 
     Args:
         features: length of x.
         width, depth: width and number of residual layers.
-        n_classes: number of classes; 0 for an unconditional network.
+        n_classes: number of classes; 0 for a network without labels.
+        numbers: what else it hears, name -> scale as for ``NumbersEmbedding``; its ``cond`` is then a dict of these,
+            and of ``"label"`` if it has classes.
     """
 
-    def __init__(self, features: int = 2, *, width: int = 128, depth: int = 3, n_classes: int = 0) -> None:
+    def __init__(
+        self,
+        features: int = 2,
+        *,
+        width: int = 128,
+        depth: int = 3,
+        n_classes: int = 0,
+        numbers: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__()
         self.time = TimestepEmbedding(width)
         self.label = LabelEmbedding(n_classes, width) if n_classes else None
+        self.numbers = NumbersEmbedding(numbers, width) if numbers else None
         self.enter = nn.Linear(features, width)
         self.layers = nn.ModuleList(ResidualLayer(width) for _ in range(depth))
         self.leave = nn.Linear(width, features)
@@ -48,11 +61,13 @@ class TimeMLP(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(
-        self, x: Float[Tensor, " b f"], t: Float[Tensor, " b"], cond: Int[Tensor, " b"] | None = None
+        self, x: Float[Tensor, " b f"], t: Float[Tensor, " b"], cond: Int[Tensor, " b"] | Mapping | None = None
     ) -> Float[Tensor, " b f"]:
         c = self.time(t)
         if self.label is not None:
-            c = c + self.label(cond, len(x))
+            c = c + self.label(cond.get("label") if isinstance(cond, Mapping) else cond, len(x))
+        if self.numbers is not None:
+            c = c + self.numbers(cond, len(x))
         c, x = F.silu(c), self.enter(x)
         for layer in self.layers:
             x = layer(x, c)

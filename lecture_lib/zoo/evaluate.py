@@ -14,6 +14,7 @@ from lecture_lib.guidance import fused, linear
 from lecture_lib.metrics import fidelity_diversity, frechet_distance
 from lecture_lib.samplers import DPMSolverPP2M, Heun, Sampler, last, sample
 from lecture_lib.zoo import evaluate_control, evaluate_masked, evaluate_shapes
+from lecture_lib.zoo.evaluate_plane import plane_rows
 from lecture_lib.zoo.library import (
     judge,
     load,
@@ -68,6 +69,7 @@ def evaluate(models: Iterable[str] | None = None, *, seeds: Iterable[int] = (0, 
         "token autoencoder": _tokens,
         "masked image model": _masked,
         "control branch": _control,
+        "student on the ring": plane_rows,
     }
     seeds = tuple(seeds)
     for name in names() if models is None else models:
