@@ -823,7 +823,7 @@ for k, valley in enumerate(told.valleys):
         valley(dense),
         color=look_["color"],
         linestyle=look_["linestyle"],
-        label=f"{valley.compute / 1e9:.3g} GFLOP",
+        label=f"{valley.compute / 1e9:g} GFLOP",
     )
 left_.set(xscale="log", xlabel="trainable parameters", ylabel="loss on test digits", title="isoFLOP curves")
 viz.legend(left_)
