@@ -25,6 +25,7 @@ from lecture_lib.distill.maps import (
     stay,
     towards,
 )
+from lecture_lib.distill.multistep import greedy_grid, multistep_grid
 from lecture_lib.distill.semigroup import Leg, semigroup_loss, shared_noise, solved
 
 __all__ = [
@@ -50,10 +51,12 @@ __all__ = [
     "ect_loss",
     "ect_stage",
     "exact_consistency",
+    "greedy_grid",
     "huber",
     "ict_loss",
     "ict_points",
     "latent_scalings",
+    "multistep_grid",
     "pseudo_huber",
     "rising_grid",
     "seeded_masks",
