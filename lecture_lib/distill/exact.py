@@ -6,7 +6,7 @@ On N(0, s^2) everything is linear, so each method is one factor per step of its 
 
     the flow itself         r = sd(x_n) / sd(x_{n+1})                              no error
     CT, shared noise        r = (alpha alpha' s^2 + sigma sigma') / var(x_{n+1})   first order in 1/N
-    CD                      r = one step of its sampler                            the sampler's order; Euler's r is CT's
+    CD                      r = one step of its sampler                            of the sampler's order; Euler is CT
     CT, independent noise   r = alpha alpha' s^2 / var(x_{n+1})                    short by a factor each step: a_N -> 0
 
 Other data: the limit of CD needs no recursion, it is its sampler run down the whole grid (``cd_limit``). That of CT is
