@@ -1,7 +1,16 @@
 """Distillation: many steps of a solver, learned as one function. One loss, and the choices that make each method."""
 
 from lecture_lib.distill.boundary import Boundary, boundary, consistency_scalings, latent_scalings
-from lecture_lib.distill.distances import Distance, huber, pseudo_huber, squared
+from lecture_lib.distill.continuous import continuous_loss, noise_velocity, residual_loss, tangent
+from lecture_lib.distill.distances import Distance, huber, normalised, pseudo_huber, squared
+from lecture_lib.distill.jumps import (
+    ctm_loss,
+    diagonal_loss,
+    dyadic_jumps,
+    mean_flow_loss,
+    shortcut_loss,
+    stopped,
+)
 from lecture_lib.distill.maps import (
     ConsistencyFunction,
     FlowMap,
@@ -12,6 +21,7 @@ from lecture_lib.distill.maps import (
     stay,
     towards,
 )
+from lecture_lib.distill.sampling import jump_along
 from lecture_lib.distill.semigroup import Leg, semigroup_loss, shared_noise, solved
 
 __all__ = [
@@ -25,14 +35,26 @@ __all__ = [
     "boundary",
     "carried",
     "consistency_scalings",
+    "continuous_loss",
+    "ctm_loss",
+    "diagonal_loss",
+    "dyadic_jumps",
     "exact_consistency",
     "huber",
+    "jump_along",
     "latent_scalings",
+    "mean_flow_loss",
+    "noise_velocity",
+    "normalised",
     "pseudo_huber",
+    "residual_loss",
     "semigroup_loss",
     "shared_noise",
+    "shortcut_loss",
     "solved",
     "squared",
     "stay",
+    "stopped",
+    "tangent",
     "towards",
 ]
