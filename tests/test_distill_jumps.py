@@ -38,7 +38,7 @@ class ExactVelocity(nn.Module):
     Written in torch operations throughout, so that jvp goes through it; ``wrong`` is where gradients are read.
     """
 
-    def __init__(self, world, steps=64):
+    def __init__(self, world, steps=24):
         super().__init__()
         self.world, self.steps = world, steps
         self.wrong = nn.Parameter(torch.zeros(3, dtype=F64))
@@ -63,7 +63,7 @@ class ExactVelocity(nn.Module):
         return u + self.wrong[0] + self.wrong[1] * t[:, None] * x + self.wrong[2] * s[:, None]
 
 
-def exact(world, steps=64):
+def exact(world, steps=24):
     null = {"s": torch.tensor(0.0, dtype=F64)}
     return FlowMapModel(Denoiser(ExactVelocity(world, steps), RF, VELOCITY, null=null))
 
@@ -85,11 +85,11 @@ def test_the_exact_map_loses_nothing(world):
     model = exact(world)
     v = model.predict(X, T, T).velocity.detach()
     losses = {
-        "ctm": lambda: ctm_loss(model, world.denoise(RF), X, T, U, S, steps=256),
+        "ctm": lambda: ctm_loss(model, world.denoise(RF), X, T, U, S, steps=64),
         "shortcut": lambda: shortcut_loss(model, X, T, S),
         "mean flow": lambda: mean_flow_loss(model, X, T, S, v, distance=squared),
     }
-    bounds = {"ctm": 1e-9, "shortcut": 1e-13, "mean flow": 1e-11}  # squares: the teacher's Heun, RK4, RK4's slope
+    bounds = {"ctm": 1e-8, "shortcut": 1e-11, "mean flow": 1e-10}  # squares: the teacher's Heun, RK4, RK4's slope
     for name, loss in losses.items():
         with torch.no_grad():
             assert loss().max() < bounds[name], name

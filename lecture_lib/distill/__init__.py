@@ -21,7 +21,9 @@ from lecture_lib.distill.maps import (
     stay,
     towards,
 )
+from lecture_lib.distill.progressive import Round, clean_target, ddim_jump, halving, progressive_loss
 from lecture_lib.distill.sampling import jump_along
+from lecture_lib.distill.scm import LogWeight, scm_loss, scm_tangent
 from lecture_lib.distill.semigroup import Leg, semigroup_loss, shared_noise, solved
 
 __all__ = [
@@ -32,22 +34,30 @@ __all__ = [
     "FlowMapModel",
     "Jump",
     "Leg",
+    "LogWeight",
+    "Round",
     "boundary",
     "carried",
+    "clean_target",
     "consistency_scalings",
     "continuous_loss",
     "ctm_loss",
+    "ddim_jump",
     "diagonal_loss",
     "dyadic_jumps",
     "exact_consistency",
+    "halving",
     "huber",
     "jump_along",
     "latent_scalings",
     "mean_flow_loss",
     "noise_velocity",
     "normalised",
+    "progressive_loss",
     "pseudo_huber",
     "residual_loss",
+    "scm_loss",
+    "scm_tangent",
     "semigroup_loss",
     "shared_noise",
     "shortcut_loss",

@@ -72,8 +72,8 @@ def continuous_loss(
 ) -> Float[Tensor, " b"]:
     """Continuous-time consistency: ``w d( f(x_t, t),  sg(f - df/dt) )`` per sample.
 
-    With the square this has the gradient ``2 w f'^T df/dt`` of the paper's pseudo-loss, but its value is ``w |df/dt|^2``
-    and can be read. With the teacher's velocity it is distillation (CD); with ``noise_velocity`` training without a
+    With the square its gradient is that of the paper's pseudo-loss ``2 w f^T sg(df/dt)``, and its value ``w |df/dt|^2``
+    says how far f is from the goal. With the teacher's velocity it is distillation (CD); with ``noise_velocity`` training without a
     teacher (CT): df/dt is linear in the velocity, so that the *gradient* is right on average.
 
     Args:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lecture_lib.core import Cond, Denoise, RectifiedFlow
-from lecture_lib.distill.continuous import noise_velocity, tangent
+from lecture_lib.distill.continuous import tangent
 from lecture_lib.distill.distances import Distance, normalised, squared
 from lecture_lib.distill.maps import FlowMapModel, towards
 from lecture_lib.distill.semigroup import Leg, semigroup_loss, solved
@@ -99,7 +99,7 @@ def shortcut_loss(
 ) -> Float[Tensor, " b"]:
     """Self-consistency: one jump from t to s is two of half the length, in units of the network's output.
 
-    On a rectified flow: ``|u(x_t, t, s) - sg[u(x_t, t, m) + u(x_m, m, s)]/2|^2`` with ``x_m`` where the first half ends.
+    On a rectified flow ``|u(x_t, t, s) - sg[u(x_t, t, m) + u(x_m, m, s)]/2|^2``, with x_m where the first half ends.
     What the shortest jumps are has to come from elsewhere: ``diagonal_loss``.
 
     Raises:

@@ -27,10 +27,10 @@ def jump_along(
 ) -> Iterator[Frame]:
     """CTM's gamma-sampling: overshoot, then noise back up; n + 1 frames, one evaluation each after the first.
 
-        x <- (alpha_s/alpha_r) Phi(x, t, r) + gamma sigma_s z         sigma_r/alpha_r = sqrt(1 - gamma^2) sigma_s/alpha_s
+        x <- (alpha_s/alpha_r) Phi(x, t, r) + gamma sigma_s z       sigma_r/alpha_r = sqrt(1 - gamma^2) sigma_s/alpha_s
 
-    gamma = 0 follows the trajectory (r = s); gamma = 1 jumps to the data every time and noises afresh (r = 0), which is
-    multistep sampling of consistency models. Noise forgets the errors of earlier jumps, and what they got right.
+    gamma = 0 follows the trajectory (r = s); gamma = 1 jumps to the data every time and noises afresh (r = 0), which
+    is multistep sampling of consistency models. Noise forgets the errors of earlier jumps, and what they got right.
 
     Args:
         flow_map: with its condition bound.
