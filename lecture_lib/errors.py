@@ -23,6 +23,10 @@ class SingularError(CourseError):
     """The formula divides by zero at this time: epsilon at alpha = 0, a score at sigma = 0, ..."""
 
 
+class NotDifferentiableError(CourseError):
+    """A part of the network has no forward-mode derivative."""
+
+
 class UnknownNameError(CourseError):
     """A name (recipe, class, sampler) that does not exist; the message lists the ones that do."""
 

@@ -43,3 +43,20 @@ def huber(c: float = 0.001) -> Distance:
     """``sqrt(delta^2 + c^2) - c`` per element, averaged: LCM's (Luo et al. 2023, training script)."""
     c = check_number("c", c, 1e-12)
     return lambda a, b: (((a - b).square() + c**2).sqrt() - c).flatten(1).mean(1)
+
+
+def normalised(power: float = 1.0, c: float = 1e-3) -> Distance:
+    """``S / sg(S + c)^power`` with ``S = |a - b|^2``: MeanFlow's, whose gradient hardly grows with the error.
+
+    At power 1 every sample pulls alike and the value is about 1 until an error falls below sqrt(c): read S itself from
+    ``squared`` to see progress. Power 1/2 is the pseudo-Huber distance's gradient, power 0 the plain square.
+
+    Source: Geng et al. 2025 (2505.13447), section 4.3 and eq. 22.
+    """
+    power, c = check_number("power", power, 0, 1), check_number("c", c, 1e-12)
+
+    def distance(a: Float[Tensor, " b *d"], b: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
+        square = (a - b).square().flatten(1).sum(1)
+        return square / (square.detach() + c) ** power
+
+    return distance

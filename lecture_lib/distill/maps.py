@@ -110,6 +110,12 @@ class FlowMapModel(nn.Module):
         """``x_s``; a FlowMap once its condition is bound with ``given``."""
         return carried(self.predict(x_t, t, s, cond), s)
 
+    def reach(self, t: Float[Tensor, " b"], s: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """How far x_s moves per unit of the network's output: ``t - s`` for a velocity on a rectified flow."""
+        (_, x0), (_, eps) = self.denoiser.parameterization.inverse(self.path.coeffs(t))
+        at = self.path.coeffs(s)
+        return (at.alpha * x0 + at.sigma * eps).abs()
+
     def given(self, cond: Cond | None) -> FlowMap:
         """The map with its condition bound."""
         return lambda x_t, t, s: self(x_t, t, s, cond)
