@@ -1,5 +1,6 @@
 """Distillation: many steps of a solver, learned as one function. One loss, and the choices that make each method."""
 
+from lecture_lib.distill.adversarial import AdversarialConsistency, Judged, Legs
 from lecture_lib.distill.boundary import Boundary, boundary, consistency_scalings, latent_scalings
 from lecture_lib.distill.distances import Distance, huber, pseudo_huber, squared
 from lecture_lib.distill.maps import (
@@ -27,14 +28,17 @@ from lecture_lib.distill.semigroup import Leg, semigroup_loss, shared_noise, sol
 
 __all__ = [
     "DMD2",
+    "AdversarialConsistency",
     "Boundary",
     "ConsistencyFunction",
     "Distance",
     "FakeScore",
     "FlowMap",
     "FlowMapModel",
+    "Judged",
     "Jump",
     "Leg",
+    "Legs",
     "Matched",
     "MatchingWeight",
     "Pairs",
