@@ -50,7 +50,7 @@ class Judged(nn.Module):
 
 @dataclass(frozen=True)
 class AdversarialConsistency:
-    """The two losses, and whose turn it is: a ``Judged`` is trained with ``ByStep(AdversarialConsistency(...).loss_at)``.
+    """The two losses, and whose turn it is; ``training.ByStep(method.loss_at)`` trains a ``Judged`` with them.
 
     Attributes:
         legs: the leg of each sample: ``shared_noise`` of consistency training, ``solved`` of distillation.
