@@ -361,9 +361,7 @@ MUTANTS = {
         "return self.count + 0 * N",
         QUANTIZERS,
     ),
-    "adaptive weight inverted": _of(
-        "families/autoencoding", "(pull / (push + 1e-4))", "(push / (pull + 1e-4))", FAMILIES
-    ),
+    "adaptive weight inverted": _of("nets/critics", "(pull / (push + 1e-4))", "(push / (pull + 1e-4))", FAMILIES),
     "critic with the sign of its fakes": _of(
         "families/adversarial", "discriminator(x_hat.detach())", "-discriminator(x_hat.detach())", FAMILIES
     ),
@@ -379,7 +377,7 @@ MUTANTS = {
         PERCEPTUAL,
     ),
     "hinge with its sides swapped": _of(
-        "nets/patchgan", "F.relu(1 - real) + F.relu(1 + fake)", "F.relu(1 + real) + F.relu(1 - fake)", PATCHES
+        "nets/critics", "F.relu(1 - real) + F.relu(1 + fake)", "F.relu(1 + real) + F.relu(1 - fake)", PATCHES
     ),
 }
 

@@ -1,7 +1,7 @@
 """The core: paths -> predictions -> denoisers. Everything else in the library is written in these words."""
 
 from lecture_lib.core.conditions import Cond, drop_condition
-from lecture_lib.core.couplings import independent, minibatch_ot, offset_noise
+from lecture_lib.core.couplings import given_noise, independent, minibatch_ot, offset_noise
 from lecture_lib.core.denoiser import Denoiser, Given, quarter_log_noise, thousand, unit_input
 from lecture_lib.core.grids import (
     check_grid,
@@ -78,6 +78,7 @@ __all__ = [
     "encoding_decoding",
     "exact_divergence",
     "exponential_grid",
+    "given_noise",
     "hutchinson",
     "independent",
     "karras_grid",

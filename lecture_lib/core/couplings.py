@@ -33,6 +33,21 @@ def minibatch_ot(x0: Float[Tensor, " b *d"], generator: torch.Generator | None =
     return eps[torch.as_tensor(columns, device=eps.device)]
 
 
+def given_noise(eps: Float[Tensor, " b *d"]) -> Coupling:
+    """The noise that already belongs to each data point of the batch: pairs, as reflow trains on.
+
+    Raises:
+        ShapeError: (when called) x0 is of another shape than eps.
+    """
+
+    def coupling(x0: Float[Tensor, " b *d"], generator: torch.Generator | None = None) -> Float[Tensor, " b *d"]:
+        if x0.shape != eps.shape:
+            raise ShapeError(f"x0: got shape {tuple(x0.shape)}, expected that of its noise, {tuple(eps.shape)}")
+        return eps
+
+    return coupling
+
+
 def offset_noise(scale: float = 0.1) -> Coupling:
     """``eps = z + scale z_c``: white noise plus one more draw per image and channel, the same at all of its pixels.
 

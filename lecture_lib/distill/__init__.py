@@ -1,5 +1,6 @@
 """Distillation: many steps of a solver, learned as one function. One loss, and the choices that make each method."""
 
+from lecture_lib.distill.adversarial import AdversarialConsistency, Judged, Legs
 from lecture_lib.distill.boundary import Boundary, boundary, consistency_scalings, latent_scalings
 from lecture_lib.distill.consistency import cd_loss, ct_loss, ect_loss, ict_loss, seeded_masks, twins
 from lecture_lib.distill.curricula import (
@@ -39,14 +40,29 @@ from lecture_lib.distill.multistep import greedy_grid, multistep_grid
 from lecture_lib.distill.progressive import Round, clean_target, ddim_jump, halving, progressive_loss
 from lecture_lib.distill.sampling import jump_along
 from lecture_lib.distill.scm import LogWeight, scm_loss, scm_tangent
+from lecture_lib.distill.matching import (
+    DMD2,
+    FakeScore,
+    Matched,
+    MatchingWeight,
+    by_divergence,
+    by_teacher_error,
+    matching_loss,
+    simulated,
+)
+from lecture_lib.distill.reflow import Pairs, endpoint_loss, reflow_loss, solved_pairs, transport_cost
 from lecture_lib.distill.semigroup import Leg, semigroup_loss, shared_noise, solved
 
 __all__ = [
+    "DMD2",
+    "AdversarialConsistency",
     "Boundary",
     "ConsistencyFunction",
     "Distance",
+    "FakeScore",
     "FlowMap",
     "FlowMapModel",
+    "Judged",
     "Jump",
     "Leg",
     "LogNormalPairs",
@@ -54,7 +70,13 @@ __all__ = [
     "Pair",
     "Pairs",
     "RatioPairs",
+    "Legs",
+    "Matched",
+    "MatchingWeight",
+    "Pairs",
     "boundary",
+    "by_divergence",
+    "by_teacher_error",
     "carried",
     "cd_loss",
     "consistency_scalings",
@@ -63,6 +85,7 @@ __all__ = [
     "ct_points",
     "ect_loss",
     "ect_stage",
+    "endpoint_loss",
     "exact_consistency",
     "greedy_grid",
     "huber",
@@ -100,11 +123,19 @@ __all__ = [
     "semigroup_loss",
     "shared_noise",
     "shortcut_loss",
+    "matching_loss",
+    "pseudo_huber",
+    "reflow_loss",
+    "semigroup_loss",
+    "shared_noise",
+    "simulated",
     "solved",
+    "solved_pairs",
     "squared",
     "stay",
     "stopped",
     "tangent",
     "towards",
     "twins",
+    "transport_cost",
 ]

@@ -5,7 +5,6 @@ from lecture_lib.families.autoencoding import (
     Reconstruction,
     Variational,
     absolute_error,
-    adaptive_weight,
     laplace_nll,
 )
 from lecture_lib.families.contrastive import gloss_loss, info_nce, remove_span, same_texts, span_loss
@@ -23,6 +22,7 @@ from lecture_lib.families.masked import (
 )
 from lecture_lib.families.masked_text_to_image import MaskedTextToImage
 from lecture_lib.families.text_to_image import TextToImage
+from lecture_lib.nets import adaptive_weight
 
 __all__ = [
     "LatentSpace",

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lecture_lib.data import Draws
 from lecture_lib.errors import NonFiniteError
-from lecture_lib.families.autoencoding import Reconstruction, adaptive_weight
-from lecture_lib.nets import hinge_discriminator_loss, hinge_generator_loss
+from lecture_lib.families.autoencoding import Reconstruction
+from lecture_lib.nets import adaptive_weight, hinge_discriminator_loss, hinge_generator_loss
 from lecture_lib.tensors import check_count, check_number
 
 

@@ -49,25 +49,6 @@ def laplace_nll(error: Float[Tensor, " b"], log_scale: float | Float[Tensor, ""]
     return pixels * (error * torch.exp(-log_scale) + log_scale)
 
 
-def adaptive_weight(
-    nll: Float[Tensor, ""], g: Float[Tensor, ""], last_layer_weight: Float[Tensor, "*d"]
-) -> Float[Tensor, ""]:
-    """``|grad nll| / (|grad g| + 1e-4)`` at the decoder's last layer, in 0..1e4: both terms pull equally hard there.
-
-    Args:
-        nll: the reconstruction term, averaged over the batch.
-        g: the critic's term, averaged over the batch.
-        last_layer_weight: the weight that both gradients are taken at; nll and g must depend on it.
-
-    Returns:
-        A number that no gradient flows through. The graphs of nll and g are kept for the backward pass to come.
-
-    Source: Esser et al. 2021, eq. 7.
-    """
-    pull, push = (torch.autograd.grad(y, last_layer_weight, retain_graph=True)[0].norm() for y in (nll, g))
-    return (pull / (push + 1e-4)).clamp(0, 1e4).detach()
-
-
 class Reconstruction(nn.Module):
     """``laplace_nll`` with a learned log-scale, and with a perceptual distance beside the absolute error.
 

@@ -16,6 +16,15 @@ from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.concepts import concept_direction, concept_maps, random_direction, steered
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
 from lecture_lib.nets.controlnet import ControlledDiT, ControlledUNet, ControlNet, DiTControlNet, HintEncoder
+from lecture_lib.nets.critics import (
+    PointCritic,
+    adaptive_weight,
+    held,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    logistic_discriminator_loss,
+    logistic_generator_loss,
+)
 from lecture_lib.nets.dit import MODULATIONS, DiT, DiTBlock, modulations, patchify, unpatchify
 from lecture_lib.nets.dit_conditioning import AdaLNBlock, CrossAttentionBlock, InContextBlock, TokenDiT
 from lecture_lib.nets.dit_family import (
@@ -41,7 +50,7 @@ from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.masked_transformer import MaskedTransformer
 from lecture_lib.nets.mlp import TimeMLP
 from lecture_lib.nets.mmdit import MMDiT, MMDiTBlock, sd3_medium
-from lecture_lib.nets.patchgan import PatchDiscriminator, hinge_discriminator_loss, hinge_generator_loss
+from lecture_lib.nets.patchgan import PatchDiscriminator
 from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
 from lecture_lib.nets.positions import (
     AxialRotary,
@@ -131,6 +140,7 @@ __all__ = [
     "PatchDiscriminator",
     "Penultimate",
     "PerceptualDistance",
+    "PointCritic",
     "Posterior",
     "QKNorm",
     "Quadrants",
@@ -154,6 +164,7 @@ __all__ = [
     "TransformerBlock",
     "UNet",
     "VectorQuantizer",
+    "adaptive_weight",
     "add_lora",
     "attention_layers",
     "autoencoder_from_diffusers",
@@ -174,10 +185,13 @@ __all__ = [
     "full_mask",
     "fused_attention",
     "grid_positions",
+    "held",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
     "joint_positions",
     "kl_to_standard_normal",
+    "logistic_discriminator_loss",
+    "logistic_generator_loss",
     "mmdit_from_diffusers",
     "modulations",
     "multiply_adds",

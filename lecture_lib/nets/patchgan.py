@@ -1,4 +1,4 @@
-"""A discriminator that judges patches, and the hinge losses it is trained with."""
+"""A discriminator that judges patches; what it is trained with is in ``critics``."""
 
 from __future__ import annotations
 
@@ -53,19 +53,3 @@ class PatchDiscriminator(nn.Module):
         for layer in self.halvings:
             x = F.leaky_relu(layer(x), 0.2)
         return self.leave(x)
-
-
-def hinge_discriminator_loss(real: Float[Tensor, " b *d"], fake: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
-    """``(max(0, 1 - D(x)) + max(0, 1 + D(x_hat)))/2``, mean over the logits of each sample (Lim & Ye 2017).
-
-    Raises:
-        ShapeError: real and fake differ in shape.
-    """
-    if real.shape != fake.shape:
-        raise ShapeError(f"fake: got shape {tuple(fake.shape)}, expected that of real, {tuple(real.shape)}")
-    return (F.relu(1 - real) + F.relu(1 + fake)).reshape(len(real), -1).mean(1) / 2
-
-
-def hinge_generator_loss(fake: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
-    """``-D(x_hat)``, mean over the logits of each sample: no hinge on this side."""
-    return -fake.reshape(len(fake), -1).mean(1)
