@@ -1,4 +1,4 @@
-"""Reflow: pairs against optimal transport on the line, the straight field that they teach, and what fresh noise does."""
+"""Reflow: pairs against optimal transport on the line, the straight field they teach, and what fresh noise does."""
 
 from __future__ import annotations
 

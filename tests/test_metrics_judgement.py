@@ -10,7 +10,8 @@ import torch
 
 from lecture_lib.data import digits
 from lecture_lib.errors import RangeError, ShapeError
-from lecture_lib.metrics import Judge, fidelity_diversity, straightness
+from lecture_lib.metrics import Judge, count_modes, fidelity_diversity, straightness
+from lecture_lib.oracles import ring_of_modes
 
 
 def normal(seed, *shape):
@@ -107,3 +108,26 @@ def test_straight_flows_are_straight():
         return (x - target) / t.clamp(min=1e-12)[:, None]
 
     assert straightness(straight, normal(3, 5, 2), start=1.0, end=0.01).max() < 1e-12
+
+
+def test_modes_by_hand():
+    centres = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
+    points = torch.tensor(
+        [[0.1, 0.0], [0.0, -0.9], [4.0, 1.0], [2.0, 0.0], [0.0, 5.1], [0.0, 0.0], [0.3, 0.3], [9.0, 9.0]]
+    )
+    shares, covered, between = count_modes(points, centres, 1.0)
+    assert shares.tolist() == [0.5, 0.125, 0.0] and covered == 2 and between == 0.375
+    assert count_modes(points.repeat(2, 1), centres, 1.0).between == 0.375
+    few = torch.cat([centres[:1].repeat(95, 1), centres[1:2].repeat(5, 1)])  # 5 % is less than a quarter of a third
+    assert count_modes(few, centres, 1.0).covered == 1
+    with pytest.raises(ShapeError, match="centres"):
+        count_modes(points, centres[:, :1], 1.0)
+
+
+def test_data_of_the_plane_cover_all_modes_and_leave_e_to_minus_4_5_between():
+    world = ring_of_modes()
+    shares, covered, between = count_modes(
+        world.sample(100_000, generator=torch.Generator().manual_seed(2)), world.means, 0.3
+    )
+    assert covered == 8 and between == pytest.approx(math.exp(-4.5), abs=1e-3)
+    assert shares.tolist() == pytest.approx([(1 - math.exp(-4.5)) / 8] * 8, abs=4e-3)

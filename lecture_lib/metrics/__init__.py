@@ -3,6 +3,7 @@
 from lecture_lib.metrics.frechet import frechet_distance, frechet_gaussians
 from lecture_lib.metrics.judge import Judge
 from lecture_lib.metrics.mmd import GaussianKernel, PolynomialKernel, median_bandwidth, mmd2
+from lecture_lib.metrics.modes import ModeCount, count_modes
 from lecture_lib.metrics.precision_recall import FidelityDiversity, fidelity_diversity
 from lecture_lib.metrics.sliced import sliced_wasserstein, wasserstein_1d
 from lecture_lib.metrics.straightness import straightness
@@ -11,7 +12,9 @@ __all__ = [
     "FidelityDiversity",
     "GaussianKernel",
     "Judge",
+    "ModeCount",
     "PolynomialKernel",
+    "count_modes",
     "fidelity_diversity",
     "frechet_distance",
     "frechet_gaussians",

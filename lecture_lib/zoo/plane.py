@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from lecture_lib.oracles import GaussianMixture, ring_of_modes
 from lecture_lib.zoo.recipe import Recipe
 
-SIGMA_DATA = (0.5 + 0.1**2) ** 0.5  # standard deviation of each coordinate of the ring
+STD = 0.1  # of each mode
+SIGMA_DATA = (0.5 + STD**2) ** 0.5  # standard deviation of each coordinate of the ring
 
 
 @functools.cache
 def ring() -> GaussianMixture:
     """The world of the plane's students: eight round modes of standard deviation 0.1 on the unit circle, float32."""
-    exact = ring_of_modes()
+    exact = ring_of_modes(std=STD)
     means, variances = exact.means.float(), exact.variances[:, 0].float()
     return GaussianMixture(exact.weights.float(), means, variances)
 

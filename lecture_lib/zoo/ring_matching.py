@@ -54,6 +54,11 @@ def flow_pairs(teacher: Recipe | None = None) -> Pairs:
     return solved_pairs(denoise, LINE, Heun(), uniform_grid(LINE, SOLVER_STEPS), eps)
 
 
+def carried(flow: Denoiser, eps: Float[Tensor, " b 2"], steps: int) -> Float[Tensor, " b 2"]:
+    """Where a flow takes noise in equal Euler steps."""
+    return last(sample(flow.given(None), LINE, Euler(), uniform_grid(LINE, steps), eps))
+
+
 @dataclass(frozen=True, kw_only=True)
 class FlowRecipe(PlaneRecipe):
     """Rectified flow: the mean velocity of straight lines between data and fresh noise; Euler draws."""
@@ -64,9 +69,8 @@ class FlowRecipe(PlaneRecipe):
     def loss(self, model: Denoiser, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
         return model.loss(batch[0], times=UniformTimes(), generator=generator)
 
-    @torch.no_grad()
     def draw(self, model: Denoiser, n: int, *, steps: int, generator: torch.Generator) -> Float[Tensor, " n 2"]:
-        return last(sample(model.given(None), LINE, Euler(), uniform_grid(LINE, steps), noise(n, generator)))
+        return carried(model, noise(n, generator), steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +241,7 @@ INSTAFLOW = RegressionRecipe(
     name="ring-instaflow",
     about="one step, distilled from the 2-rectified flow on noise alone",
     network=NETWORK,
-    steps=6_000,
+    steps=4_000,
     batch_size=256,
     lr=1e-3,
     teacher=REFLOW,
@@ -246,7 +250,7 @@ REGRESSION = replace(
     INSTAFLOW,
     name="ring-regression",
     about="one step by regression on pairs of the exact flow, from scratch",
-    steps=10_000,
+    steps=8_000,
     lr=2e-3,
     teacher=None,
 )
@@ -254,8 +258,8 @@ DMD = MatchingRecipe(
     name="ring-dmd",
     about="DMD2 in one or two steps: matched distributions, a fake score, a critic on its features",
     network=NETWORK,
-    steps=12_000,
-    batch_size=256,
+    steps=9_000,
+    batch_size=128,
     lr=1e-3,
     first=FLOW,
 )
@@ -263,7 +267,7 @@ ACM = AdversarialRecipe(
     name="ring-acm",
     about="consistency distillation with a critic",
     network=NETWORK,
-    steps=10_000,
+    steps=8_000,
     batch_size=256,
     lr=1e-3,
     first=FLOW,
@@ -272,7 +276,7 @@ GAN = GanRecipe(
     name="ring-gan",
     about="a plain GAN: what a critic alone does to eight modes",
     network=NETWORK,
-    steps=10_000,
+    steps=8_000,
     batch_size=256,
     lr=1e-3,
 )
