@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -46,7 +45,6 @@ def noise(n: int, generator: torch.Generator) -> Float[Tensor, " n 2"]:
     return torch.randn(n, 2, generator=generator)
 
 
-@functools.cache
 def flow_pairs(teacher: Recipe | None = None) -> Pairs:
     """``PAIRS`` noises and where a flow takes them: the ring's exact one, or a trained recipe's."""
     denoise = ring().denoise(LINE) if teacher is None else trained(teacher).given(None)
