@@ -10,6 +10,7 @@ from lecture_lib.errors import UnknownNameError
 from lecture_lib.nets import FeatureNetwork, NoisyClassifier, UNet
 from lecture_lib.zoo.models import CLASSES, digit_dit, guided_digit_dit
 from lecture_lib.zoo.recipe import ClassifierRecipe, DenoiserRecipe, DistilledRecipe, FeatureRecipe, Recipe
+from lecture_lib.zoo.ring_jumps import RING_JUMPS
 from lecture_lib.zoo.shapes_autoencoders import AUTOENCODERS
 from lecture_lib.zoo.shapes_control import CONTROL
 from lecture_lib.zoo.shapes_masked import TOKENS
@@ -105,7 +106,7 @@ SHAPES = (
     TOKENS,
     CONTROL,
 )  # in the order in which they lean on each other
-RECIPES: dict[str, Recipe] = {r.name: r for r in (*DIGITS, *SHAPES)}
+RECIPES: dict[str, Recipe] = {r.name: r for r in (*DIGITS, *SHAPES, *RING_JUMPS)}
 
 
 def recipe(name: str) -> Recipe:
