@@ -180,7 +180,7 @@ def test_the_tangent_is_the_derivative_of_f_and_the_warm_up_flow_matching(mlp):
 
 
 def test_it_is_the_papers_loss_with_its_sigma_data(mlp):
-    """The paper's formulas in its own units, x_t = cos t x0 + sin t z with z ~ N(0, sigma_d^2), dF/dt by differences."""
+    """The formulas in their own units, x_t = cos t x0 + sin t z with z ~ N(0, sigma_d^2), dF/dt by differences."""
     sd, c = 0.5, 0.1
     x0, z = sd * normal(4, 2, seed=2), sd * normal(4, 2, seed=3)
     cos, sin = TIMES.cos()[:, None], TIMES.sin()[:, None]

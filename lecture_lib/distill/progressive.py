@@ -18,7 +18,7 @@ from lecture_lib.distill.maps import Jump, stay
 from lecture_lib.distill.semigroup import Leg, semigroup_loss, solved
 from lecture_lib.errors import RangeError
 from lecture_lib.samplers import DDIM, one_step
-from lecture_lib.tensors import blend, check_count, per_sample, randn_like
+from lecture_lib.tensors import blend, check_count, randn_like
 
 
 def ddim_jump(denoise: Denoise, path: Path, s: Float[Tensor, " b"]) -> Jump:

@@ -16,7 +16,6 @@ with sigma_d is this for x0/sigma_d, with its x_t and dx_t/dt divided by sigma_d
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
