@@ -10,11 +10,8 @@ from lecture_lib.errors import UnknownNameError
 from lecture_lib.nets import FeatureNetwork, NoisyClassifier, UNet
 from lecture_lib.zoo.models import CLASSES, digit_dit, guided_digit_dit
 from lecture_lib.zoo.recipe import ClassifierRecipe, DenoiserRecipe, DistilledRecipe, FeatureRecipe, Recipe
-RING = (
-    *RING_JUMPS,
-    *RING_MATCHING,
-)
-RECIPES: dict[str, Recipe] = {r.name: r for r in (*DIGITS, *SHAPES, *RING)}
+from lecture_lib.zoo.ring_jumps import RING_JUMPS
+from lecture_lib.zoo.ring_matching import RING_MATCHING
 from lecture_lib.zoo.shapes_autoencoders import AUTOENCODERS
 from lecture_lib.zoo.shapes_control import CONTROL
 from lecture_lib.zoo.shapes_masked import TOKENS
