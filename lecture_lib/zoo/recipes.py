@@ -10,6 +10,7 @@ from lecture_lib.errors import UnknownNameError
 from lecture_lib.nets import FeatureNetwork, NoisyClassifier, UNet
 from lecture_lib.zoo.models import CLASSES, digit_dit, guided_digit_dit
 from lecture_lib.zoo.recipe import ClassifierRecipe, DenoiserRecipe, DistilledRecipe, FeatureRecipe, Recipe
+from lecture_lib.zoo.ring_consistency import RING_CONSISTENCY
 from lecture_lib.zoo.shapes_autoencoders import AUTOENCODERS
 from lecture_lib.zoo.shapes_control import CONTROL
 from lecture_lib.zoo.shapes_masked import TOKENS
@@ -105,7 +106,8 @@ SHAPES = (
     TOKENS,
     CONTROL,
 )  # in the order in which they lean on each other
-RECIPES: dict[str, Recipe] = {r.name: r for r in (*DIGITS, *SHAPES)}
+RING = (*RING_CONSISTENCY,)
+RECIPES: dict[str, Recipe] = {r.name: r for r in (*DIGITS, *SHAPES, *RING)}
 
 
 def recipe(name: str) -> Recipe:
