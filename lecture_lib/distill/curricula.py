@@ -110,7 +110,8 @@ class RatioPairs:
 
         u = max(0, t (1 - q^-a n(t))),     n(t) = 1 + k sigmoid(-b t)
 
-    At small t, n(t) is about ``1 + k/2``, so that u = 0 and the target is the data itself: at first this is diffusion.
+    At small t, n(t) is about ``1 + k/2 = 5``: as long as that is more than q^a (stages 1 and 2 for q = 2), u = 0 there
+    and the target is the data itself, as for a denoiser. Later u > 0 for every t, and u/t goes to 1.
 
     Attributes:
         path: whose clock the times are on; t and u are noise levels in the formula.

@@ -5,8 +5,10 @@ from lecture_lib.widgets.attention import attention_explorer
 from lecture_lib.widgets.concepts import concept_slider
 from lecture_lib.widgets.controls import choice, count, ladder, number, same_seed, switch, text
 from lecture_lib.widgets.convergence import error_nfe_explorer
+from lecture_lib.widgets.curricula import curriculum_explorer
 from lecture_lib.widgets.digits import guidance_sweep, interval_explorer, two_conventions
 from lecture_lib.widgets.explorer import Explorer, Scene, explore
+from lecture_lib.widgets.flow_maps import flow_map_explorer
 from lecture_lib.widgets.latents import latent_explorer
 from lecture_lib.widgets.laws import mixture_playground, negative_prompt
 from lecture_lib.widgets.modulations import modulation_explorer
@@ -18,6 +20,7 @@ from lecture_lib.widgets.quadrants import quadrant_explorer
 from lecture_lib.widgets.repairs import repairs_explorer
 from lecture_lib.widgets.scaling import measured_runs, scaling_explorer
 from lecture_lib.widgets.schedules import schedule_explorer
+from lecture_lib.widgets.steps import steps_explorer
 from lecture_lib.widgets.trajectories import trajectories_explorer
 from lecture_lib.widgets.verdicts import verdicts
 
@@ -28,8 +31,10 @@ __all__ = [
     "choice",
     "concept_slider",
     "count",
+    "curriculum_explorer",
     "error_nfe_explorer",
     "explore",
+    "flow_map_explorer",
     "guidance_sweep",
     "interval_explorer",
     "ladder",
@@ -49,6 +54,7 @@ __all__ = [
     "same_seed",
     "scaling_explorer",
     "schedule_explorer",
+    "steps_explorer",
     "switch",
     "text",
     "trajectories_explorer",

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lecture_lib.distill import Jump
 from lecture_lib.oracles import GaussianMixture, ring_of_modes
 from lecture_lib.zoo.recipe import Recipe
 
@@ -50,6 +51,10 @@ class PlaneRecipe(Recipe):
 
     def batches(self) -> FreshPoints:
         return FreshPoints(ring(), self.batch_size)
+
+    def jump(self, model: nn.Module) -> Jump | None:
+        """The model as ``(x_t, t) -> x0``, for students that know from anywhere where a trajectory ends; else None."""
+        return None
 
     @abstractmethod
     def draw(self, model: nn.Module, n: int, *, steps: int, generator: torch.Generator) -> Float[Tensor, " n 2"]:

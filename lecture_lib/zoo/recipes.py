@@ -10,6 +10,7 @@ from lecture_lib.errors import UnknownNameError
 from lecture_lib.nets import FeatureNetwork, NoisyClassifier, UNet
 from lecture_lib.zoo.models import CLASSES, digit_dit, guided_digit_dit
 from lecture_lib.zoo.recipe import ClassifierRecipe, DenoiserRecipe, DistilledRecipe, FeatureRecipe, Recipe
+from lecture_lib.zoo.ring_consistency import RING_CONSISTENCY
 from lecture_lib.zoo.ring_jumps import RING_JUMPS
 from lecture_lib.zoo.ring_matching import RING_MATCHING
 from lecture_lib.zoo.shapes_autoencoders import AUTOENCODERS
@@ -107,6 +108,7 @@ SHAPES = (
     TOKENS,
     CONTROL,
 )  # in the order in which they lean on each other
+RING = (*RING_CONSISTENCY,)
 RING = (
     *RING_JUMPS,
     *RING_MATCHING,

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from lecture_lib.core import EDM, Denoiser, LogNormalNoise, Path, edm, karras_grid
 from lecture_lib.core.denoiser import quarter_log_noise, unit_input
 from lecture_lib.distill import (
+    ConsistencyFunction,
+    Jump,
     LogNormalPairs,
     NeighbourPairs,
     RatioPairs,
@@ -92,6 +94,9 @@ class RingConsistency(PlaneRecipe):
             network_time=hundredfold_log_noise,
             input_scale=unit_input(SIGMA_DATA),
         )
+
+    def jump(self, model: Denoiser) -> Jump:
+        return ConsistencyFunction(model, end=self.end)
 
     def draw(self, model: nn.Module, n: int, *, steps: int, generator: torch.Generator) -> Float[Tensor, " n 2"]:
         grid, sampler = multistep_grid(EDM(), steps, end=self.end), ConsistencyMultistep(self.end)
