@@ -3,6 +3,7 @@
 from lecture_lib.distill.adversarial import AdversarialConsistency, Judged, Legs
 from lecture_lib.distill.boundary import Boundary, boundary, consistency_scalings, latent_scalings
 from lecture_lib.distill.consistency import cd_loss, ct_loss, ect_loss, ict_loss, seeded_masks, twins
+from lecture_lib.distill.continuous import continuous_loss, noise_velocity, residual_loss, tangent
 from lecture_lib.distill.curricula import (
     LogNormalPairs,
     NeighbourPairs,
@@ -15,9 +16,17 @@ from lecture_lib.distill.curricula import (
     ict_points,
     rising_grid,
 )
-from lecture_lib.distill.distances import Distance, huber, pseudo_huber, squared
-from lecture_lib.distill.continuous import continuous_loss, noise_velocity, residual_loss, tangent
 from lecture_lib.distill.distances import Distance, huber, normalised, pseudo_huber, squared
+from lecture_lib.distill.exact import (
+    cd_limit,
+    cd_slopes,
+    ct_curve,
+    ct_slopes,
+    denoiser_slopes,
+    flow_slopes,
+    fresh_noise_slopes,
+    two_way_slopes,
+)
 from lecture_lib.distill.jumps import (
     ctm_loss,
     diagonal_loss,
@@ -36,10 +45,6 @@ from lecture_lib.distill.maps import (
     stay,
     towards,
 )
-from lecture_lib.distill.multistep import greedy_grid, multistep_grid
-from lecture_lib.distill.progressive import Round, clean_target, ddim_jump, halving, progressive_loss
-from lecture_lib.distill.sampling import jump_along
-from lecture_lib.distill.scm import LogWeight, scm_loss, scm_tangent
 from lecture_lib.distill.matching import (
     DMD2,
     FakeScore,
@@ -50,7 +55,11 @@ from lecture_lib.distill.matching import (
     matching_loss,
     simulated,
 )
+from lecture_lib.distill.multistep import greedy_grid, multistep_grid
+from lecture_lib.distill.progressive import Round, clean_target, ddim_jump, halving, progressive_loss
 from lecture_lib.distill.reflow import Pairs, endpoint_loss, reflow_loss, solved_pairs, transport_cost
+from lecture_lib.distill.sampling import jump_along
+from lecture_lib.distill.scm import LogWeight, scm_loss, scm_tangent
 from lecture_lib.distill.semigroup import Leg, semigroup_loss, shared_noise, solved
 
 __all__ = [
@@ -65,69 +74,65 @@ __all__ = [
     "Judged",
     "Jump",
     "Leg",
+    "Legs",
     "LogNormalPairs",
+    "LogWeight",
+    "Matched",
+    "MatchingWeight",
     "NeighbourPairs",
     "Pair",
     "Pairs",
     "RatioPairs",
-    "Legs",
-    "Matched",
-    "MatchingWeight",
-    "Pairs",
+    "Round",
     "boundary",
     "by_divergence",
     "by_teacher_error",
     "carried",
+    "cd_limit",
     "cd_loss",
+    "cd_slopes",
+    "clean_target",
     "consistency_scalings",
+    "continuous_loss",
+    "ct_curve",
     "ct_decay",
     "ct_loss",
     "ct_points",
+    "ct_slopes",
+    "ctm_loss",
+    "ddim_jump",
+    "denoiser_slopes",
+    "diagonal_loss",
+    "dyadic_jumps",
     "ect_loss",
     "ect_stage",
     "endpoint_loss",
     "exact_consistency",
+    "flow_slopes",
+    "fresh_noise_slopes",
     "greedy_grid",
+    "halving",
     "huber",
     "ict_loss",
     "ict_points",
-    "latent_scalings",
-    "multistep_grid",
-    "pseudo_huber",
-    "rising_grid",
-    "seeded_masks",
-    "LogWeight",
-    "Round",
-    "boundary",
-    "carried",
-    "clean_target",
-    "consistency_scalings",
-    "continuous_loss",
-    "ctm_loss",
-    "ddim_jump",
-    "diagonal_loss",
-    "dyadic_jumps",
-    "exact_consistency",
-    "halving",
-    "huber",
     "jump_along",
     "latent_scalings",
+    "matching_loss",
     "mean_flow_loss",
+    "multistep_grid",
     "noise_velocity",
     "normalised",
     "progressive_loss",
     "pseudo_huber",
+    "reflow_loss",
     "residual_loss",
+    "rising_grid",
     "scm_loss",
     "scm_tangent",
+    "seeded_masks",
     "semigroup_loss",
     "shared_noise",
     "shortcut_loss",
-    "matching_loss",
-    "pseudo_huber",
-    "reflow_loss",
-    "semigroup_loss",
-    "shared_noise",
     "simulated",
     "solved",
     "solved_pairs",
@@ -136,6 +141,7 @@ __all__ = [
     "stopped",
     "tangent",
     "towards",
-    "twins",
     "transport_cost",
+    "twins",
+    "two_way_slopes",
 ]

@@ -108,8 +108,8 @@ SHAPES = (
     TOKENS,
     CONTROL,
 )  # in the order in which they lean on each other
-RING = (*RING_CONSISTENCY,)
 RING = (
+    *RING_CONSISTENCY,
     *RING_JUMPS,
     *RING_MATCHING,
 )
