@@ -54,7 +54,7 @@ def test_both_networks_of_a_game_learn():
         moved.append(
             [any(not torch.equal(a, b) for a, b in zip(*both, strict=True)) for both in zip(before, after, strict=True)]
         )
-    assert moved == ([[False, True]] * 5 + [[True, False]]) * 2
+    assert moved == ([[False, True]] * 2 + [[True, False]]) * 4
 
 
 @pytest.mark.parametrize("name", NAMES)
