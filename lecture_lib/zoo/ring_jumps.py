@@ -213,41 +213,41 @@ SCD = ScdRecipe(
     name="ring-scd",
     about="consistency in continuous time, distilled from the exact teacher (sCD)",
     network=_plain,
-    steps=5000,
+    steps=4000,
     batch_size=512,
     times=LogNormalNoise(CIRCLE, 0.0, 1.6),
-    warm_up=2000,
+    warm_up=1500,
 )
 # Pairs are random where a teacher is not, and a tangent divided by its own length has another mean: c is large here.
 SCT = ScmRecipe(
     name="ring-sct",
     about="consistency in continuous time, from points alone (sCT)",
     network=_plain,
-    steps=6000,
+    steps=4000,
     batch_size=512,
     times=LogNormalNoise(CIRCLE, 0.0, 1.6),
-    warm_up=2000,
+    warm_up=1500,
     c=10.0,
 )
 CTM = CtmRecipe(
     name="ring-ctm",
     about="consistency trajectory model: soft consistency with the exact teacher, and denoising",
     network=_map,
-    steps=5000,
+    steps=4000,
     batch_size=512,
 )
 SHORTCUT = ShortcutRecipe(
     name="ring-shortcut",
     about="shortcut model: flow matching, and jumps that are two jumps of half the length; from points alone",
     network=_map,
-    steps=8000,
+    steps=6000,
     batch_size=512,
 )
 MEAN_FLOW = MeanFlowRecipe(
     name="ring-meanflow",
     about="MeanFlow: the average velocity, from points alone",
     network=_map,
-    steps=6000,
+    steps=4000,
     batch_size=512,
     times=UniformTimes(),
     share=0.5,
@@ -260,7 +260,7 @@ def _halved(steps: int, teacher: HalvedRecipe | None) -> HalvedRecipe:
         name=f"ring-pd-{steps}",
         about=f"progressive distillation: {steps} step{'s' * (steps > 1)} for {2 * steps} of {taught}",
         network=_plain,
-        steps=4000 if teacher is None else 3000,
+        steps=4000 if teacher is None else 2000,
         batch_size=512,
         student_steps=steps,
         teacher=teacher,
