@@ -223,31 +223,31 @@ SCT = ScmRecipe(
     name="ring-sct",
     about="consistency in continuous time, from points alone (sCT)",
     network=_plain,
-    steps=4000,
+    steps=3000,
     batch_size=512,
     times=LogNormalNoise(CIRCLE, 0.0, 1.6),
-    warm_up=1500,
+    warm_up=1000,
     c=10.0,
 )
 CTM = CtmRecipe(
     name="ring-ctm",
     about="consistency trajectory model: soft consistency with the exact teacher, and denoising",
     network=_map,
-    steps=4000,
+    steps=3000,
     batch_size=512,
 )
 SHORTCUT = ShortcutRecipe(
     name="ring-shortcut",
     about="shortcut model: flow matching, and jumps that are two jumps of half the length; from points alone",
     network=_map,
-    steps=6000,
+    steps=4000,
     batch_size=512,
 )
 MEAN_FLOW = MeanFlowRecipe(
     name="ring-meanflow",
     about="MeanFlow: the average velocity, from points alone",
     network=_map,
-    steps=4000,
+    steps=3000,
     batch_size=512,
     times=UniformTimes(),
     share=0.5,
