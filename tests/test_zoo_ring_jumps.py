@@ -33,9 +33,11 @@ def test_progressive_students_start_where_the_round_before_ended():
     assert not any(p.requires_grad for p in zoo.load("ring-pd-8").parameters())
 
 
-def test_the_warm_up_begins_with_flow_matching_and_ends():
-    first, middle, late = (r.SCT.loss_at(done).keywords["warm"] for done in (0, r.SCT.warm_up // 2, 10**6))
-    assert (first, middle, late) == (0.0, 0.5, 1.0)
+def test_scm_starts_as_a_denoiser_and_warms_up():
+    start = r.SCT.denoising
+    assert r.SCT.loss_at(start - 1) == r.SCT.denoise
+    warm = [r.SCT.loss_at(start + done).keywords["warm"] for done in (0, r.SCT.warm_up // 2, 10**6)]
+    assert warm == [0.0, 0.5, 1.0]
 
 
 def test_the_unit_ring_has_the_rings_velocity():
@@ -60,7 +62,7 @@ def _score(y, level):
     return (p * gaps / variance).sum(1)
 
 
-@pytest.mark.parametrize("recipe", [r.SCD, r.PD_4], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [r.SHORTCUT, r.PD_4], ids=lambda recipe: recipe.name)
 def test_trainings_resume_exactly(recipe, tmp_path):
     short = replace(recipe, steps=6, warmup=2, batch_size=16)
     whole = list(zoo.train(short, tmp_path / "whole", save_every=6))

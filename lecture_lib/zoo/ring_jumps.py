@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from lecture_lib.core import (
     VELOCITY,
@@ -28,7 +28,6 @@ from lecture_lib.core import (
 )
 from lecture_lib.distill import (
     FlowMapModel,
-    LogWeight,
     Round,
     ctm_loss,
     diagonal_loss,
@@ -125,44 +124,46 @@ class MeanFlowRecipe(JumpRecipe):
         return mean_flow_loss(model, x_t, t, s, v, distance=squared)
 
 
-class Weighed(nn.Module):
-    """A student and the learned weight of its loss."""
-
-    def __init__(self, student: Denoiser) -> None:
-        super().__init__()
-        self.student, self.log_weight = student, LogWeight()
-
-
 @dataclass(frozen=True, kw_only=True)
 class ScmRecipe(PlaneRecipe):
-    """sCM on the ring in units of its standard deviation; a subclass says where dx/dt comes from."""
+    """sCM on the ring in units of its standard deviation; a subclass says where dx/dt comes from.
+
+    It starts as a denoiser, as sCM does, which here is the first part of the same training. Without the adaptive
+    weight: that expects tangents much longer than c, as they are in thousands of dimensions but not in two.
+    """
 
     times: Times
-    warm_up: int
+    denoising: int  # updates before the first tangent
+    warm_up: int  # updates in which r goes from 0 to 1
     c: float = 0.1
 
-    def build(self) -> Weighed:
-        return Weighed(Denoiser(self.network(), CIRCLE, V, network_time=calm))
+    def build(self) -> Denoiser:
+        return Denoiser(self.network(), CIRCLE, V, network_time=calm)
 
     def loss_at(self, done: int) -> Loss:
-        return partial(self.loss, warm=min(1.0, done / self.warm_up))
+        if done < self.denoising:
+            return self.denoise
+        return partial(self.loss, warm=min(1.0, (done - self.denoising) / self.warm_up))
 
-    def loss(self, model: Weighed, batch: Batch, generator: torch.Generator, warm: float = 1.0) -> Float[Tensor, " b"]:
+    def denoise(self, model: Denoiser, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
+        """The plain loss of v."""
+        return model.loss(batch[0] / SIGMA_DATA, times=self.times, generator=generator)
+
+    def loss(self, model: Denoiser, batch: Batch, generator: torch.Generator, warm: float = 1.0) -> Float[Tensor, " b"]:
         x0 = batch[0] / SIGMA_DATA
         eps = randn_like(x0, generator)
         t = self.times.sample(len(x0), generator=generator)
         x_t = CIRCLE.mix(x0, eps, t)
-        v = self.velocity(x0, eps, x_t, t)
-        return scm_loss(model.student, x_t, t, v, warm=warm, c=self.c, log_weight=model.log_weight)
+        return scm_loss(model, x_t, t, self.velocity(x0, eps, x_t, t), warm=warm, c=self.c)
 
     def velocity(self, x0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor) -> Float[Tensor, " b 2"]:
         """That of the pair: consistency training."""
         return noise_velocity(CIRCLE, x0, eps, t)
 
     @torch.no_grad()
-    def draw(self, model: Weighed, n: int, *, steps: int, generator: torch.Generator) -> Float[Tensor, " n 2"]:
+    def draw(self, model: Denoiser, n: int, *, steps: int, generator: torch.Generator) -> Float[Tensor, " n 2"]:
         noise, grid = torch.randn(n, 2, generator=generator), uniform_grid(CIRCLE, steps)
-        frames = sample(model.student.given(None), CIRCLE, ConsistencyMultistep(), grid, noise, generator=generator)
+        frames = sample(model.given(None), CIRCLE, ConsistencyMultistep(), grid, noise, generator=generator)
         return SIGMA_DATA * last(frames)
 
 
@@ -213,19 +214,21 @@ SCD = ScdRecipe(
     name="ring-scd",
     about="consistency in continuous time, distilled from the exact teacher (sCD)",
     network=_plain,
-    steps=4000,
+    steps=6000,
     batch_size=512,
     times=LogNormalNoise(CIRCLE, 0.0, 1.6),
-    warm_up=1500,
+    denoising=3000,
+    warm_up=1000,
 )
 # Pairs are random where a teacher is not, and a tangent divided by its own length has another mean: c is large here.
 SCT = ScmRecipe(
     name="ring-sct",
     about="consistency in continuous time, from points alone (sCT)",
     network=_plain,
-    steps=3000,
+    steps=6000,
     batch_size=512,
     times=LogNormalNoise(CIRCLE, 0.0, 1.6),
+    denoising=3000,
     warm_up=1000,
     c=10.0,
 )
