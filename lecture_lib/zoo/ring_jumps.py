@@ -74,7 +74,7 @@ class JumpRecipe(PlaneRecipe):
 class CtmRecipe(JumpRecipe):
     """Soft consistency with the exact teacher, and denoising weighed so that both pull alike."""
 
-    solver_steps: int = 3
+    solver_steps: int = 2
 
     def loss(self, model: FlowMapModel, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
         (x0,) = batch
@@ -214,44 +214,44 @@ SCD = ScdRecipe(
     name="ring-scd",
     about="consistency in continuous time, distilled from the exact teacher (sCD)",
     network=_plain,
-    steps=6000,
-    batch_size=512,
+    steps=4000,
+    batch_size=256,
     times=LogNormalNoise(CIRCLE, 0.0, 1.6),
-    denoising=3000,
-    warm_up=1000,
+    denoising=2500,
+    warm_up=500,
 )
 # Pairs are random where a teacher is not, and a tangent divided by its own length has another mean: c is large here.
 SCT = ScmRecipe(
     name="ring-sct",
     about="consistency in continuous time, from points alone (sCT)",
     network=_plain,
-    steps=6000,
-    batch_size=512,
+    steps=4000,
+    batch_size=256,
     times=LogNormalNoise(CIRCLE, 0.0, 1.6),
-    denoising=3000,
-    warm_up=1000,
+    denoising=2500,
+    warm_up=500,
     c=10.0,
 )
 CTM = CtmRecipe(
     name="ring-ctm",
     about="consistency trajectory model: soft consistency with the exact teacher, and denoising",
     network=_map,
-    steps=3000,
-    batch_size=512,
+    steps=2000,
+    batch_size=256,
 )
 SHORTCUT = ShortcutRecipe(
     name="ring-shortcut",
     about="shortcut model: flow matching, and jumps that are two jumps of half the length; from points alone",
     network=_map,
-    steps=4000,
-    batch_size=512,
+    steps=3500,
+    batch_size=256,
 )
 MEAN_FLOW = MeanFlowRecipe(
     name="ring-meanflow",
     about="MeanFlow: the average velocity, from points alone",
     network=_map,
-    steps=3000,
-    batch_size=512,
+    steps=2500,
+    batch_size=256,
     times=UniformTimes(),
     share=0.5,
 )
