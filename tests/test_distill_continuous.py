@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from worlds import F64, normal, times
 
-from lecture_lib.core import EDM, VELOCITY, Denoiser, RectifiedFlow, Trigonometric, V
+from lecture_lib.core import EDM, VELOCITY, Denoiser, RectifiedFlow, Trigonometric, V, VPLinear
 from lecture_lib.distill import (
     ConsistencyFunction,
     LogWeight,
@@ -75,6 +75,23 @@ def test_fused_attention_is_refused_by_name():
     model = dit()
     with pytest.raises(NotDifferentiableError, match=r"stops at \S*attention\S*; .*explicit_attention"):
         tangent(ConsistencyFunction(model), normal(4, 1, 4, 4), TIMES, normal(4, 1, 4, 4, seed=1))
+
+
+def test_other_refusals_and_other_errors(mlp):
+    """A path that differentiates its own slopes is refused where they are asked for; a plain mistake stays itself."""
+    on_vp = Denoiser(mlp.network, VPLinear(), V, network_time=slow)
+    with pytest.raises(NotDifferentiableError, match="velocity"):
+        tangent(lambda x, t: on_vp(x, t).velocity, X, TIMES / 2, VEL)
+    f = ConsistencyFunction(on_vp)
+    assert torch.allclose(tangent(f, X, TIMES / 2, VEL)[1], differences(f, X, TIMES / 2, VEL), atol=1e-7)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        tangent(lambda x, t: x @ torch.zeros(7, 7, dtype=F64), X, TIMES, VEL)
+
+
+def test_expanded_views_and_functions_that_do_not_move():
+    value, slope = tangent(lambda x, t: x * t[:, None], X[:1].expand(4, 2), TIMES[:1].expand(4), VEL[:1].expand(4, 2))
+    assert torch.allclose(slope, VEL[:1] * TIMES[0] + X[:1]) and torch.allclose(value, X[:1] * TIMES[0])
+    assert torch.equal(tangent(lambda x, t: torch.ones_like(x.detach()), X, TIMES, VEL)[1], torch.zeros_like(X))
 
 
 def test_the_gradient_is_the_papers_pseudo_loss(mlp):

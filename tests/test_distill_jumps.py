@@ -132,6 +132,9 @@ def test_mean_flow_without_length_is_flow_matching():
     square = 2 * flow
     assert torch.allclose(mean_flow_loss(model, x_t, T, T, v), square / (square + 1e-3), atol=1e-12)
     assert torch.allclose(normalised(0.0)(x0, eps), 2 * squared(x0, eps), atol=1e-12)
+    twin, gap = x0.clone().requires_grad_(), x0 - eps
+    (slope,) = torch.autograd.grad(normalised(0.5, 0.1)(twin, eps).sum(), twin)
+    assert torch.allclose(slope, 2 * gap / (gap.square().sum(1, keepdim=True) + 0.1).sqrt(), atol=1e-12)
     with pytest.raises(ShapeError, match="RectifiedFlow"):
         null = {"s": torch.tensor(0.0, dtype=F64)}
         mean_flow_loss(FlowMapModel(Denoiser(ExactVelocity(MIXTURE), EDM(), edm(0.5), null=null)), X, T, S, v)

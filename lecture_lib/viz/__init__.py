@@ -27,6 +27,7 @@ from lecture_lib.viz.films import (
     film_stage,
 )
 from lecture_lib.viz.images import as_picture, captioned_grid, image_grid, png_bytes, stack, text_card, to_pixels
+from lecture_lib.viz.jumps import halving_tree, jump_squares
 from lecture_lib.viz.maps import colour_bar, coloured
 from lecture_lib.viz.style import (
     COND,
@@ -74,8 +75,10 @@ __all__ = [
     "density_curves",
     "film_shot",
     "film_stage",
+    "halving_tree",
     "heat_map",
     "image_grid",
+    "jump_squares",
     "lattice",
     "legend",
     "network_map",
