@@ -23,6 +23,8 @@ MIXTURE, GUIDED = "test_oracles_mixture", "test_oracles_guided"
 RECIPES, QUANTIZERS, LORA = "test_core_recipes", "test_nets_quantizers", "test_nets_lora"
 LATENT, SHAPES = "test_families_latent", "test_data_shapes"
 PERCEPTUAL, PATCHES, FAMILIES = "test_nets_perceptual", "test_nets_patchgan", "test_families_autoencoding"
+CONSISTENCY, CURRICULA = "test_distill_consistency", "test_distill_curricula"
+EXACT, MULTISTEP = "test_distill_exact", "test_distill_multistep"
 SCHEDULES, GRIDS, INTERPOLANTS = "test_core_schedules", "test_core_grids", "test_core_interpolants"
 
 
@@ -379,6 +381,34 @@ MUTANTS = {
     "hinge with its sides swapped": _of(
         "nets/critics", "F.relu(1 - real) + F.relu(1 + fake)", "F.relu(1 + real) + F.relu(1 - fake)", PATCHES
     ),
+    # consistency models in discrete time
+    "dropout masks not shared": _of(
+        "distill/consistency", "default_generator.manual_seed(seed)", "default_generator.seed()", CONSISTENCY
+    ),
+    "CT forgets its slower target": _of(
+        "distill/consistency", "masked(student if target is None else target)", "masked(student)", CONSISTENCY
+    ),
+    "iCT weighs by the clock, not the level": _of(
+        "distill/consistency", "1 / (level_t - level_u)", "1 / (pair.t - pair.u)", CONSISTENCY
+    ),
+    "ECT ends at 0.002": _of("distill/consistency", "distance=distance, end=0.0,", "distance=distance,", CONSISTENCY),
+    "a float32 end is missed": _of("distill/maps", "self.end * (1 + 1e-6)", "self.end", CONSISTENCY),
+    "pairs the wrong way round": _of(
+        "distill/curricula", "Pair(grid[lower + 1], grid[lower])", "Pair(grid[lower], grid[lower + 1])", CURRICULA
+    ),
+    "ECT's n(t) rises": _of("distill/curricula", "sigmoid(-self.b", "sigmoid(self.b", CURRICULA),
+    "the lognormal's root of two": _of("distill/curricula", "(math.sqrt(2) * self.std)", "self.std", CURRICULA),
+    "CT's N(k) one too many": _of("distill/curricula", "+ first**2) - 1) + 1", "+ first**2)) + 1", CURRICULA),
+    "iCT's N(k) without + 1": _of("distill/curricula", "2**stage, last) + 1", "2**stage, last)", CURRICULA),
+    "the two-way weights forgotten": _of(
+        "distill/exact", "* std**2 + sigma[1:] * sigma[:-1]) / gap", "* std**2 + sigma[1:] * sigma[:-1])", EXACT
+    ),
+    "CT's conditional mean on EDM only": _of("distill/exact", "low.alpha - ratio * high.alpha", "1 - ratio", EXACT),
+    "the posterior's variance for its root": _of("distill/exact", "/ of_x).sqrt()", "/ of_x)", EXACT),
+    "a step that stands still": _of(
+        "distill/multistep", "sigma_max=sigma_max)[:-2]", "sigma_max=sigma_max)[:-1]", MULTISTEP
+    ),
+    "the search for the worst grid": _of("distill/multistep", "< score(grid", "> score(grid", MULTISTEP),
 }
 
 
