@@ -2,6 +2,7 @@
 
 from lecture_lib.distill.boundary import Boundary, boundary, consistency_scalings, latent_scalings
 from lecture_lib.distill.distances import Distance, huber, pseudo_huber, squared
+from lecture_lib.distill.latent import SkippedSteps, adapter_consistency_loss, guided_leg, latent_consistency_loss
 from lecture_lib.distill.maps import (
     ConsistencyFunction,
     FlowMap,
@@ -22,11 +23,15 @@ __all__ = [
     "FlowMapModel",
     "Jump",
     "Leg",
+    "SkippedSteps",
+    "adapter_consistency_loss",
     "boundary",
     "carried",
     "consistency_scalings",
     "exact_consistency",
+    "guided_leg",
     "huber",
+    "latent_consistency_loss",
     "latent_scalings",
     "pseudo_huber",
     "semigroup_loss",
