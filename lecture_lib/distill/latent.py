@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lecture_lib.core import Denoiser, Path
-from lecture_lib.core.conditions import Cond, tell
+from lecture_lib.core.conditions import Cond, check_cond, expand_cond, tell
 from lecture_lib.distill.distances import Distance, huber
 from lecture_lib.distill.maps import ConsistencyFunction
 from lecture_lib.distill.semigroup import Leg, semigroup_loss, solved
@@ -114,7 +114,7 @@ def latent_consistency_loss(
     """
     _check_same_path(student, teacher)
     leg = guided_leg(teacher, x0, cond, w, pairs=pairs, solver=solver or DDIM(), generator=generator)
-    heard = tell(cond, w=w.to(x0.dtype))
+    heard = expand_cond(check_cond(tell(cond, w=w.to(x0.dtype)), student.null), len(x0), x0.device)
     f, f_target = (ConsistencyFunction(model, heard) for model in (student, target or student))
     return semigroup_loss(f, f_target, leg, distance=distance or huber())
 
