@@ -17,7 +17,7 @@ from lecture_lib.data import Batches
 from lecture_lib.distill import SkippedSteps, adapter_consistency_loss, latent_consistency_loss
 from lecture_lib.nets import Adapter, MMDiT, add_lora
 from lecture_lib.zoo.recipe import Batch, Recipe, trained
-from lecture_lib.zoo.shapes_text_to_image import TextToImageRecipe, latent_scenes, shapes_text
+from lecture_lib.zoo.shapes_text_to_image import SCENES, TextToImageRecipe, latent_scenes, shapes_text
 from lecture_lib.zoo.shapes_transformers import MMDIT
 
 
@@ -32,6 +32,8 @@ class LatentConsistencyRecipe(Recipe):
     pairs: SkippedSteps
     w_low: float
     w_high: float
+    scenes: int = SCENES
+    two: float = 0.7  # as the teacher was trained
 
     kind: ClassVar[str] = "latent consistency model"
 
@@ -46,7 +48,7 @@ class LatentConsistencyRecipe(Recipe):
             nn.init.zeros_(weight)  # so that at the start f is the teacher, whatever w
 
     def batches(self) -> Batches:
-        return Batches(latent_scenes(self.teacher.scenes, self.seed, self.teacher.two), self.batch_size)
+        return Batches(latent_scenes(self.scenes, self.seed, self.two), self.batch_size)
 
     def loss(self, model: Denoiser, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
         latents, tokens = batch
@@ -65,6 +67,8 @@ class AdapterConsistencyRecipe(Recipe):
     teacher: TextToImageRecipe
     pairs: SkippedSteps
     w: float
+    scenes: int = SCENES
+    two: float = 0.7  # as the teacher was trained
 
     kind: ClassVar[str] = "latent consistency adapter"
 
@@ -74,7 +78,7 @@ class AdapterConsistencyRecipe(Recipe):
         return self.network(network)
 
     def batches(self) -> Batches:
-        return Batches(latent_scenes(self.teacher.scenes, self.seed, self.teacher.two), self.batch_size)
+        return Batches(latent_scenes(self.scenes, self.seed, self.two), self.batch_size)
 
     def loss(self, model: Adapter, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
         latents, tokens = batch
@@ -84,9 +88,10 @@ class AdapterConsistencyRecipe(Recipe):
         return adapter_consistency_loss(student, teacher, latents, cond, self.w, **options)
 
 
-# Of the two teachers the transformer, not the U-Net: one update asks for seven passes, which cost it half as many
-# multiply-adds, and its vector has a place for w. Twenty legs of one Euler step are the walk that is to be learned; with
-# LCM's fifty the truth has further to travel than so short a training lets it.
+# Of the two teachers the transformer, not the U-Net: an update costs six forward passes per sample (two of the teacher,
+# one of the target, three for the student's gradient), which are half as many multiply-adds here, and its modulation
+# vector has a place for w. Twenty legs of one Euler step are the walk that is to be learned; with LCM's fifty the truth
+# would have further to travel than so short a training lets it.
 LCM = LatentConsistencyRecipe(
     name="shapes-lcm",
     about="captions to latents in 1 to 8 jumps, no second pass: w in [1, 4] is an input; student of shapes-mmdit",
