@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -88,7 +89,7 @@ def test_the_pairs_are_those_of_the_published_scheduler():
 def test_every_leg_is_as_likely_and_they_join(path):
     t, u = SkippedSteps(20, 5).sample(4000, path, generator=seeded(1))
     ends = torch.linspace(0, path.t_max, 5, dtype=F64)
-    counts = torch.stack([((t == high) & (u == low)).sum() for low, high in zip(ends[:-1], ends[1:], strict=True)])
+    counts = torch.stack([((t == high) & (u == low)).sum() for low, high in pairwise(ends)])
     assert counts.sum() == 4000  # no other pair; four standard deviations of a binomial are 110
     assert (counts - 1000).abs().max() < 110
     same = SkippedSteps(20, 5).sample(4000, path, generator=seeded(1))

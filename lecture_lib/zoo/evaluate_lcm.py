@@ -46,7 +46,7 @@ def student_rate(model: TextToImage, kind: str, seed: int, *, steps: int, **hear
 
 
 def jump_rows(name: str, model: TextToImage, bars: dict[str, float], seeds: tuple[int, ...]) -> Iterator[Row]:
-    """Per kind of caption: the student in 1, 2, 4, 8 evaluations, its teacher in 40, and four jumps over the teacher."""
+    """Per kind of caption: the student in 1, 2, 4, 8 evaluations, its teacher in 40, and the quotient at 4."""
     for kind in KINDS:
         rates = {n: tuple(student_rate(model, kind, s, steps=n, **SCALES[name]) for s in seeds) for n in JUMPS}
         for n, values in rates.items():

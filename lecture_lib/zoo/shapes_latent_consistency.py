@@ -96,7 +96,7 @@ LCM = LatentConsistencyRecipe(
     name="shapes-lcm",
     about="captions to latents in 1 to 8 jumps, no second pass: w in [1, 4] is an input; student of shapes-mmdit",
     network=functools.partial(MMDiT, *MMDIT.network.args, **MMDIT.network.keywords, guidance=True),
-    steps=2500,
+    steps=2600,
     batch_size=32,
     lr=1e-3,
     decay=0.995,
