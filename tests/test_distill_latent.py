@@ -185,7 +185,7 @@ def test_the_exact_student_is_wrong_by_the_solvers_local_error_alone(world, solv
 @pytest.mark.parametrize("world", WORLDS[1:], ids=IDS[1:])
 def test_only_the_right_w_makes_the_loss_vanish(world, batch):
     """A student that hears w - 1 or another sample's w in its place is far off, and so is one that is deaf."""
-    x0, label, w = batch
+    _, label, w = batch
     right = loss_of(world, student_of(world), batch, k=1, distance=squared)
     assert right.max() < 1e-5
     for wrong in (lambda cond: cond | {"w": cond["w"] - 1}, lambda cond: cond | {"w": cond["w"].flip(0)}):
