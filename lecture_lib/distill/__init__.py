@@ -35,6 +35,8 @@ from lecture_lib.distill.jumps import (
     shortcut_loss,
     stopped,
 )
+from lecture_lib.distill.distances import Distance, huber, pseudo_huber, squared
+from lecture_lib.distill.latent import SkippedSteps, adapter_consistency_loss, guided_leg, latent_consistency_loss
 from lecture_lib.distill.maps import (
     ConsistencyFunction,
     FlowMap,
@@ -84,6 +86,8 @@ __all__ = [
     "Pairs",
     "RatioPairs",
     "Round",
+    "SkippedSteps",
+    "adapter_consistency_loss",
     "boundary",
     "by_divergence",
     "by_teacher_error",
@@ -116,6 +120,9 @@ __all__ = [
     "ict_loss",
     "ict_points",
     "jump_along",
+    "guided_leg",
+    "huber",
+    "latent_consistency_loss",
     "latent_scalings",
     "matching_loss",
     "mean_flow_loss",

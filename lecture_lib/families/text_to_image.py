@@ -13,12 +13,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lecture_lib.core import Denoise, Denoiser, Path, uniform_grid
-from lecture_lib.core.conditions import Cond
+from lecture_lib.core.conditions import Cond, tell
 from lecture_lib.data.shapes.scenes import SIDE
 from lecture_lib.families.latent import LatentSpace
 from lecture_lib.guidance import Rule, fused, linear
 from lecture_lib.nets import JointText, Tokenizer
-from lecture_lib.samplers import DPMSolverPP2M, Frame, Sampler, last, sample
+from lecture_lib.samplers import ConsistencyMultistep, DPMSolverPP2M, Frame, Sampler, last, sample
 from lecture_lib.tensors import check_count, check_number
 
 
@@ -57,6 +57,19 @@ class TextToImage(nn.Module):
         ``rule`` is any rule of ``lecture_lib.guidance``; default ``linear(3.0)``.
         """
         return fused(self.denoiser, self.condition(negative), self.condition(prompts), rule or linear(3.0))
+
+    def given(self, prompts: str | Sequence[str], **heard: float) -> Denoise:
+        """The denoiser with its prompts bound, unguided: one evaluation per call.
+
+        ``heard`` is what its network listens to besides the words, one number for all prompts: ``w=2.0`` for a latent
+        consistency model.
+
+        Raises:
+            ShapeError: the network has no ear for it, or needs something that is missing.
+        """
+        cond = self.condition(prompts)
+        told = {name: torch.full_like(cond["vector"][:, 0], check_number(name, x)) for name, x in heard.items()}
+        return self.denoiser.given(tell(cond, **told))
 
     def noise(self, n: int, generator: torch.Generator, side: int = SIDE) -> Float[Tensor, " n k h w"]:
         """Where sampling starts: ``n`` latents of pure noise for pictures of ``side`` pixels."""
@@ -98,3 +111,19 @@ class TextToImage(nn.Module):
         n = 1 if isinstance(prompts, str) else len(prompts)
         x_t = self.noise(n, generator)
         return self.picture(self.frames(denoise, x_t, steps=steps, sampler=sampler, generator=generator))
+
+    @torch.inference_mode()
+    def jump(
+        self, prompts: str | Sequence[str], *, generator: torch.Generator, steps: int = 4, **heard: float
+    ) -> Float[Tensor, " n 3 32 32"]:
+        """One picture per prompt from a few-step student: ``steps`` evaluations each, no second pass.
+
+        Each step jumps to the data, and all but the last go back part of the way with fresh noise. A plain denoiser
+        would give blurred means here.
+
+        Args:
+            heard: as in ``given``: a latent consistency model hears ``w``, one made by an adapter hears words alone.
+        """
+        n = 1 if isinstance(prompts, str) else len(prompts)
+        denoise, x_t = self.given(prompts, **heard), self.noise(n, generator)
+        return self.picture(self.frames(denoise, x_t, steps=steps, sampler=ConsistencyMultistep(), generator=generator))

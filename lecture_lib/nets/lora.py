@@ -61,15 +61,26 @@ class Adapter(nn.Module):
     """
 
     def __init__(
-        self, layers: Mapping[str, nn.Module], rank: int, alpha: float, generator: torch.Generator | None
+        self,
+        network: nn.Module,
+        layers: Mapping[str, nn.Module],
+        rank: int,
+        alpha: float,
+        generator: torch.Generator | None,
     ) -> None:
         super().__init__()
         self.rank, self.alpha, self._scale = rank, alpha, 1.0
         self._layers = dict(layers)  # a plain dict: the network's weights are not this module's
+        self._network = (network,)  # hidden in a tuple for the same reason
         self.parts = nn.ModuleDict({_key(name): LowRank(layer, rank, generator) for name, layer in layers.items()})
         self._hooks = [layer.register_forward_hook(self._part(name).add) for name, layer in layers.items()]
         self._kept: dict[str, tuple[Tensor, Tensor]] = {}
         self.scale = 1.0
+
+    @property
+    def network(self) -> nn.Module:
+        """The network it was added to."""
+        return self._network[0]
 
     @property
     def names(self) -> list[str]:
@@ -211,7 +222,7 @@ def add_lora(
     if not layers:
         raise UnknownNameError(f"targets: {targets!r} fits none of the network's layers, {list(able)}")
     network.requires_grad_(False)
-    return Adapter(layers, rank, alpha, generator)
+    return Adapter(network, layers, rank, alpha, generator)
 
 
 def _is_able(layer: nn.Module) -> bool:

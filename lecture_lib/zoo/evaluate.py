@@ -13,10 +13,12 @@ from lecture_lib.data import LabelledImages, digits
 from lecture_lib.guidance import fused, linear
 from lecture_lib.metrics import fidelity_diversity, frechet_distance
 from lecture_lib.samplers import DPMSolverPP2M, Heun, Sampler, last, sample
-from lecture_lib.zoo import evaluate_control, evaluate_masked, evaluate_shapes
+from lecture_lib.zoo import evaluate_control, evaluate_lcm, evaluate_masked, evaluate_shapes
 from lecture_lib.zoo.evaluate_plane import plane_rows
 from lecture_lib.zoo.library import (
     judge,
+    lcm_lora_text_to_image,
+    lcm_text_to_image,
     load,
     masked_text_to_image,
     names,
@@ -35,6 +37,7 @@ SHAPES_BARS = {
     "shapes-vq": {"psnr": 30.0, "read": 0.95},
     "shapes-maskgit": {"one thing": 0.80},
     "shapes-text-to-image": {"one thing": 0.92, "held-out pairs": 0.85, "two things": 0.70},
+    "shapes-lcm": {"one thing": 0.95, "held-out pairs": 0.95, "two things": 0.95},  # of its teacher's rates
 }
 PLAIN = "w = 1, 32 DPMSolverPP2M steps"
 DRAWS = 20  # of training digits with replacement, beside the pools of a model
@@ -69,6 +72,8 @@ def evaluate(models: Iterable[str] | None = None, *, seeds: Iterable[int] = (0, 
         "token autoencoder": _tokens,
         "masked image model": _masked,
         "control branch": _control,
+        "latent consistency model": _latent_consistency,
+        "latent consistency adapter": _latent_consistency,
         "student on the ring": plane_rows,
     }
     seeds = tuple(seeds)
@@ -263,3 +268,8 @@ def _masked(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
 
 def _control(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
     return evaluate_control.control_rows(name, text_to_image(), load(name), SHAPES_BARS.get(name, {}), seeds)
+
+
+def _latent_consistency(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
+    model = {"shapes-lcm": lcm_text_to_image, "shapes-lcm-lora": lcm_lora_text_to_image}[name]()
+    return evaluate_lcm.jump_rows(name, model, SHAPES_BARS.get(name, {}), seeds)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import lecture_lib
+from lecture_lib.core import Denoiser
 from lecture_lib.data import digits
 from lecture_lib.errors import DamagedFileError
 from lecture_lib.families import MaskedTextToImage, TextToImage
@@ -21,6 +22,7 @@ from lecture_lib.training import checkpoint
 from lecture_lib.zoo import store
 from lecture_lib.zoo.recipe import forget, trained
 from lecture_lib.zoo.recipes import RECIPES, recipe
+from lecture_lib.zoo.shapes_latent_consistency import LCM, LCM_LORA
 from lecture_lib.zoo.shapes_masked import MASKED, TOKENS
 from lecture_lib.zoo.shapes_text import shapes_tokenizer
 from lecture_lib.zoo.shapes_text_to_image import TEXT_TO_IMAGE, shapes_space, shapes_text
@@ -72,6 +74,34 @@ def transformer_text_to_image(device: str | None = None) -> TextToImage:
 
 
 @functools.cache
+def lcm_text_to_image(device: str | None = None) -> TextToImage:
+    """The latent consistency model of Lecture 4, to be asked with ``jump(prompts, w=..., steps=4)``; opened once.
+
+    Raises:
+        DamagedFileError: as in ``load``, for any of its four parts.
+    """
+    model = TextToImage(load(LCM.name), shapes_space(), shapes_text(), shapes_tokenizer())
+    return (model if device is None else copy.deepcopy(model).to(device)).eval()
+
+
+@functools.cache
+def lcm_lora_text_to_image(device: str | None = None) -> TextToImage:
+    """The transformer of Lecture 3 with LCM-LoRA's difference merged into its weights, for ``jump(prompts, steps=4)``.
+
+    To add a style too: ``add_lora(network, LCM_LORA's rank).load_state_dict(load("shapes-lcm-lora").state_dict())``
+    beside the style's adapter, on a network of your own.
+
+    Raises:
+        DamagedFileError: as in ``load``, for any of its parts.
+    """
+    teacher, adapter = load(MMDIT.name), copy.deepcopy(load(LCM_LORA.name))
+    adapter.merge()
+    denoiser = Denoiser(adapter.network, teacher.path, teacher.parameterization, null=teacher.null)
+    model = TextToImage(denoiser, shapes_space(), shapes_text(), shapes_tokenizer())
+    return (model if device is None else copy.deepcopy(model).to(device)).eval()
+
+
+@functools.cache
 def judge() -> Judge:
     """The independent judge of digits: fitted on the training split once per process (about 0.2 s)."""
     train = digits("train")
@@ -87,6 +117,17 @@ def masked_text_to_image(device: str | None = None) -> MaskedTextToImage:
     """
     model = MaskedTextToImage(trained(MASKED), load(TOKENS.name), shapes_text(), shapes_tokenizer())
     return (model if device is None else copy.deepcopy(model).to(device)).eval()
+
+
+ASSEMBLED = (
+    text_to_image,
+    transformer_text_to_image,
+    masked_text_to_image,
+    lcm_text_to_image,
+    lcm_lora_text_to_image,
+    shapes_space,
+    shapes_text,
+)
 
 
 def install(source: Path | str, *, folder: Path | None = None) -> Path:
@@ -118,7 +159,7 @@ def install(source: Path | str, *, folder: Path | None = None) -> Path:
     }
     path = store.write(mine.name, content["parts"]["ema"]["average"], metadata, folder)
     forget()
-    for assembled in (text_to_image, transformer_text_to_image, masked_text_to_image, shapes_space, shapes_text):
+    for assembled in ASSEMBLED:
         assembled.cache_clear()
     return path
 

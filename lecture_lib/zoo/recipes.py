@@ -15,6 +15,7 @@ from lecture_lib.zoo.ring_jumps import RING_JUMPS
 from lecture_lib.zoo.ring_matching import RING_MATCHING
 from lecture_lib.zoo.shapes_autoencoders import AUTOENCODERS
 from lecture_lib.zoo.shapes_control import CONTROL
+from lecture_lib.zoo.shapes_latent_consistency import LCM, LCM_LORA
 from lecture_lib.zoo.shapes_masked import TOKENS
 from lecture_lib.zoo.shapes_text import CLIP, LANGUAGE
 from lecture_lib.zoo.shapes_text_to_image import TEXT_TO_IMAGE
@@ -107,6 +108,8 @@ SHAPES = (
     MMDIT,
     TOKENS,
     CONTROL,
+    LCM,
+    LCM_LORA,
 )  # in the order in which they lean on each other
 RING = (
     *RING_CONSISTENCY,
