@@ -3,6 +3,7 @@
 from lecture_lib.distill.boundary import Boundary, boundary, consistency_scalings, latent_scalings
 from lecture_lib.distill.consistency import cd_loss, ct_loss, ect_loss, ict_loss, seeded_masks, twins
 from lecture_lib.distill.curricula import (
+    EqualPairs,
     LogNormalPairs,
     NeighbourPairs,
     Pair,
@@ -32,6 +33,7 @@ __all__ = [
     "Boundary",
     "ConsistencyFunction",
     "Distance",
+    "EqualPairs",
     "FlowMap",
     "FlowMapModel",
     "Jump",
