@@ -10,8 +10,9 @@ import torch
 from scipy import stats
 from worlds import F64, seeded, times
 
-from lecture_lib.core import EDM, RectifiedFlow, VPLinear
+from lecture_lib.core import EDM, RectifiedFlow, Trigonometric, VPLinear
 from lecture_lib.distill import (
+    EqualPairs,
     LogNormalPairs,
     NeighbourPairs,
     RatioPairs,
@@ -64,6 +65,17 @@ def test_uniform_neighbours():
     n = torch.searchsorted(law.grid, u)
     assert torch.equal(law.grid[n], u) and torch.equal(law.grid[n + 1], t)
     assert stats.chisquare(n.bincount(minlength=9).numpy()).pvalue > 1e-3
+
+
+def test_equal_neighbours_reach_both_ends():
+    """Neighbours on k t_max/n, each equally often; pure noise and clean data are among them."""
+    path = Trigonometric()
+    t, u = EqualPairs(path, 5).sample(20_000, generator=seeded())
+    assert torch.allclose(t - u, torch.full_like(t, path.t_max / 5), rtol=1e-12) and t.max() == path.t_max
+    k = torch.round(5 * u / path.t_max).long()
+    assert u.min() == 0 and stats.chisquare(k.bincount(minlength=5).numpy()).pvalue > 1e-3
+    with pytest.raises(RangeError, match="steps"):
+        EqualPairs(path, 0)
 
 
 def test_lognormal_neighbours_have_the_normal_mass_between_them():

@@ -5,6 +5,7 @@ from lecture_lib.distill.boundary import Boundary, boundary, consistency_scaling
 from lecture_lib.distill.consistency import cd_loss, ct_loss, ect_loss, ict_loss, seeded_masks, twins
 from lecture_lib.distill.continuous import continuous_loss, noise_velocity, residual_loss, tangent
 from lecture_lib.distill.curricula import (
+    EqualPairs,
     LogNormalPairs,
     NeighbourPairs,
     Pair,
@@ -71,6 +72,7 @@ __all__ = [
     "ConsistencyFunction",
     "Distance",
     "FakeScore",
+    "EqualPairs",
     "FlowMap",
     "FlowMapModel",
     "Judged",

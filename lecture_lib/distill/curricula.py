@@ -87,6 +87,31 @@ class NeighbourPairs:
 
 
 @dataclass(frozen=True)
+class EqualPairs:
+    """``(k/n, (k - 1)/n) t_max``, k uniform on 1..n: neighbours on the uniform grid of n steps, both its ends included.
+
+    For paths that end in pure noise and trajectories that end at 0, such as a rectified flow's.
+
+    Attributes:
+        path: whose clock is divided.
+        steps: n, at least 1.
+    """
+
+    path: Path
+    steps: int
+
+    def __post_init__(self):
+        check_count("steps", self.steps)
+
+    def sample(self, n: int, *, generator: torch.Generator | None = None, device=None) -> Pair:
+        """``n`` pairs, independent."""
+        source = torch.device("cpu") if generator is None else generator.device
+        k = torch.randint(self.steps, (check_count("n", n),), generator=generator, device=source).to(device or source)
+        k = k.double()
+        return Pair((k + 1) / self.steps * self.path.t_max, k / self.steps * self.path.t_max)
+
+
+@dataclass(frozen=True)
 class LogNormalPairs(NeighbourPairs):
     """The same neighbours, but ``log sigma`` roughly N(mean, std^2): what lies between t_n and t_{n+1} of its mass.
 

@@ -172,7 +172,8 @@ class DiT(nn.Module):
     def hear(self, t: Float[Tensor, " b"], cond: object | None) -> Float[Tensor, " b d"]:
         """Time and condition as one vector; all that the blocks know of them."""
         c = self.time(t)
-        return c if self.condition is None else c + self.condition(cond, len(t))
+        batch = t.shape[0]  # and not len(t), a plain int, which would fix the batch of an exported graph
+        return c if self.condition is None else c + self.condition(cond, batch)
 
     def leave(self, tokens: Float[Tensor, " b n d"], c: Float[Tensor, " b d"]) -> Float[Tensor, " b k h w"]:
         """From the tokens of the last block to an image."""

@@ -86,6 +86,8 @@ class LabelEmbedding(nn.Module):
         """Raise a named error unless ``labels`` are ``batch`` integers in 0..n_classes."""
         if labels.shape != (batch,) or labels.is_floating_point():
             raise ShapeError(f"cond must hold {batch} integer labels, got {tuple(labels.shape)} of {labels.dtype}")
+        if torch.compiler.is_compiling():  # a graph cannot branch on what it will be fed
+            return
         lowest, highest = labels.aminmax()
         if lowest < 0 or highest > self.null:
             raise RangeError(

@@ -15,6 +15,7 @@ from lecture_lib.metrics import fidelity_diversity, frechet_distance
 from lecture_lib.samplers import DPMSolverPP2M, Heun, Sampler, last, sample
 from lecture_lib.zoo import evaluate_control, evaluate_lcm, evaluate_masked, evaluate_shapes
 from lecture_lib.zoo.evaluate_plane import plane_rows
+from lecture_lib.zoo.evaluate_students import student_rows
 from lecture_lib.zoo.library import (
     judge,
     lcm_lora_text_to_image,
@@ -63,6 +64,7 @@ def evaluate(models: Iterable[str] | None = None, *, seeds: Iterable[int] = (0, 
     measure = {
         "denoiser": _denoiser,
         "distilled": _distilled,
+        "few-step student": student_rows,
         "noise-aware classifier": _classifier,
         "features": _features,
         "autoencoder": _autoencoder,

@@ -8,6 +8,7 @@ from functools import partial
 from lecture_lib.core import EPS, VELOCITY, LogitNormalTimes, RectifiedFlow, UniformTimes, V, VPCosine, VPLinear
 from lecture_lib.errors import UnknownNameError
 from lecture_lib.nets import FeatureNetwork, NoisyClassifier, UNet
+from lecture_lib.zoo.digit_students import DigitConsistencyRecipe
 from lecture_lib.zoo.models import CLASSES, digit_dit, guided_digit_dit
 from lecture_lib.zoo.recipe import ClassifierRecipe, DenoiserRecipe, DistilledRecipe, FeatureRecipe, Recipe
 from lecture_lib.zoo.ring_consistency import RING_CONSISTENCY
@@ -98,8 +99,22 @@ DISTILLED = DistilledRecipe(
     teacher=DIT,
     times=UniformTimes(),
 )
+ONE_STEP = DigitConsistencyRecipe(
+    name="digits-dit-one-step",
+    about="the guided transformer in one step: consistency distillation, w in [1, 2.5] is an input",
+    network=DISTILLED.network,
+    steps=2500,
+    batch_size=64,
+    lr=1e-3,
+    decay=0.998,
+    teacher=DISTILLED,
+    w_low=1.0,
+    w_high=2.5,
+    coarsest=4,
+    doublings=3,
+)
 
-DIGITS = (DIT, DIT_EPS, DIT_V, UNET, WEAK, CLASSIFIER, FEATURES, DISTILLED)
+DIGITS = (DIT, DIT_EPS, DIT_V, UNET, WEAK, CLASSIFIER, FEATURES, DISTILLED, ONE_STEP)
 SHAPES = (
     *AUTOENCODERS,
     CLIP,
