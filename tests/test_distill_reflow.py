@@ -24,7 +24,7 @@ from lecture_lib.core import (
 )
 from lecture_lib.distill import (
     ConsistencyFunction,
-    Pairs,
+    Coupled,
     endpoint_loss,
     exact_consistency,
     reflow_loss,
@@ -130,7 +130,7 @@ def test_on_the_line_the_pairs_are_optimal_transport():
 def test_every_convex_cost_falls():
     world, eps = ring_of_modes(), normal(4000, 2, seed=1)
     pairs = solved_pairs(world.denoise(LINE), LINE, Heun(), uniform_grid(LINE, 64), eps)
-    strangers = Pairs(pairs.x0, eps[torch.randperm(4000, generator=seeded(2))])
+    strangers = Coupled(pairs.x0, eps[torch.randperm(4000, generator=seeded(2))])
     for power in (1.0, 2.0, 4.0):
         assert transport_cost(pairs, power).mean() < 0.75 * transport_cost(strangers, power).mean()
     assert transport_cost(strangers).mean().item() == pytest.approx(2 + 1 + 2 * 0.1**2, rel=0.03)
@@ -141,7 +141,7 @@ def test_every_convex_cost_falls():
 
 
 def test_cost_by_hand():
-    pairs = Pairs(torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([[0.0, 0.0], [1.0, 2.0]]))
+    pairs = Coupled(torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([[0.0, 0.0], [1.0, 2.0]]))
     assert transport_cost(pairs).tolist() == [25.0, 4.0]
     assert transport_cost(pairs, 1).tolist() == [5.0, 2.0]
 
@@ -165,6 +165,6 @@ def test_pairs_start_at_pure_noise_on_every_path():
 
 
 def test_pairs_and_noise_must_match():
-    pair = Pairs(torch.zeros(3, 2), torch.zeros(2, 2))
+    pair = Coupled(torch.zeros(3, 2), torch.zeros(2, 2))
     with pytest.raises(ShapeError, match=r"x0: got shape \(3, 2\), expected that of its noise, \(2, 2\)"):
         reflow_loss(Denoiser(Field(straight), LINE, EPS), pair, times=UniformTimes())

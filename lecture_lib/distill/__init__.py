@@ -36,7 +36,6 @@ from lecture_lib.distill.jumps import (
     shortcut_loss,
     stopped,
 )
-from lecture_lib.distill.distances import Distance, huber, pseudo_huber, squared
 from lecture_lib.distill.latent import SkippedSteps, adapter_consistency_loss, guided_leg, latent_consistency_loss
 from lecture_lib.distill.maps import (
     ConsistencyFunction,
@@ -60,7 +59,7 @@ from lecture_lib.distill.matching import (
 )
 from lecture_lib.distill.multistep import greedy_grid, multistep_grid
 from lecture_lib.distill.progressive import Round, clean_target, ddim_jump, halving, progressive_loss
-from lecture_lib.distill.reflow import Pairs, endpoint_loss, reflow_loss, solved_pairs, transport_cost
+from lecture_lib.distill.reflow import Coupled, endpoint_loss, reflow_loss, solved_pairs, transport_cost
 from lecture_lib.distill.sampling import jump_along
 from lecture_lib.distill.scm import LogWeight, scm_loss, scm_tangent
 from lecture_lib.distill.semigroup import Leg, semigroup_loss, shared_noise, solved
@@ -70,9 +69,10 @@ __all__ = [
     "AdversarialConsistency",
     "Boundary",
     "ConsistencyFunction",
+    "Coupled",
     "Distance",
-    "FakeScore",
     "EqualPairs",
+    "FakeScore",
     "FlowMap",
     "FlowMapModel",
     "Judged",
@@ -117,13 +117,12 @@ __all__ = [
     "flow_slopes",
     "fresh_noise_slopes",
     "greedy_grid",
+    "guided_leg",
     "halving",
     "huber",
     "ict_loss",
     "ict_points",
     "jump_along",
-    "guided_leg",
-    "huber",
     "latent_consistency_loss",
     "latent_scalings",
     "matching_loss",

@@ -26,7 +26,7 @@ from lecture_lib.samplers import Sampler, last, sample
 from lecture_lib.tensors import check_number
 
 
-class Pairs(NamedTuple):
+class Coupled(NamedTuple):
     """Data points and the noise that belongs to each.
 
     Attributes:
@@ -41,7 +41,7 @@ class Pairs(NamedTuple):
 @torch.no_grad()
 def solved_pairs(
     teacher: Denoise, path: Path, sampler: Sampler, grid: Float[Tensor, " n+1"], eps: Float[Tensor, " b *d"]
-) -> Pairs:
+) -> Coupled:
     """``(ODE(eps), eps)``: where the teacher takes each noise along the grid, which starts at ``path.t_max``.
 
     Args:
@@ -51,12 +51,12 @@ def solved_pairs(
         eps: standard normal.
     """
     start = grid[:1].expand(len(eps)).to(eps.device)
-    return Pairs(last(sample(teacher, path, sampler, grid, path.mix(torch.zeros_like(eps), eps, start))), eps)
+    return Coupled(last(sample(teacher, path, sampler, grid, path.mix(torch.zeros_like(eps), eps, start))), eps)
 
 
 def reflow_loss(
     student: Denoiser,
-    pairs: Pairs,
+    pairs: Coupled,
     cond: Cond | None = None,
     *,
     times: Times,
@@ -74,7 +74,7 @@ def reflow_loss(
     return student.loss(pairs.x0, cond, times=times, coupling=given_noise(pairs.eps), generator=generator)
 
 
-def endpoint_loss(jump: Jump, path: Path, pairs: Pairs, *, distance: Distance = squared) -> Float[Tensor, " b"]:
+def endpoint_loss(jump: Jump, path: Path, pairs: Coupled, *, distance: Distance = squared) -> Float[Tensor, " b"]:
     """``d(f(x_T, T), x0_hat)`` on pure noise: the regression of InstaFlow, and the one that DMD (not DMD2) adds.
 
     Each noise has one answer, so the best f is the flow map itself and not a mean; what blurs between modes is a
@@ -90,7 +90,7 @@ def endpoint_loss(jump: Jump, path: Path, pairs: Pairs, *, distance: Distance = 
     return distance(jump(path.mix(torch.zeros_like(pairs.eps), pairs.eps, start), start), pairs.x0)
 
 
-def transport_cost(pairs: Pairs, power: float = 2.0) -> Float[Tensor, " b"]:
+def transport_cost(pairs: Coupled, power: float = 2.0) -> Float[Tensor, " b"]:
     """``|x0 - eps|^power`` of each pair; the mean falls or stays with every reflow, for all convex costs (power >= 1).
 
     Source: Liu et al. 2022, theorem 3.5.

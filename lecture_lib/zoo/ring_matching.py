@@ -16,11 +16,11 @@ from lecture_lib.distill import (
     DMD2,
     AdversarialConsistency,
     ConsistencyFunction,
+    Coupled,
     FakeScore,
     Judged,
     Leg,
     Matched,
-    Pairs,
     endpoint_loss,
     reflow_loss,
     solved,
@@ -45,7 +45,7 @@ def noise(n: int, generator: torch.Generator) -> Float[Tensor, " n 2"]:
     return torch.randn(n, 2, generator=generator)
 
 
-def flow_pairs(teacher: Recipe | None = None) -> Pairs:
+def flow_pairs(teacher: Recipe | None = None) -> Coupled:
     """``PAIRS`` noises and where a flow takes them: the ring's exact one, or a trained recipe's."""
     denoise = ring().denoise(LINE) if teacher is None else trained(teacher).given(None)
     eps = noise(PAIRS, torch.Generator().manual_seed(4))
@@ -84,7 +84,7 @@ class ReflowRecipe(FlowRecipe):
         return Batches(flow_pairs(), self.batch_size)
 
     def loss(self, model: Denoiser, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
-        return reflow_loss(model, Pairs(*batch), times=UniformTimes(), generator=generator)
+        return reflow_loss(model, Coupled(*batch), times=UniformTimes(), generator=generator)
 
 
 class OneStepRecipe(PlaneRecipe):
@@ -118,7 +118,7 @@ class RegressionRecipe(OneStepRecipe):
         return Batches(flow_pairs(self.teacher), self.batch_size)
 
     def loss(self, model: Denoiser, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
-        return endpoint_loss(ConsistencyFunction(model), LINE, Pairs(*batch))
+        return endpoint_loss(ConsistencyFunction(model), LINE, Coupled(*batch))
 
 
 @dataclass(frozen=True, kw_only=True)
