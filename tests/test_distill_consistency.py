@@ -10,8 +10,10 @@ from torch import nn
 from worlds import F64, normal, seeded
 
 from lecture_lib.core import EDM, Denoiser, RectifiedFlow, edm
+from lecture_lib.core import X0 as PLAIN_X0
 from lecture_lib.core.denoiser import unit_input
 from lecture_lib.distill import (
+    ConsistencyFunction,
     LogNormalPairs,
     NeighbourPairs,
     Pair,
@@ -104,6 +106,9 @@ def test_ict_and_ect_by_hand():
     model = student(end=0.0)
     expected = (f(model, X0 + 2 * EPS, 2.0, end=0.0) - X0).norm(dim=1) / 2.0
     assert torch.allclose(ect_loss(model, X0, pairs=Fixed(2.0, 0.0), **GIVEN), expected, rtol=1e-10)
+    near = f(model, X0 + 0.001 * EPS, 0.001, end=0.0)  # its trajectories end at 0, not at 0.002
+    expected = (f(model, X0 + 2 * EPS, 2.0, end=0.0) - near).norm(dim=1) / 1.999
+    assert torch.allclose(ect_loss(model, X0, pairs=Fixed(2.0, 0.001), **GIVEN), expected, rtol=1e-10)
 
 
 def test_a_target_below_the_end_is_the_data_point_itself():
@@ -114,6 +119,14 @@ def test_a_target_below_the_end_is_the_data_point_itself():
     at = (torch.full((6,), 1.0), None)
     expected = (model(X0.float() + EPS.float(), *at).x0 - x_1).square().mean(1)
     assert torch.allclose(loss, expected, rtol=1e-5)
+
+
+def test_the_end_is_met_whatever_the_rounding():
+    """0.002 in float32, or through exp(log(.)), lies a hair above 0.002; f is the identity there all the same."""
+    g = ConsistencyFunction(Denoiser(Dropped().double(), PATH, PLAIN_X0), end=0.002)
+    for t in (torch.full((6,), 0.002), NeighbourPairs(PATH, 9).grid[:1].expand(6) * (1 + 1e-12)):
+        assert torch.equal(g(X0, t), X0)
+    assert not torch.equal(g(X0, torch.full((6,), 0.0021)), X0)
 
 
 def test_the_gap_is_one_of_noise_levels():

@@ -9,7 +9,7 @@ from scipy import integrate, stats
 from torch import nn
 from worlds import F64, seeded
 
-from lecture_lib.core import EDM, X0, Denoiser, RectifiedFlow
+from lecture_lib.core import EDM, X0, Denoiser, RectifiedFlow, VPLinear
 from lecture_lib.distill import Pair, RatioPairs, cd_loss, ct_loss, ect_loss, exact_consistency, ict_loss, rising_grid
 from lecture_lib.distill.distances import pseudo_huber
 from lecture_lib.distill.exact import (
@@ -187,7 +187,7 @@ def frame(world, path, t):
     return alpha * mean, (alpha**2 * var + sigma**2) ** 0.5
 
 
-@pytest.mark.parametrize("path", [EDM(), RectifiedFlow()], ids=["edm", "rf"])
+@pytest.mark.parametrize("path", [EDM(), VPLinear()], ids=["edm", "vp"])
 def test_the_curve_of_a_gaussian_is_its_line(path):
     world, grid = GaussianMixture([1.0], [[0.3]], [S**2]), rising_grid(path, 40)
     _, std = frame(world, path, grid[-1])

@@ -107,7 +107,7 @@ def _stage(fine: float) -> Backdrop:
     drawn.set_title(f"{DRAWS} pairs as drawn")
     bias.set(xscale="log", yscale="log", xlim=(1e-3, 130), ylim=(1e-5, 1.4))
     bias.set(xlabel="t (noise level, data units)", ylabel="f falls short by (share of the exact f)")
-    bias.set_title("What it would learn, were it to stop here")
+    bias.set_title("Were training to stay here")
     return Backdrop(figure)
 
 
