@@ -1,6 +1,7 @@
 """How far apart two clouds of samples are, seen from several sides. Everything takes features (n, d), never a model."""
 
 from lecture_lib.metrics.frechet import frechet_distance, frechet_gaussians
+from lecture_lib.metrics.front import Price, pareto, read_prices
 from lecture_lib.metrics.judge import Judge
 from lecture_lib.metrics.mmd import GaussianKernel, PolynomialKernel, median_bandwidth, mmd2
 from lecture_lib.metrics.modes import ModeCount, count_modes
@@ -14,12 +15,15 @@ __all__ = [
     "Judge",
     "ModeCount",
     "PolynomialKernel",
+    "Price",
     "count_modes",
     "fidelity_diversity",
     "frechet_distance",
     "frechet_gaussians",
     "median_bandwidth",
     "mmd2",
+    "pareto",
+    "read_prices",
     "sliced_wasserstein",
     "straightness",
     "wasserstein_1d",

@@ -26,6 +26,7 @@ from lecture_lib.viz.films import (
     film_shot,
     film_stage,
 )
+from lecture_lib.viz.front import cost_front
 from lecture_lib.viz.images import as_picture, captioned_grid, image_grid, png_bytes, stack, text_card, to_pixels
 from lecture_lib.viz.jumps import halving_tree, jump_squares
 from lecture_lib.viz.maps import colour_bar, coloured
@@ -69,6 +70,7 @@ __all__ = [
     "captioned_grid",
     "colour_bar",
     "coloured",
+    "cost_front",
     "cost_shot",
     "cost_stage",
     "density_contours",

@@ -9,6 +9,7 @@ from lecture_lib.widgets.curricula import curriculum_explorer
 from lecture_lib.widgets.digits import guidance_sweep, interval_explorer, two_conventions
 from lecture_lib.widgets.explorer import Explorer, Scene, explore
 from lecture_lib.widgets.flow_maps import flow_map_explorer
+from lecture_lib.widgets.front import front_explorer, front_picture, measured_front
 from lecture_lib.widgets.latents import latent_explorer
 from lecture_lib.widgets.laws import mixture_playground, negative_prompt
 from lecture_lib.widgets.modulations import modulation_explorer
@@ -35,11 +36,14 @@ __all__ = [
     "error_nfe_explorer",
     "explore",
     "flow_map_explorer",
+    "front_explorer",
+    "front_picture",
     "guidance_sweep",
     "interval_explorer",
     "ladder",
     "latent_explorer",
     "lora_strength",
+    "measured_front",
     "measured_runs",
     "mixture_playground",
     "modulation_explorer",
