@@ -243,15 +243,15 @@ SHORTCUT = ShortcutRecipe(
     name="ring-shortcut",
     about="shortcut model: flow matching, and jumps that are two jumps of half the length; from points alone",
     network=_map,
-    steps=7000,
-    batch_size=512,
+    steps=3500,
+    batch_size=256,
 )
 MEAN_FLOW = MeanFlowRecipe(
     name="ring-meanflow",
     about="MeanFlow: the average velocity, from points alone",
     network=_map,
-    steps=6000,
-    batch_size=512,
+    steps=2500,
+    batch_size=256,
     times=UniformTimes(),
     share=0.5,
 )
