@@ -140,6 +140,24 @@ def noise_of(pairs, n=4):
     return torch.randn(n, 3, generator=generator, dtype=F64)
 
 
+def test_a_leg_may_be_several_steps_of_the_teacher(batch):
+    """Two Euler steps by hand, from pure noise to data, with a velocity that depends on x and t."""
+    x0, label, w = batch
+    teacher = teacher_of(WORLDS[0])
+    teacher.network.forward = lambda x, t, cond: (1 + t[:, None] / 1000) * x + MEANS[cond]
+    options = {"pairs": SkippedSteps(1, 1), "solver": DDIM(), "substeps": 2}
+    leg = guided_leg(teacher, x0, label, w, generator=seeded(3), **options)
+    middle = leg.x_t - 0.5 * (2 * leg.x_t + w[:, None] * MEANS[label])
+    assert gap(leg.x_u, middle - 0.5 * (1.5 * middle + w[:, None] * MEANS[label])) <= 1e-12
+    assert len(leg.x_u) == 4 and (leg.u == 0).all() and (leg.t == 1).all()
+    for loss, heard in ((latent_consistency_loss, w), (adapter_consistency_loss, 2.0)):
+        student = student_of(WORLDS[0], None if loss is latent_consistency_loss else 2.0)
+        student.network.forward = lambda x, t, cond: torch.zeros_like(x)  # f(x, t) = x
+        got = loss(student, teacher, x0, label, heard, distance=squared, generator=seeded(3), **options)
+        own = guided_leg(teacher, x0, label, torch.as_tensor(heard).expand(4), generator=seeded(3), **options)
+        assert gap(got, (own.x_t - own.x_u).square().mean(1)) <= 1e-12
+
+
 def test_the_teacher_is_asked_once_for_both_branches(batch):
     x0, label, w = batch
     teacher = teacher_of(WORLDS[1])

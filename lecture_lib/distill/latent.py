@@ -74,13 +74,14 @@ def guided_leg(
     *,
     pairs: SkippedSteps,
     solver: Sampler,
+    substeps: int = 1,
     generator: torch.Generator | None = None,
 ) -> Leg:
-    """x_t from the data, and x_u by one step of the teacher, guided with w (w = 1 is the plain conditional model)."""
+    """x_t from the data, and x_u by ``substeps`` of the guided teacher (w = 1 is the plain conditional model)."""
     check_batch("x0", x0)
     t, u = pairs.sample(len(x0), teacher.path, generator=generator, device=x0.device)
     x_t = teacher.path.mix(x0, randn_like(x0, generator), t)
-    return solved(fused(teacher, None, cond, linear(w)), teacher.path, solver, x_t, t, u)
+    return solved(fused(teacher, None, cond, linear(w)), teacher.path, solver, x_t, t, u, steps=substeps)
 
 
 def latent_consistency_loss(
@@ -94,6 +95,7 @@ def latent_consistency_loss(
     target: Denoiser | None = None,
     distance: Distance | None = None,
     solver: Sampler | None = None,
+    substeps: int = 1,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, " b"]:
     """LCM's loss per sample: ``d(f(x_t, t, c, w), sg f_target(x_u, u, c, w))``.
@@ -108,12 +110,14 @@ def latent_consistency_loss(
         target: a slower copy of the student (LCM: moving average, 0.95); default the student itself.
         distance: default ``huber(0.001)``.
         solver: of the teacher's step; default DDIM.
+        substeps: equal steps of the teacher in one leg; LCM takes one.
 
     Raises:
         ShapeError: different paths, or a condition or w that student or teacher does not know.
     """
     _check_same_path(student, teacher)
-    leg = guided_leg(teacher, x0, cond, w, pairs=pairs, solver=solver or DDIM(), generator=generator)
+    options = {"pairs": pairs, "solver": solver or DDIM(), "substeps": substeps, "generator": generator}
+    leg = guided_leg(teacher, x0, cond, w, **options)
     heard = expand_cond(check_cond(tell(cond, w=w.to(x0.dtype)), student.null), len(x0), x0.device)
     f, f_target = (ConsistencyFunction(model, heard) for model in (student, target or student))
     return semigroup_loss(f, f_target, leg, distance=distance or huber())
@@ -129,6 +133,7 @@ def adapter_consistency_loss(
     pairs: SkippedSteps,
     distance: Distance | None = None,
     solver: Sampler | None = None,
+    substeps: int = 1,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, " b"]:
     """LCM-LoRA's loss per sample: LCM's with one fixed w, which the student does not hear.
@@ -140,13 +145,14 @@ def adapter_consistency_loss(
     Args:
         student: hears what its teacher hears, and no more.
         w: the one guidance scale.
-        teacher, x0, cond, pairs, distance, solver: as in ``latent_consistency_loss``.
+        teacher, x0, cond, pairs, distance, solver, substeps: as in ``latent_consistency_loss``.
 
     Raises:
         ShapeError: different paths, or a condition that student or teacher does not know.
     """
     _check_same_path(student, teacher)
-    leg = guided_leg(teacher, x0, cond, w, pairs=pairs, solver=solver or DDIM(), generator=generator)
+    options = {"pairs": pairs, "solver": solver or DDIM(), "substeps": substeps, "generator": generator}
+    leg = guided_leg(teacher, x0, cond, w, **options)
     f = ConsistencyFunction(student, cond)
     return semigroup_loss(f, f, leg, distance=distance or huber())
 
