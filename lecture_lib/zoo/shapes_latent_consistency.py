@@ -90,10 +90,10 @@ class AdapterConsistencyRecipe(Recipe):
         return adapter_consistency_loss(student, teacher, latents, cond, self.w, **options)
 
 
-# Of the two teachers the transformer, not the U-Net: a pass costs half as many multiply-adds, an update is eight of them
-# per sample (four of the teacher, one of the target, three for the student's gradient), and its modulation vector has a
-# place for w. Four legs, of two steps of the teacher each: four equal jumps start from just the times that were trained,
-# and what is known, the data, has only four legs to travel up.
+# Of the two teachers the transformer, not the U-Net: a pass costs half as many multiply-adds, an update is eight passes
+# per sample (four of the teacher, one of the target, three for the gradient), and its modulation vector has a place for
+# w. Four legs, of two steps of the teacher each: four equal jumps start from just the times that were trained, and what
+# is known, the data, has only four legs to travel up.
 LCM = LatentConsistencyRecipe(
     name="shapes-lcm",
     about="captions to latents in 1 to 8 jumps, no second pass: w in [1, 4] is an input; student of shapes-mmdit",
