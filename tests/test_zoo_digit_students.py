@@ -13,7 +13,7 @@ from lecture_lib.zoo.evaluate_students import distance, student_digits, student_
 from lecture_lib.zoo.recipes import DISTILLED, ONE_STEP
 from lecture_lib.zoo.workshop import initial
 
-LABELS = digits("train").labels
+LABELS = digits("train").labels[:700]
 
 
 def seeded(seed=0):
@@ -81,15 +81,15 @@ def test_one_update_by_hand():
 
 @pytest.fixture(scope="module")
 def pools():
-    """1442 digits from the same noise: sixteen steps of the teacher, one of the teacher, few of the student."""
+    """700 digits from the same noise: sixteen steps of the teacher, one of the teacher, few of the student."""
     student, teacher = zoo.load(ONE_STEP.name), zoo.load(DISTILLED.name)
-    few = {n: student_digits(student, LABELS, 1.5, n, generator=seeded(7)) for n in (1, 2, 4)}
+    few = {n: student_digits(student, LABELS, 1.5, n, generator=seeded(7)) for n in (1, 2)}
     once = student_digits(teacher, LABELS, 1.5, 1, generator=seeded(7))
     return few | {"once": once, "teacher": teacher_digits(teacher, LABELS, 1.5, generator=seeded(7))}
 
 
 def test_the_shipped_student_draws_digits_in_one_step(pools):
-    """A loose form of the bars of ``course zoo --evaluate``: 1442 digits, one seed."""
+    """A loose form of the bars of ``course zoo --evaluate``: 700 digits, one seed."""
     far = {name: distance(x) for name, x in pools.items()}
     assert zoo.judge().accuracy(pools[1], LABELS) >= 0.97
     assert far[1] <= 1.5 * far["teacher"] and far[2] <= 1.25 * far["teacher"]
@@ -107,14 +107,11 @@ def test_rows_compare_pools_of_one_seed(monkeypatch):
     """With the student in the teacher's place the ratio is 1 for one step; bars are those of the issue."""
     monkeypatch.setattr(evaluate_students, "SETS", 1)
     monkeypatch.setattr(evaluate_students, "GRIDS", {n: evaluate_students.GRIDS[n] for n in (1, 2)})
-    monkeypatch.setattr(evaluate_students, "load", lambda name: zoo.load(ONE_STEP.name))
-    monkeypatch.setattr(
-        evaluate_students,
-        "teacher_digits",
-        lambda model, labels, w, **seed: student_digits(model, labels, w, 1, **seed),
-    )
+    student = zoo.load(ONE_STEP.name)
+    instead = lambda _, labels, w, **seed: student_digits(student, labels, w, 1, **seed)  # noqa: E731
+    monkeypatch.setattr(evaluate_students, "teacher_digits", instead)
     rows = list(student_rows(ONE_STEP.name, (0,)))
-    assert [row.measure for row in rows if row.values == (1.0,)] == [
+    assert [row.measure for row in rows if "over" in row.measure and row.values == (1.0,)] == [
         "Frechet distance over the teacher's, w = 1, 1 step",
         "Frechet distance over the teacher's, w = 1.5, 1 step",
     ]
