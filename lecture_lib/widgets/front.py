@@ -19,6 +19,7 @@ from lecture_lib.widgets.explorer import Explorer, Scene
 
 TABLE = Path(lecture_lib.__file__).parents[1] / "docs" / "front.csv"
 AXES = {"nfe": "network evaluations per digit", "ms": "milliseconds of one core per digit"}
+EVALUATIONS = (1, 2, 4, 8, 16, 32)
 QUALITY = "Fréchet distance to the test digits"
 
 
@@ -91,6 +92,8 @@ def _lines(
     }
     front = [(getattr(p, axis), p.quality) for p in on_front(shown, axis)]
     cost_front(lines, front, xlabel=AXES[axis], ylabel=ylabel, looks=looks, floor=floor, ax=ax)
+    if axis == "nfe":
+        ax.set_xticks(EVALUATIONS, [str(n) for n in EVALUATIONS])
 
 
 @styled
