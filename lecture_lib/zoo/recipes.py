@@ -12,7 +12,7 @@ from lecture_lib.zoo.models import CLASSES, digit_dit, guided_digit_dit
 from lecture_lib.zoo.recipe import ClassifierRecipe, DenoiserRecipe, DistilledRecipe, FeatureRecipe, Recipe
 from lecture_lib.zoo.shapes_autoencoders import AUTOENCODERS
 from lecture_lib.zoo.shapes_control import CONTROL
-from lecture_lib.zoo.shapes_masked import TOKENS
+from lecture_lib.zoo.shapes_masked import MASKED, TOKENS
 from lecture_lib.zoo.shapes_text import CLIP, LANGUAGE
 from lecture_lib.zoo.shapes_text_to_image import TEXT_TO_IMAGE
 from lecture_lib.zoo.shapes_transformers import MMDIT
@@ -103,6 +103,7 @@ SHAPES = (
     TEXT_TO_IMAGE,
     MMDIT,
     TOKENS,
+    MASKED,
     CONTROL,
 )  # in the order in which they lean on each other
 RECIPES: dict[str, Recipe] = {r.name: r for r in (*DIGITS, *SHAPES)}
