@@ -1,24 +1,26 @@
-"""The masked transformer: diffusers' blocks with the same weights, who sees whom, and what it refuses."""
+"""The masked transformer: what is around its blocks, who sees whom, and what it refuses; and the tokens it is for."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from diffusers.models.attention import BasicTransformerBlock
+import torch.nn.functional as F
 
-from lecture_lib.errors import RangeError, ShapeError
+from lecture_lib.errors import RangeError, ShapeError, UnknownNameError
 from lecture_lib.nets import (
     FSQ,
-    KLAutoencoder,
+    Decoder,
+    DiTBlock,
     MaskedTransformer,
+    TextDiTBlock,
     TokenAutoencoder,
     VectorQuantizer,
+    WindowEncoder,
+    positions_2d,
     recorded_attention,
 )
 
 G = torch.Generator().manual_seed(5)
-NAMES = (("self_attention", "attn1"), ("cross_attention", "attn2"), (".out.", ".to_out.0."))
-MORE = (("feed_forward.inner", "ff.net.0.proj"), ("feed_forward.outer", "ff.net.2"))
 
 
 def randn(*shape):
@@ -32,7 +34,7 @@ def shaken(net):
 
 
 def small(**options):
-    return shaken(MaskedTransformer(10, 6, dim=16, depth=2, heads=2, **options))
+    return shaken(MaskedTransformer(10, (3, 3), dim=16, depth=2, heads=2, **options))
 
 
 def text(b=3):
@@ -40,48 +42,52 @@ def text(b=3):
     return {"tokens": randn(b, 4, 12), "mask": mask, "vector": randn(b, 5)}
 
 
-def theirs(block):
-    other = BasicTransformerBlock(16, 2, 8, cross_attention_dim=12).eval()
-    state = block.state_dict()
-    for ours, name in (*NAMES, *MORE):
-        state = {key.replace(ours, name): value for key, value in state.items()}
-    for letter in "qkv":
-        state = {key.replace(f".{letter}.", f".to_{letter}."): value for key, value in state.items()}
-    other.load_state_dict(state)
-    return other
-
-
-def test_equals_diffusers_blocks_between_embedding_and_tied_readout():
+def test_embedding_blocks_and_tied_readout_by_hand():
+    """The blocks are ``TextDiTBlock``, compared with diffusers' PixArt elsewhere; here is what is around them."""
     net, cond = small(context_dim=12, vector_dim=5), text()
-    tokens = torch.randint(11, (3, 6), generator=G)
+    tokens = torch.randint(11, (3, 9), generator=G)
     with torch.no_grad():
-        h = torch.stack([net.table.weight[row] + net.positions for row in tokens])
-        h = h + (cond["vector"] @ net.vector.weight.T + net.vector.bias)[:, None]
+        h = torch.stack([4.0 * net.table.weight[row] + net.positions for row in tokens])  # sqrt(16)
+        c = cond["vector"] @ net.hear.weight.T + net.hear.bias
         for block in net.blocks:
-            mask = torch.where(cond["mask"], 0.0, -1e4)[:, None]  # theirs is added to the logits
-            h = theirs(block)(h, encoder_hidden_states=cond["tokens"], encoder_attention_mask=mask)
+            h = block(h, c, cond["tokens"], cond["mask"])
         mean, std = h.mean(-1, keepdim=True), h.var(-1, unbiased=False, keepdim=True)
         h = (h - mean) / (std + 1e-5).sqrt() * net.norm.weight + net.norm.bias
         expected = torch.stack([h @ net.table.weight[k] + net.bias[k] for k in range(10)], -1)
         got = net(tokens, cond)
-    assert got.shape == (3, 6, 10)  # no logit for the mask
+    assert got.shape == (3, 9, 10)  # no logit for the mask
     assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert isinstance(net.blocks[0], TextDiTBlock) and isinstance(small().blocks[0], DiTBlock)
+
+
+def test_a_fresh_network_is_a_plain_transformer_that_hears_no_text():
+    net = MaskedTransformer(10, (3, 3), dim=16, depth=2, heads=2, context_dim=12, vector_dim=5)
+    tokens, cond = torch.randint(11, (3, 9), generator=G), text()
+    with torch.no_grad():
+        h = 4.0 * net.table(tokens) + positions_2d(3, 3, 16)
+        for block in net.blocks:  # shift 0, scale 0, gate 1
+            h = h + block.attention(block.norm1(h))
+            h = h + block.feed_forward(block.norm2(h))
+        plain = F.linear(net.norm(h), net.table.weight[:10])
+        assert torch.allclose(net(tokens, cond), plain, atol=1e-5)
+    wide = MaskedTransformer(10, (2, 5), dim=16, heads=2)
+    assert wide.length == 10 and torch.equal(wide.positions, positions_2d(2, 5, 16))
 
 
 def test_every_place_hears_every_other():
     net = small()
-    start = torch.full((1, 6), net.mask)
+    start = torch.full((1, 9), net.mask)
     with torch.no_grad():
         plain = net(start)
-        for i in range(6):
+        for i in range(9):
             changed = start.clone()
             changed[0, i] = 3
             assert ((net(changed) - plain).abs().amax(-1) > 1e-4).all()
 
 
 def test_places_are_told_apart_by_position_alone():
-    net, order = small(), torch.randperm(6, generator=G)
-    tokens = torch.randint(11, (2, 6), generator=G)
+    net, order = small(), torch.randperm(9, generator=G)
+    tokens = torch.randint(11, (2, 9), generator=G)
     with torch.no_grad():
         assert (net(tokens[:, order]) - net(tokens)[:, order]).abs().max() > 1e-2
         net.positions.zero_()
@@ -89,8 +95,8 @@ def test_places_are_told_apart_by_position_alone():
 
 
 def test_padding_of_the_text_is_not_read_and_words_are():
-    net, cond = small(context_dim=12), text()
-    tokens = torch.randint(11, (3, 6), generator=G)
+    net, cond = small(context_dim=12), {name: value for name, value in text().items() if name != "vector"}
+    tokens = torch.randint(11, (3, 9), generator=G)
     with torch.no_grad():
         plain = net(tokens, cond)
         padding = cond | {"tokens": torch.where(cond["mask"][..., None], cond["tokens"], randn(3, 4, 12))}
@@ -103,28 +109,43 @@ def test_padding_of_the_text_is_not_read_and_words_are():
 
 def test_errors_say_what_is_wrong():
     net = small(context_dim=12, vector_dim=5)
-    tokens = torch.zeros(3, 6, dtype=torch.long)
-    with pytest.raises(ShapeError, match=r"\(b, 6\)"):
+    tokens = torch.zeros(3, 9, dtype=torch.long)
+    with pytest.raises(ShapeError, match=r"\(b, 9\)"):
         net(torch.zeros(3, 5, dtype=torch.long), text())
     with pytest.raises(ShapeError, match="float32"):
         net(tokens.float(), text())
     with pytest.raises(RangeError, match=r"0\.\.10, the last of which is the mask"):
         net(tokens + 11, text())
-    with pytest.raises(ShapeError, match=r"cond\['vector'\]: got None, expected shape \(3, 5\)"):
+    with pytest.raises(ShapeError, match=r"cond\['tokens'\] must have shape \(3, m, 12\), got none"):
         net(tokens)
-    with pytest.raises(ShapeError, match="context"):
-        net(tokens, {"vector": randn(3, 5)})
+    with pytest.raises(ShapeError, match=r"cond\['vector'\] must have shape \(3, 5\)"):
+        net(tokens, text() | {"vector": randn(3, 4)})
+    with pytest.raises(UnknownNameError, match="vector"):
+        small(context_dim=12)(tokens, text())
 
 
 # --- the autoencoder that makes the tokens ---------------------------------------------------------------------------
 
 
 def token_autoencoder(quantiser):
-    return shaken(
-        TokenAutoencoder(
-            KLAutoencoder(latent_channels=2, channels=8, multipliers=(1, 2), blocks=1, groups=4), quantiser
-        )
-    )
+    decoder = Decoder(2, 3, channels=8, multipliers=(1, 2), blocks=1, groups=4)
+    return shaken(TokenAutoencoder(WindowEncoder(2, factor=2, window=4, width=8), quantiser, decoder))
+
+
+def test_a_window_encoder_has_seen_its_window_and_nothing_else():
+    """One pixel at a time: place (1, 1) of a map with f = 2 and windows of 4 reads rows and columns 1 to 4."""
+    encoder, x = shaken(WindowEncoder(3, factor=2, window=4, width=8)), randn(1, 3, 8, 8).requires_grad_()
+    (slope,) = torch.autograd.grad(encoder(x)[0, :, 1, 1].sum(), x)
+    seen = slope.abs().amax((0, 1)) > 0
+    expected = torch.zeros(8, 8, dtype=torch.bool)
+    expected[1:5, 1:5] = True
+    assert torch.equal(seen, expected)
+    flat = encoder(torch.full((1, 3, 8, 8), 0.3)).detach()
+    assert torch.allclose(flat, flat[..., :1, :1].expand_as(flat), atol=1e-5)  # borders look like the inside
+    with pytest.raises(ShapeError, match="4 plus an even number"):
+        WindowEncoder(3, factor=4, window=7)
+    with pytest.raises(ShapeError, match="multiples of 2"):
+        encoder(torch.zeros(1, 3, 7, 8))
 
 
 @pytest.mark.parametrize("quantiser", [FSQ((4, 3)), VectorQuantizer(12, 2, generator=torch.Generator().manual_seed(0))])
@@ -145,7 +166,7 @@ def test_rows_come_first():
     """Token 1 is the place to the right of token 0: a mark there is brightest in the upper right."""
     model, index = token_autoencoder(FSQ((4, 3))), torch.arange(4)[None]
     seen = []
-    model.autoencoder.decode = lambda codes: seen.append(codes)
+    model.decoder.register_forward_pre_hook(lambda _decoder, inputs: seen.append(inputs[0]))
     model.decode(index)
     assert torch.equal(model.quantiser.index(seen[0]), torch.tensor([[[0, 1], [2, 3]]]))
 
@@ -153,7 +174,7 @@ def test_rows_come_first():
 def test_gradients_pass_the_rounding():
     model = token_autoencoder(FSQ((4, 3)))
     model(randn(2, 3, 8, 8))[0].square().mean().backward()
-    assert model.autoencoder.encoder.enter.weight.grad.abs().max() > 0
+    assert model.encoder.look.weight.grad.abs().max() > 0
 
 
 def test_masks_and_odd_lengths_are_refused():

@@ -12,6 +12,7 @@ from lecture_lib.data.shapes import captioned, judge_captions
 from lecture_lib.errors import UnknownNameError
 from lecture_lib.families import MaskedTextToImage, RandomOrder
 from lecture_lib.zoo.evaluate_masked import draw_masked, token_rows
+from lecture_lib.zoo.evaluate_shapes import fresh_scenes
 from lecture_lib.zoo.library import shapes_text, shapes_tokenizer
 from lecture_lib.zoo.shapes_masked import MASKED, token_scenes
 from lecture_lib.zoo.workshop import initial
@@ -26,13 +27,14 @@ def seeded(seed=0):
 def untrained():
     """The whole pipeline around a model that knows nothing yet."""
     model = initial(MASKED).eval()
-    torch.nn.init.normal_(model.network.table.weight, std=0.3, generator=seeded(1))
+    for weight in model.parameters():  # as it starts it does not hear the text
+        torch.nn.init.normal_(weight, std=0.3, generator=seeded(1))
     return MaskedTextToImage(model, zoo.load("shapes-vq"), shapes_text(), shapes_tokenizer())
 
 
 def test_the_oracle_reads_pictures_from_their_tokens():
     quality, read, used = token_rows("shapes-vq", zoo.load("shapes-vq"), {}, (0,))
-    assert quality.mean >= 32 and read.mean >= 0.95 and 50 < used.mean < 200
+    assert quality.mean >= 32 and read.mean >= 0.95 and 20 < used.mean < 80
 
 
 def test_tokens_are_those_of_the_training_scenes_and_their_captions():
@@ -81,3 +83,12 @@ def test_guidance_reaches_the_tokens_and_empty_words_do_nothing():
 def test_one_step_of_training(tmp_path):
     step = next(zoo.train(replace(MASKED, batch_size=4, scenes=8), tmp_path))
     assert 3 < step.loss < 8
+
+
+def test_what_ships_paints_what_it_is_told():
+    """The bar, loosely, on a few captions: 0.8 of single things right in all attributes, in 12 steps."""
+    scenes = fresh_scenes(60, 5, split="test", two=0.0)
+    pictures = draw_masked(zoo.masked_text_to_image(), scenes.captions, generator=seeded(7))
+    assert judge_captions(pictures, scenes.captions).all.double().mean() > 0.7
+    strangers = scenes.captions[1:] + scenes.captions[:1]
+    assert judge_captions(pictures, strangers).all.double().mean() < 0.2

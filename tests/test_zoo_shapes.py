@@ -19,7 +19,7 @@ from lecture_lib.zoo.shapes_text import shapes_tokenizer
 from lecture_lib.zoo.shapes_text_to_image import SCALE, SHIFT, shapes_space, shapes_text
 
 LECTURE_1 = ["shapes-kl-f2", "shapes-kl-f4", "shapes-kl-f8", "shapes-clip", "shapes-lm", "shapes-text-to-image"]
-LECTURE_3 = ["digits-dit-eps", "digits-dit-v", "shapes-mmdit", "shapes-vq", "shapes-controlnet"]
+LECTURE_3 = ["digits-dit-eps", "digits-dit-v", "shapes-mmdit", "shapes-vq", "shapes-maskgit", "shapes-controlnet"]
 
 
 def seeded(seed=0):

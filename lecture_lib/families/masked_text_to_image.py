@@ -44,7 +44,7 @@ class MaskedTextToImage(nn.Module):
         prompts: str | Sequence[str],
         *,
         generator: torch.Generator,
-        w: float = 3.0,
+        w: float = 1.75,
         steps: int = 12,
         negative: str = "",
         order: Order | None = None,

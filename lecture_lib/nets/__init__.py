@@ -89,7 +89,7 @@ from lecture_lib.nets.text import (
 from lecture_lib.nets.text_dit import TextDiT, TextDiTBlock
 from lecture_lib.nets.text_unet import TextUNet, size_features
 from lecture_lib.nets.tiled_attention import Seen, online_softmax, tiled_attention
-from lecture_lib.nets.token_autoencoder import TokenAutoencoder
+from lecture_lib.nets.token_autoencoder import TokenAutoencoder, WindowEncoder
 from lecture_lib.nets.tokenizer import Tokenizer
 from lecture_lib.nets.tools import multiply_adds, parameter_count, peak_memory, with_kernel
 from lecture_lib.nets.transformer_weights import dit_from_diffusers, flux_from_diffusers, mmdit_from_diffusers
@@ -165,6 +165,7 @@ __all__ = [
     "UNet",
     "VectorQuantizer",
     "adaptive_weight",
+    "WindowEncoder",
     "add_lora",
     "attention_layers",
     "autoencoder_from_diffusers",

@@ -1,10 +1,12 @@
 """The network of a masked image model: a bidirectional transformer that says what may stand at every hidden place.
 
-    h = table[tokens] + positions + W vector          the mask is one more row of the table
-    h = h + SelfAttention, + CrossAttention(text), + FeedForward, depth times; every place sees all others
-    logits = LayerNorm(h) table[codes]^T + bias        of the codes alone: a mask is never an answer
+    h = sqrt(d) table[tokens] + positions               the mask is one more row of the table
+    h = Block(h, c, words), depth times                 c: the text as one vector, in adaLN-Zero; words: cross-attention
+    logits = LayerNorm(h) table[codes]^T + bias         of the codes alone: a mask is never an answer
 
-Source: Chang et al. 2022 (MaskGIT), section 3.1; text by cross-attention as in Chang et al. 2023 (Muse).
+The blocks are those of the text-conditioned DiT, without a time: how much is hidden, the network sees.
+Source: Chang et al. 2022 (MaskGIT), section 3.1; text as in Chang et al. 2023 (Muse) by cross-attention; one table for
+both ends, times sqrt(d) at the entrance, as in Vaswani et al. 2017, section 3.4.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ from torch import Tensor, nn
 
 from lecture_lib.errors import RangeError, ShapeError
 from lecture_lib.nets.attention import AttentionKernel, fused_attention
-from lecture_lib.nets.spatial_transformer import TransformerBlock
+from lecture_lib.nets.dit import DiTBlock
+from lecture_lib.nets.positions import positions_2d
+from lecture_lib.nets.text_condition import read_condition
+from lecture_lib.nets.text_dit import TextDiTBlock
 
 
 class MaskedTransformer(nn.Module):
@@ -26,35 +31,56 @@ class MaskedTransformer(nn.Module):
 
     Args:
         size: number of codes.
-        length: number n of places, 64 for an 8x8 map.
-        dim, depth, heads: width, number of blocks, heads.
-        context_dim: width of the text tokens; None for a network without text.
-        vector_dim: width of the text as one vector, which is told to every place; None for none.
+        grid: rows and columns of the map of places, which are read row by row.
+        dim, depth, heads, ratio: width, number of blocks, heads, hidden width of the feed-forward over dim.
+        context_dim: width of the text tokens; None for a network that reads no words.
+        vector_dim: width of the text as one vector; None for none: c is then one learned vector for all.
         kernel: the attention kernel.
+
+    Raises:
+        ShapeError: dim is not a multiple of heads and of 4.
+        RangeError: a side of the grid is not a whole number >= 1.
     """
 
     def __init__(
         self,
         size: int,
-        length: int,
+        grid: tuple[int, int],
         *,
         dim: int = 128,
         depth: int = 4,
         heads: int = 4,
+        ratio: float = 4.0,
         context_dim: int | None = None,
         vector_dim: int | None = None,
         kernel: AttentionKernel = fused_attention,
     ) -> None:
         super().__init__()
-        self.size, self.length, self.context_dim = size, length, context_dim
+        self.size, self.context_dim, self.vector_dim = size, context_dim, vector_dim
         self.table = nn.Embedding(size + 1, dim)
-        self.positions = nn.Parameter(0.02 * torch.randn(length, dim))
-        nn.init.normal_(self.table.weight, std=0.02)
-        self.vector = nn.Linear(vector_dim, dim) if vector_dim else None
-        options = {"context_dim": context_dim, "kernel": kernel}
-        self.blocks = nn.ModuleList(TransformerBlock(dim, heads, **options) for _ in range(depth))
+        # Learned, but from a table with structure: a random one took far longer to find out who is whose neighbour.
+        self.positions = nn.Parameter(positions_2d(*grid, dim))
+        self.hear = nn.Linear(vector_dim, dim) if vector_dim else None
+        self.silence = None if vector_dim else nn.Parameter(torch.zeros(dim))
+        options = {"kernel": kernel} | ({"context_dim": context_dim} if context_dim else {})
+        block = TextDiTBlock if context_dim else DiTBlock
+        self.blocks = nn.ModuleList(block(dim, heads, ratio, **options) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.bias = nn.Parameter(torch.zeros(size))
+        nn.init.normal_(self.table.weight, std=dim**-0.5)
+        for (
+            part
+        ) in self.blocks:  # deaf at first, but with open gates: nothing is to be kept as it is, as noise is in DiT
+            nn.init.zeros_(part.modulation.weight)
+            part.modulation.bias.data = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0, 1.0]).repeat_interleave(dim)
+            if context_dim:
+                nn.init.zeros_(part.cross_attention.out.weight)
+                nn.init.zeros_(part.cross_attention.out.bias)
+
+    @property
+    def length(self) -> int:
+        """Number n of places."""
+        return len(self.positions)
 
     @property
     def mask(self) -> int:
@@ -67,19 +93,20 @@ class MaskedTransformer(nn.Module):
         Args:
             tokens: whole numbers; hidden ones are ``mask``.
             cond: ``{"tokens": (b, m, context_dim), "mask": (b, m) bool, "vector": (b, vector_dim)}`` as ``JointText``
-                gives it; what the network has no ear for is not looked at.
+                gives it; without what the network has no ear for.
 
         Raises:
             ShapeError: tokens are not (b, length) whole numbers, or a condition is missing or of another shape.
             RangeError: a token outside 0..size.
+            UnknownNameError: ``cond`` has an entry that the network has no ear for.
         """
         self.check(tokens)
-        cond = {} if cond is None else cond
-        h = self.table(tokens) + self.positions
-        if self.vector is not None:
-            h = h + self.vector(self.told(cond, len(tokens)))[:, None]
+        heard = read_condition(cond, len(tokens), context_dim=self.context_dim, vector_dim=self.vector_dim)
+        c = self.silence.expand(len(tokens), -1) if self.hear is None else self.hear(heard.vector)  # (b, d)
+        words = (heard.tokens, heard.mask) if self.context_dim else ()
+        h = self.table(tokens) * self.table.embedding_dim**0.5 + self.positions
         for block in self.blocks:
-            h = block(h, cond.get("tokens"), cond.get("mask"))
+            h = block(h, c, *words)
         return F.linear(self.norm(h), self.table.weight[: self.size], self.bias)
 
     def check(self, tokens: Tensor) -> None:
@@ -92,12 +119,3 @@ class MaskedTransformer(nn.Module):
             raise RangeError(
                 f"tokens: got {int(low)}..{int(high)}, expected 0..{self.size}, the last of which is the mask"
             )
-
-    def told(self, cond: Mapping[str, Tensor], batch: int) -> Float[Tensor, " b v"]:
-        """The vector of ``cond``, if it has the right shape."""
-        vector, expected = cond.get("vector"), (batch, self.vector.in_features)
-        if vector is None or vector.shape != expected:
-            raise ShapeError(
-                f"cond['vector']: got {None if vector is None else tuple(vector.shape)}, expected shape {expected}"
-            )
-        return vector

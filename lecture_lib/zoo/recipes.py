@@ -17,7 +17,7 @@ from lecture_lib.zoo.ring_matching import RING_MATCHING
 from lecture_lib.zoo.shapes_autoencoders import AUTOENCODERS
 from lecture_lib.zoo.shapes_control import CONTROL
 from lecture_lib.zoo.shapes_latent_consistency import LCM, LCM_LORA
-from lecture_lib.zoo.shapes_masked import TOKENS
+from lecture_lib.zoo.shapes_masked import MASKED, TOKENS
 from lecture_lib.zoo.shapes_text import CLIP, LANGUAGE
 from lecture_lib.zoo.shapes_text_to_image import TEXT_TO_IMAGE
 from lecture_lib.zoo.shapes_transformers import MMDIT
@@ -122,6 +122,7 @@ SHAPES = (
     TEXT_TO_IMAGE,
     MMDIT,
     TOKENS,
+    MASKED,
     CONTROL,
     LCM,
     LCM_LORA,

@@ -14,7 +14,7 @@ from torch import Tensor
 from lecture_lib.data import Batches
 from lecture_lib.data.shapes import FreshScenes, captioned
 from lecture_lib.families import MaskedImageModel
-from lecture_lib.nets import FSQ, KLAutoencoder, MaskedTransformer, TokenAutoencoder
+from lecture_lib.nets import FSQ, Decoder, MaskedTransformer, TokenAutoencoder, WindowEncoder
 from lecture_lib.zoo.recipe import Batch, Recipe, trained
 from lecture_lib.zoo.shapes_text import shapes_tokenizer
 from lecture_lib.zoo.shapes_text_to_image import shapes_text
@@ -22,10 +22,13 @@ from lecture_lib.zoo.shapes_text_to_image import shapes_text
 CHUNK = 250  # images that the encoder sees at a time
 
 
-def shapes_token_autoencoder(*, levels: Sequence[int], channels: int, multipliers: Sequence[int]) -> TokenAutoencoder:
-    """Encoder and decoder with one block a level, and FSQ between them."""
+def shapes_token_autoencoder(
+    *, levels: Sequence[int], window: int, channels: int, multipliers: Sequence[int]
+) -> TokenAutoencoder:
+    """An encoder that sees windows, FSQ, and a decoder that sees all codes."""
     sizes = {"channels": channels, "multipliers": multipliers, "blocks": 1, "groups": 8}
-    return TokenAutoencoder(KLAutoencoder(latent_channels=len(levels), **sizes), FSQ(levels))
+    encoder = WindowEncoder(len(levels), factor=2 ** (len(multipliers) - 1), window=window)
+    return TokenAutoencoder(encoder, FSQ(levels), Decoder(len(levels), 3, **sizes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,9 @@ class MaskedRecipe(Recipe):
 TOKENS = TokenAutoencoderRecipe(
     name="shapes-vq",
     about="32x32x3 images to 8x8 tokens of 1000 codes (FSQ): what the masked image model fills in",
-    network=functools.partial(shapes_token_autoencoder, levels=(8, 5, 5, 5), channels=16, multipliers=(1, 2, 3)),
+    network=functools.partial(
+        shapes_token_autoencoder, levels=(8, 5, 5, 5), window=8, channels=16, multipliers=(1, 2, 3)
+    ),
     steps=5000,
     batch_size=16,
     lr=2e-3,
@@ -93,9 +98,9 @@ TOKENS = TokenAutoencoderRecipe(
 MASKED = MaskedRecipe(
     name="shapes-maskgit",
     about="captions to 8x8 tokens: a masked transformer, decoded in 12 parallel steps",
-    network=functools.partial(MaskedTransformer, size=1000, length=64, dim=96, depth=4, heads=4),
-    steps=4000,
+    network=functools.partial(MaskedTransformer, size=1000, grid=(8, 8), dim=96, depth=3, heads=4),
+    steps=6000,
     batch_size=64,
-    lr=1e-3,
+    lr=2e-3,
     weight_decay=0.03,
 )
