@@ -145,7 +145,7 @@ def _needed(package: str) -> ModuleType:
         return import_module(package)
     except ModuleNotFoundError as error:
         raise MissingPackageError(
-            f"{package} is needed to take a model out of Python: pip install 'lecture-lib[export]'"
+            f"{package} is needed to take a model out of Python: pip install 'lecture-lib[lab]'"
         ) from error
 
 
