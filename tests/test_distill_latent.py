@@ -55,7 +55,7 @@ class Exact(nn.Module):
 
 
 def teacher_of(world):
-    return Denoiser(Exact(*world, jump=False), *world, null=NULL)
+    return Denoiser(Exact(*world, jump=False), *world, null=NULL).requires_grad_(False)
 
 
 def student_of(world, w=None):

@@ -118,19 +118,23 @@ def test_the_adapter_starts_as_nothing_and_trains_alone(teacher, asked):
 
 
 def test_a_jump_is_data_then_fresh_noise_then_data(teacher):
-    """Three steps by hand, on a straight path: x <- (1 - s) f(x, t) + s z; the student hears w all the way."""
+    """Three steps by hand, on a straight path: x <- (1 - s) f(x, t) + s z; the student hears w all the way.
+
+    Equal steps start at 1, 2/3, 1/3; with noise levels t/(1 - t) of 2/3 of theirs, 2 and 1/2, at 1, 4/7, 1/4.
+    """
     student = initial(LCM)
     student.network.condition.scale.mlp[2].bias.data += 0.05  # an ear that is open
     model = assembled(student)
-    got = model.jump(PROMPTS, generator=seeded(5), steps=3, w=2.0)
+    got = model.jump(PROMPTS, generator=seeded(5), steps=3, kappa=2 / 3, w=2.0)
     generator = seeded(5)
     x, cond = torch.randn(4, 4, 8, 8, generator=generator), tell(model.condition(PROMPTS), w=torch.full((4,), 2.0))
     with torch.no_grad():
-        for t, s in ((1.0, 2 / 3), (2 / 3, 1 / 3), (1 / 3, 0.0)):
+        for t, s in ((1.0, 4 / 7), (4 / 7, 1 / 4), (1 / 4, 0.0)):
             f = student(x, torch.full((4,), t, dtype=torch.float64), cond).x0
             x = (1 - s) * f + (s * torch.randn(f.shape, generator=generator) if s else 0)
     assert gap(got, model.space.decode(x).clamp(-1, 1).detach()) <= 1e-4
-    assert torch.equal(got, model.jump(PROMPTS, generator=seeded(5), steps=3, w=2.0))
+    assert torch.equal(got, model.jump(PROMPTS, generator=seeded(5), steps=3, kappa=2 / 3, w=2.0))
+    assert gap(got, model.jump(PROMPTS, generator=seeded(5), steps=3, w=2.0)) > 1e-2
 
 
 def test_four_jumps_cost_a_tenth_of_twenty_guided_steps():

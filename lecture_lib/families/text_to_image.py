@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lecture_lib.core import Denoise, Denoiser, Path, uniform_grid
+from lecture_lib.core import Denoise, Denoiser, Path, shifted_grid, uniform_grid
 from lecture_lib.core.conditions import Cond, tell
 from lecture_lib.data.shapes.scenes import SIDE
 from lecture_lib.families.latent import LatentSpace
@@ -114,7 +114,13 @@ class TextToImage(nn.Module):
 
     @torch.inference_mode()
     def jump(
-        self, prompts: str | Sequence[str], *, generator: torch.Generator, steps: int = 4, **heard: float
+        self,
+        prompts: str | Sequence[str],
+        *,
+        generator: torch.Generator,
+        steps: int = 4,
+        kappa: float = 1.0,
+        **heard: float,
     ) -> Float[Tensor, " n 3 32 32"]:
         """One picture per prompt from a few-step student: ``steps`` evaluations each, no second pass.
 
@@ -122,8 +128,10 @@ class TextToImage(nn.Module):
         would give blurred means here.
 
         Args:
+            kappa: noise levels where jumps start, over those of equal steps; below 1 more of them are near the data.
             heard: as in ``given``: a latent consistency model hears ``w``, one made by an adapter hears words alone.
         """
         n = 1 if isinstance(prompts, str) else len(prompts)
         denoise, x_t = self.given(prompts, **heard), self.noise(n, generator)
-        return self.picture(self.frames(denoise, x_t, steps=steps, sampler=ConsistencyMultistep(), generator=generator))
+        grid = shifted_grid(self.path, uniform_grid(self.path, steps), kappa)
+        return self.picture(sample(denoise, self.path, ConsistencyMultistep(), grid, x_t, generator=generator))

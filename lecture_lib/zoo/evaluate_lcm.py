@@ -17,7 +17,8 @@ JUMPS = (1, 2, 4, 8)
 TEACHER_STEPS = 20  # guided: 40 evaluations
 PROMPTS = 200
 KINDS = {"one thing": ("test", 0.0), "held-out pairs": ("held_out", 0.0), "two things": ("test", 1.0)}
-SCALES = {"shapes-lcm": {"w": 3.0}, "shapes-lcm-lora": {}}  # what a student hears; chosen on other scenes
+# How a student is asked; chosen on other scenes, out of w = 2, 3, 4 and ten grids of four jumps.
+ASKED = {"shapes-lcm": {"w": 4.0, "kappa": 2 / 3}, "shapes-lcm-lora": {"kappa": 2 / 3}}
 
 
 def drawn_scenes(kind: str, seed: int) -> tuple[Captioned, torch.Generator]:
@@ -37,18 +38,18 @@ def teacher_rate(kind: str, seed: int) -> float:
 
 
 @torch.inference_mode()
-def student_rate(model: TextToImage, kind: str, seed: int, *, steps: int, **heard: float) -> float:
+def student_rate(model: TextToImage, kind: str, seed: int, *, steps: int, **asked: float) -> float:
     """The same for pictures in ``steps`` jumps."""
     scenes, generator = drawn_scenes(kind, seed)
     parts = [scenes.captions[i : i + CHUNK] for i in range(0, PROMPTS, CHUNK)]
-    pictures = torch.cat([model.jump(part, generator=generator, steps=steps, **heard) for part in parts])
+    pictures = torch.cat([model.jump(part, generator=generator, steps=steps, **asked) for part in parts])
     return judge_captions(pictures, scenes.captions).all.double().mean().item()
 
 
 def jump_rows(name: str, model: TextToImage, bars: dict[str, float], seeds: tuple[int, ...]) -> Iterator[Row]:
     """Per kind of caption: the student in 1, 2, 4, 8 evaluations, its teacher in 40, and the quotient at 4."""
     for kind in KINDS:
-        rates = {n: tuple(student_rate(model, kind, s, steps=n, **SCALES[name]) for s in seeds) for n in JUMPS}
+        rates = {n: tuple(student_rate(model, kind, s, steps=n, **ASKED[name]) for s in seeds) for n in JUMPS}
         for n, values in rates.items():
             yield Row(name, f"{kind}: all right, {PROMPTS} captions, {n} NFE", values)
         teacher = tuple(teacher_rate(kind, seed) for seed in seeds)
