@@ -15,7 +15,7 @@ from lecture_lib.zoo.row import Row
 
 JUMPS = (1, 2, 4, 8)
 TEACHER_STEPS = 20  # guided: 40 evaluations
-PROMPTS = 300
+PROMPTS = 200
 KINDS = {"one thing": ("test", 0.0), "held-out pairs": ("held_out", 0.0), "two things": ("test", 1.0)}
 SCALES = {"shapes-lcm": {"w": 3.0}, "shapes-lcm-lora": {}}  # what a student hears; chosen on other scenes
 
