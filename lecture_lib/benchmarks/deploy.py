@@ -116,7 +116,7 @@ def _teacher(model: Denoiser, noise: Tensor, labels: Tensor) -> Tensor:
 
 def figure(measurements: Sequence[Measurement]) -> Figure:
     """Pictures per second as bars, logarithmic, one panel per batch size."""
-    from lecture_lib.viz.style import COND, STUDENT, panels, style
+    from lecture_lib.viz.style import GUIDED, STUDENT, panels, style
 
     with style():
         fig, axes = panels(1, len(BATCHES), size=(9.6, 3.4), sharey=True)
@@ -124,7 +124,7 @@ def figure(measurements: Sequence[Measurement]) -> Figure:
             ending = f", {batch} at once"
             rows = [m for m in measurements if m.what.endswith(ending)][::-1]
             names = [m.what.removesuffix(ending) for m in rows]
-            colours = [COND if name == TEACHER else STUDENT for name in names]
+            colours = [GUIDED if name == TEACHER else STUDENT for name in names]
             bars = ax.barh(names, [m.value for m in rows], color=colours)
             ax.bar_label(bars, fmt="%.0f", padding=3)
             ax.set(xscale="log", xlabel="digits per second of one core", title=f"{batch} at once")
