@@ -327,12 +327,12 @@ verify_less(
 # Fresh noise: given $x_t$, the target is a jump from a point that shares nothing with it but $x_0$; rung by rung the
 # answer drifts to the middle of the data: a dot. The denoiser's $\hat x_0$ at $t=1$ *is* that middle: a dot as well,
 # after any amount of training. Without the stop-gradient the two ends meet halfway: what is known at the data does not
-# climb, and the ring stays too small.
+# climb, and what comes out is a shrunken cloud.
 # </details>
 #
 # **Conclusion.** Some ten seconds each, and the ring is there: the distance falls from 0.7, a dot in the middle, to about
-# a tenth. Its eight modes are still joined by bridges; that is what longer training buys (the lecture's students had
-# minutes). The mistakes do not get better with time: they converge, to the wrong thing.
+# a tenth. Its eight modes are not told apart yet; that is what longer training buys (the lecture's students had minutes).
+# The mistakes do not get better with time: they converge, to the wrong thing.
 
 # %% [markdown]
 # ## 4.3 An average velocity: MeanFlow
@@ -795,8 +795,9 @@ verify_less(
 
 # %% [markdown]
 # **Read it.** With fewer than six evaluations nothing that only *solves* comes near one evaluation of the student; from about
-# eight on every good solver is better than the student, without any training. More jumps do not help this student at $w=1$ as
-# it stands (the boss battle asks for more). Guidance costs twice the evaluations and, in batches of 128, twice the
+# eight on every good solver is better than the student, without any training. More jumps help this student little at $w=1$:
+# here, on one seed, they look worse, on the three seeds of 5.1 a little better, within the error bars (the boss battle asks for
+# more). Guidance costs twice the evaluations and, in batches of 128, twice the
 # milliseconds; distilled guidance saves exactly that. All guided points lie high: Fréchet distance punishes what guidance
 # narrows. What neither panel charges is the student's *training*, which pays for itself only after many samples.
 #
@@ -1047,7 +1048,7 @@ print("parameters of the one-step student:", f"{parameter_count(one):,}")
 
 # %% [markdown]
 # ## Boss battle: two jumps
-# In 5.4 a second jump bought nothing. **Your task:** two evaluations of the zoo's digit student whose Fréchet distance is at least
+# A second jump bought little so far (5.1, 5.4). **Your task:** two evaluations of the zoo's digit student whose Fréchet distance is at least
 # a tenth below that of its one jump at $w=1$. Everything else is yours: the time of the second jump, and $w$, which each jump
 # hears anew. Choose on one seed, be judged on two others. Write `two_jumps(labels, generator) -> pictures`.
 
