@@ -494,7 +494,7 @@ def pair_loss(done):
     return lambda model, batch, g: distill.reflow_loss(model, PairsOf(*batch), times=UniformTimes(), generator=g)
 
 
-PairsOf = distill.Pairs  # (x0, eps)
+PairsOf = distill.Coupled  # (x0, eps)
 my_flow = learn(blank(4), flow_loss, updates=1500)
 eps = torch.randn(16_384, 2, generator=seeded(16))
 pairs = distill.solved_pairs(my_flow.given(None), LINE, Heun(), uniform_grid(LINE, 24), eps)
