@@ -611,6 +611,7 @@ print(
 verify("with the true velocity the truth has residual zero", with_truth[0], 0.0, tol=1e-12)
 verify_less("with pairs a flatter f beats the truth", with_pairs[1], with_pairs[0])
 
+
 # %% [markdown]
 # **sCM** makes the continuous loss train stably. On the quarter circle the network speaks $v$, so that
 # $f=\cos t\,x_t-\sin t\,F(x_t,t)$ meets the boundary at once, and where $f$ should go is turned into where $F$ should go:
@@ -621,9 +622,8 @@ verify_less("with pairs a flatter f beats the truth", with_pairs[1], with_pairs[
 # At $r=0$ this is flow matching; warming $r$ up to 1 turns it into $g=\cos t\,df/dt$. Check the claim, with a denoiser
 # that knows the truth:
 
+
 # %%
-
-
 class Knows(torch.nn.Module):
     """A network whose output is the exact velocity of its world."""
 
@@ -813,7 +813,6 @@ viz.show(viz.halving_tree((16, 8, 4, 2, 1), ["the teacher", *notes]), caption="E
 # $\sigma_d$: already at $k=19$ the function *is* the network's $\hat z_0$. The lab trains one.
 
 # %%
-
 eps_c, eps_0 = torch.randn(2, 4, generator=seeded(16))
 omega = 6.5
 verify("w = 1 + omega", (1 + omega) * eps_c - omega * eps_0, torch.lerp(eps_0, eps_c, 1 + omega), tol=1e-5)
@@ -834,7 +833,6 @@ verify(
 # $S=\int\mathrm E\,|(x_1-x_0)-v(x_t,t)|^2dt$, zero exactly for straight flows.
 
 # %%
-
 first, second = zoo.load("ring-flow"), zoo.load("ring-reflow")
 start = torch.randn(1000, 2, generator=seeded(17))
 bends, euler_error, lines = {}, {}, {}
@@ -879,6 +877,7 @@ for power in (1.0, 2.0):
     )
     verify_less("the flow's pairing costs less than a random one", costs[2], 0.95 * costs[1])
 
+
 # %% [markdown]
 # ### 3.13 Three kinds of student, and what they do between two modes
 # Everything so far compares *points*: this noise should end there. One may also compare *distributions*, and let the student
@@ -897,9 +896,8 @@ for power in (1.0, 2.0):
 # with a second network that learns, online, what the student makes at present. **You may read** that KL is useless because the
 # supports of data and samples do not overlap. Clean ones may not; noised ones always do.
 
+
 # %%
-
-
 def at_distance(m):
     return GaussianMixture([1.0], [[m]], [0.01]), GaussianMixture([1.0], [[0.0]], [0.01])
 
@@ -964,7 +962,6 @@ verify("and pays log 2 for half the data", oracles.divergence(oracles.REVERSE_KL
 # Now the ring. Same network, similar budgets, three ideas:
 
 # %%
-
 KINDS = ("ring-instaflow", "ring-dmd", "ring-gan", "ring-acm")
 with viz.style():
     figure, axes = viz.panels(1, 4, size=(11.0, 3.7), sharex=True, sharey=True)
