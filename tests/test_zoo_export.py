@@ -104,7 +104,7 @@ def test_wrong_input_is_named(files):
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
 def test_a_missing_package_is_named(package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingPackageError, match=rf"{package} is needed.*lecture-lib\[export\]"):
+    with pytest.raises(MissingPackageError, match=rf"{package} is needed.*lecture-lib\[lab\]"):
         if package == "onnxruntime":
             OnnxGenerator(tmp_path / "model.onnx")
         else:

@@ -21,12 +21,14 @@ from lecture_lib.zoo.shapes_text_to_image import SCALE, SHIFT, shapes_space, sha
 LECTURE_1 = ["shapes-kl-f2", "shapes-kl-f4", "shapes-kl-f8", "shapes-clip", "shapes-lm", "shapes-text-to-image"]
 LECTURE_3 = ["digits-dit-eps", "digits-dit-v", "shapes-mmdit", "shapes-vq", "shapes-maskgit", "shapes-controlnet"]
 
+LECTURE_4 = ["digits-dit-one-step", "shapes-lcm", "shapes-lcm-lora", *(n for n in zoo.names() if n.startswith("ring-"))]
+
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("names", [LECTURE_1, LECTURE_3])
+@pytest.mark.parametrize("names", [LECTURE_1, LECTURE_3, LECTURE_4])
 def test_a_lecture_adds_few_weights(names):
     sizes = {line.name: line.bytes for line in zoo.status() if line.name in names}
     assert set(sizes) == set(names) and sum(sizes.values()) < 12e6, sizes
