@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import re
 
-import ipywidgets
 import numpy as np
 import pytest
 import torch
+from widget_laws import TEXTS, every_value_has_its_picture, the_picture_goes_out_with_the_widget
 
 from lecture_lib import viz, widgets
 from lecture_lib.core import VELOCITY, Denoiser, Discrete, RectifiedFlow, stable_diffusion
@@ -30,9 +29,6 @@ from lecture_lib.nets import (
 from lecture_lib.nets.attention_maps import attention_layers
 from lecture_lib.viz import as_picture
 from lecture_lib.widgets import adapters, attention, latents, prompts, schedules
-from lecture_lib.widgets.explorer import WIDGET_MIME
-
-TEXTS = ["a small red circle", "a large blue ring left of a small pink cross", "a red"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,18 +99,6 @@ def make(model, spaces, styles):
 NAMES = ("prompt_box", "latent_explorer", "schedule_explorer", "attention_explorer", "lora_strength")
 
 
-def some_values(control: ipywidgets.Widget) -> list:
-    """Both ends and the middle of a slider, options of a list, other texts."""
-    if isinstance(control, ipywidgets.Dropdown | ipywidgets.SelectionSlider):
-        return [value for _, value in control._options_full][:8]
-    if isinstance(control, ipywidgets.Checkbox):
-        return [False, True]
-    if isinstance(control, ipywidgets.Text):
-        return TEXTS
-    middle = control.min + control.step * round((control.max - control.min) / control.step / 2)
-    return sorted({control.min, type(control.value)(middle), control.max})
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_every_control_changes_the_picture_at_every_value(name, make):
     explorer = make[name]()
@@ -123,29 +107,15 @@ def test_every_control_changes_the_picture_at_every_value(name, make):
         explorer.set(inject=False)  # its texts may then have any number of words
     if name == "latent_explorer":
         explorer.set(where="at one place")
-    for argument, control in explorer.controls.items():
+    for argument in explorer.controls:
         if (name, argument) == ("attention_explorer", "share"):
             explorer.set(inject=True)  # does nothing when nothing is lent
-        home, pictures = explorer.values[argument], {}
-        for value in some_values(control):
-            explorer.set(**{argument: value})
-            assert not explorer.failed, explorer.note
-            pictures[value] = explorer.picture
-        explorer.set(**{argument: home})
-        assert len(set(pictures.values())) == len(pictures), (argument, list(pictures))
+        every_value_has_its_picture(explorer, argument)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_settings_give_the_same_picture_and_the_picture_goes_out_with_the_widget(name, make, monkeypatch):
-    sent = []
-    monkeypatch.setattr("IPython.display.display", lambda *a, **k: sent.append((a, k)))
-    explorer = make[name]()
-    assert explorer.picture == make[name]().picture
-    explorer._ipython_display_()
-    data = sent[0][0][0]
-    assert base64.b64decode(data["image/png"]) == explorer.picture and WIDGET_MIME in data
-    assert data["text/plain"].startswith(explorer.alt) and explorer.note in data["text/plain"]
-    assert as_picture(explorer.picture).width <= 1000 and len(explorer.picture) < 250_000
+    the_picture_goes_out_with_the_widget(make[name], monkeypatch, width=1000)
 
 
 @pytest.mark.parametrize("name", NAMES)

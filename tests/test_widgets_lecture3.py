@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import copy
 import csv
 import re
 
-import ipywidgets
 import pytest
 import torch
+from widget_laws import every_value_has_its_picture, the_picture_goes_out_with_the_widget
 
 from lecture_lib import widgets, zoo
 from lecture_lib.core import VELOCITY, Denoiser, RectifiedFlow
@@ -33,9 +32,8 @@ from lecture_lib.nets import (
 )
 from lecture_lib.training.forecast import Run, forecast
 from lecture_lib.training.scaling import ParametricLaw, isoflop_valleys
-from lecture_lib.viz import as_picture, to_pixels
+from lecture_lib.viz import to_pixels
 from lecture_lib.widgets import concepts, modulations, patches, positions, quadrants, scaling
-from lecture_lib.widgets.explorer import WIDGET_MIME
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,43 +92,17 @@ PAINTERS = ("quadrant_explorer", "concept_slider")
 NAMES = PURE + PAINTERS
 
 
-def some_values(control: ipywidgets.Widget) -> list:
-    """Both ends and the middle of a slider, options of a list."""
-    if isinstance(control, ipywidgets.Dropdown | ipywidgets.SelectionSlider):
-        return [value for _, value in control._options_full][:6]
-    if isinstance(control, ipywidgets.Checkbox):
-        return [False, True]
-    if isinstance(control, ipywidgets.Text):
-        return ["a small red circle", "a large blue ring left of a small pink cross", "a red"]
-    middle = control.min + control.step * round((control.max - control.min) / control.step / 2)
-    return sorted({control.min, type(control.value)(middle), control.max})
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_every_control_changes_the_picture_at_every_value(name, make):
     explorer = make[name]()
     assert not explorer.failed and explorer.caption and explorer.alt
-    for argument, control in explorer.controls.items():
-        home, pictures = explorer.values[argument], {}
-        for value in some_values(control):
-            explorer.set(**{argument: value})
-            assert not explorer.failed, explorer.note
-            pictures[value] = explorer.picture
-        explorer.set(**{argument: home})
-        assert len(set(pictures.values())) == len(pictures), (argument, list(pictures))
+    for argument in explorer.controls:
+        every_value_has_its_picture(explorer, argument)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_settings_give_the_same_picture_and_the_picture_goes_out_with_the_widget(name, make, monkeypatch):
-    sent = []
-    monkeypatch.setattr("IPython.display.display", lambda *a, **k: sent.append((a, k)))
-    explorer = make[name]()
-    assert explorer.picture == make[name]().picture
-    explorer._ipython_display_()
-    data = sent[0][0][0]
-    assert base64.b64decode(data["image/png"]) == explorer.picture and WIDGET_MIME in data
-    assert data["text/plain"].startswith(explorer.alt) and explorer.note in data["text/plain"]
-    assert as_picture(explorer.picture).width <= 1100 and len(explorer.picture) < 250_000
+    the_picture_goes_out_with_the_widget(make[name], monkeypatch)
 
 
 # Patches ------------------------------------------------------------------------------------------------------------
