@@ -532,9 +532,9 @@ print(f"the three commonest of 1000 codes fill {common[:3].sum():.0%} of all pla
 verify_less("empty places say the same thing everywhere", 0.5, common[:3].sum())
 
 # %% [markdown]
-# The other is the table of positions: started from sines and cosines, the network knows at once who is whose neighbour;
-# started from small random numbers it had not found out after 1250 updates (one thing right in all attributes: 0.10; as it
-# ships, after 6000: see `zoo.status()`). Toy numbers, but the two lessons are not toys.
+# The other is the table of positions: started from sines and cosines, the network knows at once who is whose neighbour.
+# Started from small random numbers its loss stood at 1.49 after 400 updates; with rotary positions in the very same network
+# at 1.30. Toy numbers, of one run each, but the two lessons are not toys.
 
 # %% [markdown]
 # ## 4.3 ControlNet: zero convolutions waking up

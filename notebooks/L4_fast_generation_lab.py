@@ -809,7 +809,7 @@ verify_less(
 #
 # ### What a search for the schedule buys
 # A student that jumps twice may choose where to land in between. Song et al. search the levels one by one, with a ternary
-# search over $\log\sigma$. Try it with the zoo's ECT student of the ring, on EDM's path (two minutes of training):
+# search over $\log\sigma$. Try it with the zoo's ECT student of the ring, on EDM's path (8000 updates):
 
 
 # %%

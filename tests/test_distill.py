@@ -157,6 +157,16 @@ def test_a_flow_map_is_a_ddim_step_and_hears_its_target(x):
         FlowMapModel(Denoiser(Told(), path, VELOCITY, null=torch.tensor(3)))
 
 
+def test_a_jump_of_no_length_moves_nothing_where_the_sum_would_round():
+    """On the quarter circle the weight of x_t in the sum is cos^2 t + sin^2 t, which is 1 but for the last bit."""
+    null = {"s": torch.tensor(0.0, dtype=torch.float64)}
+    model = FlowMapModel(Denoiser(Told(), Trigonometric(), V, null=null))
+    t = torch.linspace(0.01, 1.5, 500, dtype=torch.float64)
+    x = torch.randn(500, 3, generator=seeded(4), dtype=torch.float64)
+    assert (t.cos() ** 2 + t.sin() ** 2 != 1).any()
+    assert torch.equal(model(x, t, t), x)
+
+
 def test_solved_legs_are_the_samplers_own_steps_one_time_per_sample(x):
     world, path = GaussianMixture([1.0], [[0.5] * 3], [4.0]), VPLinear()
     teacher = world.denoise(path)

@@ -77,9 +77,9 @@ def test_the_second_flow_keeps_the_exact_ones_ends():
     """One Euler step of the reflowed network against 64 Heun steps of the exact denoiser, noise by noise."""
     eps = torch.randn(1000, 2, generator=generator(3))
     exact = last(sample(ring().denoise(LINE), LINE, Heun(), uniform_grid(LINE, 64), eps))
-    one = ring_matching.carried(zoo.load("ring-reflow"), eps, 1)
+    one = ring_matching.by_euler(zoo.load("ring-reflow"), eps, 1)
     assert (one - exact).norm(dim=1).median() < 0.05
-    first = ring_matching.carried(zoo.load("ring-flow"), eps, 1)
+    first = ring_matching.by_euler(zoo.load("ring-flow"), eps, 1)
     assert (first - exact).norm(dim=1).median() > 0.8  # the mean of all data, whatever the noise
 
 
@@ -97,3 +97,9 @@ def test_rows_of_flows_have_bars_from_the_first_flow():
     assert all(rows[measure].passed for measure in bars)
     assert rows["modes covered of 8, 1 step"].mean == 8
     assert FLOW.few == (1, 2, 4)
+
+
+def test_the_judged_student_is_compared_over_sixteenths_of_the_path():
+    leg = ACM._leg(ring().sample(400, generator=generator(8)), generator(9))
+    assert torch.equal(leg.t - leg.u, torch.full((400,), 1 / 16, dtype=torch.float64))
+    assert leg.u.min() == 0 and leg.t.max() == 1 and len(leg.t.unique()) == 16

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lecture_lib.core import Denoiser, Path
 from lecture_lib.core.conditions import Cond, check_cond, expand_cond, tell
+from lecture_lib.distill.curricula import EqualPairs, Pair
 from lecture_lib.distill.distances import Distance, huber
 from lecture_lib.distill.maps import ConsistencyFunction
 from lecture_lib.distill.semigroup import Leg, semigroup_loss, solved
@@ -56,14 +57,9 @@ class SkippedSteps:
         """How many legs lead from noise to data."""
         return self.timesteps // self.k
 
-    def sample(
-        self, n: int, path: Path, *, generator: torch.Generator | None = None, device=None
-    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    def sample(self, n: int, path: Path, *, generator: torch.Generator | None = None, device=None) -> Pair:
         """``n`` pairs (t, u), each leg as likely as any other; t = t_max, pure noise, is among them."""
-        source = device if generator is None else generator.device
-        leg = torch.randint(1, self.legs + 1, (check_count("n", n),), generator=generator, device=source)
-        t, u = (path.t_max * n.double() / self.legs for n in (leg, leg - 1))
-        return t.to(device), u.to(device)
+        return EqualPairs(path, self.legs).sample(n, generator=generator, device=device)
 
 
 def guided_leg(

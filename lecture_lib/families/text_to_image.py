@@ -124,8 +124,8 @@ class TextToImage(nn.Module):
     ) -> Float[Tensor, " n 3 32 32"]:
         """One picture per prompt from a few-step student: ``steps`` evaluations each, no second pass.
 
-        Each step jumps to the data, and all but the last go back part of the way with fresh noise. A plain denoiser
-        would give blurred means here.
+        Each step jumps to the data, and all but the last go back part of the way with fresh noise. In one jump a plain
+        denoiser gives blurred means; the more jumps, the less is left for a student to be better at.
 
         Args:
             kappa: noise levels where jumps start, over those of equal steps; below 1 more of them are near the data.

@@ -30,7 +30,7 @@ class ConsistencyMultistep(Sampler):
     """The model's x0 *is* its sample at time ``end``; each further step adds fresh noise up to s and jumps again.
 
     ``end`` is the time that the consistency function maps to: 0.002 for Song et al.'s models, 0 for latent consistency
-    models. With a plain denoiser the same loop is DDIM with all its noise fresh, and gives blurred means.
+    models. With a plain denoiser the same loop is DDIM with all its noise fresh, and in few steps gives blurred means.
     """
 
     end: float = 0.0

@@ -15,7 +15,7 @@ from lecture_lib.metrics import fidelity_diversity, frechet_distance
 from lecture_lib.samplers import DPMSolverPP2M, Heun, Sampler, last, sample
 from lecture_lib.zoo import evaluate_control, evaluate_lcm, evaluate_masked, evaluate_shapes
 from lecture_lib.zoo.evaluate_plane import plane_rows
-from lecture_lib.zoo.evaluate_students import student_rows
+from lecture_lib.zoo.evaluate_students import CHUNK, SETS, student_rows
 from lecture_lib.zoo.library import (
     judge,
     lcm_lora_text_to_image,
@@ -30,7 +30,6 @@ from lecture_lib.zoo.library import (
 from lecture_lib.zoo.row import Row
 from lecture_lib.zoo.shapes_text import shapes_tokenizer
 
-CHUNK = 128  # images in one pass of the network: more do not fit the cache, and are slower per image
 # name: (largest Frechet distance over that of train against test, least judge accuracy at w = 1.5)
 BARS = {"digits-dit": (1.05, 0.99), "digits-dit-eps": (1.15, 0.99), "digits-dit-v": (1.15, 0.99)}
 SHAPES_BARS = {
@@ -42,7 +41,6 @@ SHAPES_BARS = {
 }
 PLAIN = "w = 1, 32 DPMSolverPP2M steps"
 DRAWS = 20  # of training digits with replacement, beside the pools of a model
-SETS = 7  # sets of the training split's size in one pool: 10,094 digits, few enough for a laptop
 
 
 def evaluate(models: Iterable[str] | None = None, *, seeds: Iterable[int] = (0, 1, 2)) -> Iterator[Row]:

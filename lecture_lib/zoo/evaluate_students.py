@@ -15,8 +15,8 @@ from lecture_lib.samplers import ConsistencyMultistep, DPMSolverPP2M, Sampler, l
 from lecture_lib.zoo.library import judge, load, recipe
 from lecture_lib.zoo.row import Row
 
-CHUNK = 128  # images in one pass of the network
-SETS = 7  # of the training split's size and labels in one pool: 10,094 digits, as for denoisers
+CHUNK = 128  # images in one pass of the network: more do not fit the cache, and are slower per image
+SETS = 7  # sets of the training split's size and labels in one pool: 10,094 digits, few enough for a laptop
 NFE = 16  # of the teacher, by the better of DPM-Solver++(2M) and Heun
 LEAST = 0.97  # share that the judge reads as asked
 FRECHET_BARS = {1: 1.5, 2: 1.25}  # steps -> largest distance over the teacher's

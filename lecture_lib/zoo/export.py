@@ -3,7 +3,7 @@
     picture = x0 of the student, asked once at t_max        (noise, label[, w]) -> picture
 
 Path, time and parameterization are three numbers by then: what is exported is the network and one weighted sum.
-``onnx``, ``onnxscript`` and ``onnxruntime`` (the extra ``export``) are loaded where they are first needed.
+``onnx``, ``onnxscript`` and ``onnxruntime`` (the extra ``lab``) are loaded where they are first needed.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import functools
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -27,6 +28,8 @@ from lecture_lib.zoo.shapes_masked import MASKED, TOKENS
 from lecture_lib.zoo.shapes_text import shapes_tokenizer
 from lecture_lib.zoo.shapes_text_to_image import TEXT_TO_IMAGE, shapes_space, shapes_text
 from lecture_lib.zoo.shapes_transformers import MMDIT
+
+Pipeline = TypeVar("Pipeline", TextToImage, MaskedTextToImage)
 
 
 def names() -> list[str]:
@@ -58,8 +61,7 @@ def text_to_image(device: str | None = None) -> TextToImage:
     Raises:
         DamagedFileError: as in ``load``, for any of its four parts.
     """
-    model = TextToImage(load(TEXT_TO_IMAGE.name), shapes_space(), shapes_text(), shapes_tokenizer())
-    return (model if device is None else copy.deepcopy(model).to(device)).eval()
+    return _pipeline(TextToImage, load(TEXT_TO_IMAGE.name), shapes_space(), device)
 
 
 @functools.cache
@@ -69,8 +71,7 @@ def transformer_text_to_image(device: str | None = None) -> TextToImage:
     Raises:
         DamagedFileError: as in ``load``, for any of its four parts.
     """
-    model = TextToImage(load(MMDIT.name), shapes_space(), shapes_text(), shapes_tokenizer())
-    return (model if device is None else copy.deepcopy(model).to(device)).eval()
+    return _pipeline(TextToImage, load(MMDIT.name), shapes_space(), device)
 
 
 @functools.cache
@@ -80,16 +81,15 @@ def lcm_text_to_image(device: str | None = None) -> TextToImage:
     Raises:
         DamagedFileError: as in ``load``, for any of its four parts.
     """
-    model = TextToImage(load(LCM.name), shapes_space(), shapes_text(), shapes_tokenizer())
-    return (model if device is None else copy.deepcopy(model).to(device)).eval()
+    return _pipeline(TextToImage, load(LCM.name), shapes_space(), device)
 
 
 @functools.cache
 def lcm_lora_text_to_image(device: str | None = None) -> TextToImage:
     """The transformer of Lecture 3 with LCM-LoRA's difference merged into its weights, for ``jump(prompts, steps=4)``.
 
-    To add a style too: ``add_lora(network, LCM_LORA's rank).load_state_dict(load("shapes-lcm-lora").state_dict())``
-    beside the style's adapter, on a network of your own.
+    To add a style too: ``adapter = copy.deepcopy(load("shapes-lcm-lora"))``, and ``add_lora(adapter.network, ...)``
+    for the style's own.
 
     Raises:
         DamagedFileError: as in ``load``, for any of its parts.
@@ -97,8 +97,7 @@ def lcm_lora_text_to_image(device: str | None = None) -> TextToImage:
     teacher, adapter = load(MMDIT.name), copy.deepcopy(load(LCM_LORA.name))
     adapter.merge()
     denoiser = Denoiser(adapter.network, teacher.path, teacher.parameterization, null=teacher.null)
-    model = TextToImage(denoiser, shapes_space(), shapes_text(), shapes_tokenizer())
-    return (model if device is None else copy.deepcopy(model).to(device)).eval()
+    return _pipeline(TextToImage, denoiser, shapes_space(), device)
 
 
 @functools.cache
@@ -115,8 +114,13 @@ def masked_text_to_image(device: str | None = None) -> MaskedTextToImage:
     Raises:
         DamagedFileError: as in ``load``, for any of its parts.
     """
-    model = MaskedTextToImage(trained(MASKED), load(TOKENS.name), shapes_text(), shapes_tokenizer())
-    return (model if device is None else copy.deepcopy(model).to(device)).eval()
+    return _pipeline(MaskedTextToImage, trained(MASKED), load(TOKENS.name), device)
+
+
+def _pipeline(kind: type[Pipeline], model: nn.Module, pictures: nn.Module, device: str | None) -> Pipeline:
+    """A model with what makes pictures of its output and what reads its prompts, on ``device`` (a copy, if given)."""
+    whole = kind(model, pictures, shapes_text(), shapes_tokenizer())
+    return (whole if device is None else copy.deepcopy(whole).to(device)).eval()
 
 
 ASSEMBLED = (

@@ -17,6 +17,7 @@ from lecture_lib.distill import (
     AdversarialConsistency,
     ConsistencyFunction,
     Coupled,
+    EqualPairs,
     FakeScore,
     Judged,
     Leg,
@@ -27,7 +28,7 @@ from lecture_lib.distill import (
     solved_pairs,
 )
 from lecture_lib.nets import PointCritic, TimeMLP, held, logistic_discriminator_loss, logistic_generator_loss
-from lecture_lib.samplers import ConsistencyMultistep, Euler, Heun, consistency, last, sample
+from lecture_lib.samplers import ConsistencyMultistep, Euler, Heun, last, sample
 from lecture_lib.tensors import randn_like
 from lecture_lib.training import Loss
 from lecture_lib.zoo.plane import PlaneRecipe, ring
@@ -52,7 +53,7 @@ def flow_pairs(teacher: Recipe | None = None) -> Coupled:
     return solved_pairs(denoise, LINE, Heun(), uniform_grid(LINE, SOLVER_STEPS), eps)
 
 
-def carried(flow: Denoiser, eps: Float[Tensor, " b 2"], steps: int) -> Float[Tensor, " b 2"]:
+def by_euler(flow: Denoiser, eps: Float[Tensor, " b 2"], steps: int) -> Float[Tensor, " b 2"]:
     """Where a flow takes noise in equal Euler steps."""
     return last(sample(flow.given(None), LINE, Euler(), uniform_grid(LINE, steps), eps))
 
@@ -68,7 +69,7 @@ class FlowRecipe(PlaneRecipe):
         return model.loss(batch[0], times=UniformTimes(), generator=generator)
 
     def draw(self, model: Denoiser, n: int, *, steps: int, generator: torch.Generator) -> Float[Tensor, " n 2"]:
-        return carried(model, noise(n, generator), steps)
+        return by_euler(model, noise(n, generator), steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,17 +182,13 @@ class AdversarialRecipe(PlaneRecipe):
         return AdversarialConsistency(self._leg, gan_weight=self.gan_weight, gan_start=self.steps // 2)
 
     def _leg(self, x0: Tensor, generator: torch.Generator) -> Leg:
-        t = torch.randint(1, self.legs + 1, (len(x0),), generator=generator).double() / self.legs
-        x_t = LINE.mix(x0, randn_like(x0, generator), t)
-        return solved(ring().denoise(LINE), LINE, Heun(), x_t, t, t - 1 / self.legs)
+        t, u = EqualPairs(LINE, self.legs).sample(len(x0), generator=generator)
+        return solved(ring().denoise(LINE), LINE, Heun(), LINE.mix(x0, randn_like(x0, generator), t), t, u)
 
     @torch.no_grad()
     def draw(self, model: Judged, n: int, *, steps: int, generator: torch.Generator) -> Float[Tensor, " n 2"]:
-        denoise = consistency(ConsistencyFunction(model.student), LINE)
-        walk = sample(
-            denoise, LINE, ConsistencyMultistep(), uniform_grid(LINE, steps), noise(n, generator), generator=generator
-        )
-        return last(walk)
+        denoise, grid = model.student.given(None), uniform_grid(LINE, steps)
+        return last(sample(denoise, LINE, ConsistencyMultistep(), grid, noise(n, generator), generator=generator))
 
 
 @dataclass(frozen=True, kw_only=True)
