@@ -26,7 +26,7 @@
 # - tell the three families of one-step students apart by what they do between two modes;
 # - take apart the claim that information theory demands thousands of steps.
 #
-# **Time** 110 min reading · runs in 72 s · peak memory 0.8 GB (2 CPU cores)
+# **Time** 110 min reading · runs in 63 s · peak memory 0.8 GB (2 CPU cores)
 #
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is
 # the plain conditional model. Most of this lecture lives on EDM's path, where $x_t=x_0+t\,\epsilon$ and $t$ runs to 80.
@@ -1043,13 +1043,15 @@ verify_less(
     0.5 * min(rivals),
 )
 
+# %% [markdown]
+# A toy, and it says so: the solvers above have the exact denoiser, the students small networks, one or two minutes of one
+# core each. The same question on digits, with networks on both sides, as the lab measures it; move the budget, and change
+# its unit:
+
 # %%
 widgets.front_explorer()
 
 # %% [markdown]
-# A toy, and it says so: the solvers here have the exact denoiser, the students small networks, one or two minutes of one core each. The
-# lab measures the same front on digits, against evaluations *and* against seconds.
-#
 # ### 3.15 "A theorem says 2284 steps are needed"
 # It has been printed that information theory bounds the number of steps from below: each step can add at most
 # $\log(\sigma_n/\sigma_{n+1})$, a picture has $h(x_0)$ to be found, so for CIFAR-10
