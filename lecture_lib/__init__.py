@@ -2,7 +2,7 @@
 
 Rooms, in the order in which they may import one another (never the other way round)::
 
-    tensors <- core <- oracles, guidance, samplers <- families <- training <- zoo
+    tensors <- core <- oracles, guidance, samplers <- distill <- training <- families <- zoo
     tensors <- nets        data, metrics        viz <- widgets        checks        cli
 
 ``t = 0`` is data and ``t = 1`` is noise, everywhere: ``x_t = alpha(t) x0 + sigma(t) eps``.

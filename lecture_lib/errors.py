@@ -41,3 +41,11 @@ class MissingPackageError(CourseError):
 
 class FrozenError(CourseError):
     """Weights that must stay as they are would be trained."""
+
+
+class NotDefined(CourseError):
+    """A family has no such thing: a density of a model without one, noise on the way of a model that never noises."""
+
+
+class NotTractable(CourseError):
+    """There is such a thing, and nobody can compute it: the density of a generator's push-forward."""

@@ -104,7 +104,7 @@ def test_one_step_ends_where_the_teacher_ends(pools):
 
 
 def test_rows_compare_pools_of_one_seed(monkeypatch):
-    """With the student in the teacher's place the ratio is 1 for one step; bars are those of the issue."""
+    """With the student in the teacher's place the ratio is 1 for one step at one w; bars are those of the issue."""
     monkeypatch.setattr(evaluate_students, "SETS", 1)
     monkeypatch.setattr(evaluate_students, "GRIDS", {n: evaluate_students.GRIDS[n] for n in (1, 2)})
     student = zoo.load(ONE_STEP.name)
@@ -112,9 +112,12 @@ def test_rows_compare_pools_of_one_seed(monkeypatch):
     monkeypatch.setattr(evaluate_students, "teacher_digits", instead)
     rows = list(student_rows(ONE_STEP.name, (0,)))
     assert [row.measure for row in rows if "over" in row.measure and row.values == (1.0,)] == [
-        "Frechet distance over the teacher's, w = 1, 1 step",
-        "Frechet distance over the teacher's, w = 1.5, 1 step",
+        "Frechet distance over the teacher's at w = 1, w = 1, 1 step",
+        "Frechet distance over the teacher's at w = 1.5, w = 1.5, 1 step",
     ]
     ratios = [row for row in rows if "over" in row.measure]
-    assert [(row.bar, row.at_least) for row in ratios] == 2 * [(1.5, False), (1.25, False)]
+    assert [(row.bar, row.at_least) for row in ratios] == [(1.5, False), (1.25, False)] + 4 * [(None, False)]
+    best = ratios[0].values[0] * next(row for row in rows if "distance of the teacher, w = 1," in row.measure).values[0]
+    pool = student_digits(student, digits("train").labels, 1.2, 1, generator=torch.Generator().manual_seed(0))
+    assert best == pytest.approx(distance(pool), rel=1e-12)  # the first ratios are of w = 1.2 over w = 1
     assert all(row.bar == 0.97 and row.at_least for row in rows if "judge" in row.measure)

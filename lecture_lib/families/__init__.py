@@ -1,4 +1,4 @@
-"""Models that are more than one network: what they consist of, what they are trained for, what one does with them."""
+"""Generative families behind five verbs and one trainer; and models that are assembled from several networks."""
 
 from lecture_lib.families.adversarial import Turn, adversarial_optimizers, train_adversarially
 from lecture_lib.families.autoencoding import (
@@ -7,10 +7,15 @@ from lecture_lib.families.autoencoding import (
     absolute_error,
     laplace_nll,
 )
+from lecture_lib.families.base import Demo, GenerativeModel, LogProb, Phase
+from lecture_lib.families.catalogue import CATALOGUE
 from lecture_lib.families.contrastive import gloss_loss, info_nce, remove_span, same_texts, span_loss
 from lecture_lib.families.control import control_loss, controlled
+from lecture_lib.families.denoising import DenoisingModel, FlowMatching, OTFlowMatching
 from lecture_lib.families.editing import between, image_to_image, inpaint, keep_known
+from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
 from lecture_lib.families.latent import LatentSpace, psnr
+from lecture_lib.families.laws import laws
 from lecture_lib.families.masked import (
     MaskedFrame,
     MaskedImageModel,
@@ -25,15 +30,24 @@ from lecture_lib.families.text_to_image import TextToImage
 from lecture_lib.nets import adaptive_weight
 
 __all__ = [
+    "CATALOGUE",
+    "Demo",
+    "DenoisingModel",
+    "FlowMatching",
+    "GenerativeModel",
     "LatentSpace",
+    "LogProb",
     "MaskedFrame",
     "MaskedImageModel",
     "MaskedTextToImage",
     "MostConfident",
+    "OTFlowMatching",
+    "Phase",
     "RandomOrder",
     "Reconstruction",
     "TextToImage",
     "Turn",
+    "Update",
     "Variational",
     "absolute_error",
     "adaptive_weight",
@@ -43,6 +57,7 @@ __all__ = [
     "controlled",
     "cosine",
     "decode",
+    "fit",
     "gloss_loss",
     "hide",
     "image_to_image",
@@ -50,6 +65,9 @@ __all__ = [
     "inpaint",
     "keep_known",
     "laplace_nll",
+    "laws",
+    "phase_loss",
+    "phase_optimizer",
     "psnr",
     "remove_span",
     "same_texts",
