@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lecture_lib.data import Batches
+from lecture_lib.data import Batches, Dequantised, digits
 from lecture_lib.errors import NotDefined, NotTractable, ShapeError
 from lecture_lib.families import CATALOGUE, GenerativeModel, LogProb, Phase, fit, laws, phase_optimizer
 from lecture_lib.tensors import randn_like
@@ -125,3 +125,13 @@ def test_what_a_family_lacks_it_says():
         model.sample(2, torch.zeros(3), generator=seeded())
     with pytest.raises(ShapeError, match="float64"):
         LogProb(torch.zeros(2), "exact")
+
+
+def test_dequantised_digits_stay_in_their_cells():
+    """Uniform in the cell of each level: mean 0, variance step^2/12, and rounding brings the level back."""
+    draws = Dequantised(Batches((digits().images, digits().labels), 200))
+    noisy, labels = draws.draw(seeded(3))
+    plain, same = draws.batches.draw(seeded(3))
+    noise = noisy - plain
+    assert torch.equal(labels, same) and torch.equal((noisy * 8).round() / 8, plain)
+    assert noise.abs().max() <= 1 / 16 and noise.var().item() == pytest.approx(1 / 768, rel=0.03)

@@ -1,11 +1,12 @@
 """Data of the course: two-dimensional worlds, the 8x8 digits, and batches that stay on their device."""
 
 from lecture_lib.data.digits import LabelledImages, digits
-from lecture_lib.data.loaders import Batches, Draws
+from lecture_lib.data.loaders import Batches, Dequantised, Draws
 from lecture_lib.data.toy import checkerboard, labelled_mixture, moons, ring, spirals
 
 __all__ = [
     "Batches",
+    "Dequantised",
     "Draws",
     "LabelledImages",
     "checkerboard",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lecture_lib.errors import ShapeError
-from lecture_lib.tensors import check_count
+from lecture_lib.tensors import check_count, check_number
 
 
 class Draws(Protocol):
@@ -52,3 +52,27 @@ class Batches:
         """Batches for ever: ``for images, labels in batches.stream(generator)``."""
         while True:
             yield self.draw(generator)
+
+
+class Dequantised:
+    """Batches whose first tensor has grey levels, each level spread evenly over its cell: what a density can model.
+
+        x + step (u - 1/2),   u uniform in [0, 1)^d
+
+    A density p on this then bounds the probability of a picture: ``log P(x) >= E_u log p(x + ...) + d log step``.
+
+    Args:
+        batches: where batches come from.
+        step: distance of two levels; 1/8 for ``digits``.
+
+    Source: Theis, van den Oord & Bethge 2016 (1511.01844), section 3.1.
+    """
+
+    def __init__(self, batches: Draws, step: float = 1 / 8) -> None:
+        self.batches, self.step = batches, check_number("step", step, 1e-12)
+
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """One batch, with fresh noise."""
+        x, *rest = self.batches.draw(generator)
+        u = torch.rand(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
+        return x + self.step * (u - 0.5), *rest

@@ -40,10 +40,12 @@ class LogProb:
         nats: (b,), float64, with every normaliser: densities integrate to 1, probabilities add up to 1.
         kind: "exact" (up to rounding or the steps of a solver), "lower bound" (its expectation is at most log p) or
             "estimate" (near log p, on neither side for certain).
+        of: "density", or "probability" where x has grey levels and the model speaks of levels.
     """
 
     nats: Float[Tensor, " b"]
     kind: Kind
+    of: Literal["density", "probability"] = "density"
 
     def __post_init__(self):
         if self.nats.ndim != 1 or self.nats.dtype != torch.float64:
