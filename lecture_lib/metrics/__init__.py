@@ -1,5 +1,6 @@
 """How far apart two clouds of samples are, seen from several sides. Everything takes features (n, d), never a model."""
 
+from lecture_lib.metrics.bits import bits_per_dim
 from lecture_lib.metrics.frechet import frechet_distance, frechet_gaussians
 from lecture_lib.metrics.front import Price, pareto, read_prices
 from lecture_lib.metrics.inception import inception_score
@@ -17,6 +18,7 @@ __all__ = [
     "ModeCount",
     "PolynomialKernel",
     "Price",
+    "bits_per_dim",
     "count_modes",
     "fidelity_diversity",
     "frechet_distance",
