@@ -11,7 +11,7 @@ from lecture_lib.tensors import check_finite
 
 
 def inception_score(logits: Float[Tensor, " n k"]) -> float:
-    """``exp(mean_i KL(p(y | x_i) || mean_j p(y | x_j)))``: 1 if all samples look alike, k if each shows one class clearly.
+    """``exp(mean_i KL(p(y | x_i) || mean_j p(y | x_j)))``: 1 if all look alike, at most k.
 
     With a classifier of digits instead of Inception the score is one of digits: at most 10, and comparable only with
     scores of the same classifier and the same number of samples.
