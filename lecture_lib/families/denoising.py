@@ -39,7 +39,7 @@ class DenoisingModel(GenerativeModel):
     """
 
     steps = 50
-    likelihood_steps = 100
+    likelihood_steps = 40
 
     def __init__(self, denoiser: Denoiser, event: tuple[int, ...], *, w: float = 1.0, p_uncond: float = 0.1) -> None:
         super().__init__()
