@@ -128,6 +128,20 @@ def test_a_trunk_reads_blocks_at_once_or_one_after_the_other():
         trunk(x[:, :1], memory)
 
 
+def test_a_memory_keeps_its_order():
+    """With a mask that forgets (a window of two places) it matters which key in the memory belongs to which place."""
+    sees = causal_mask(8) & ~causal_mask(8).tril(-2)
+    trunk = shaken(CausalTrunk(sees, 16, depth=2, heads=2)).double()
+    x = torch.randn(3, 8, 16, generator=G, dtype=torch.float64)
+    with torch.no_grad():
+        whole, _ = trunk(x)
+        memory, pieces = (), []
+        for place in x.split(1, dim=1):
+            h, memory = trunk(place, memory)
+            pieces.append(h)
+    assert (torch.cat(pieces, 1) - whole).abs().max() <= 1e-13 * whole.abs().max()
+
+
 def test_all_tokens_are_alike_before_training():
     net = CausalTransformer(SIZE, LENGTH, dim=16, depth=2, heads=2)
     assert torch.equal(net(tokens()).softmax(-1), torch.full((3, LENGTH, SIZE), 1.0).softmax(-1))
