@@ -7,7 +7,9 @@ from lecture_lib.families.autoencoding import (
     absolute_error,
     laplace_nll,
 )
+from lecture_lib.families.autoregressive import AutoregressiveModel, AutoregressiveTransformer, sharpened
 from lecture_lib.families.base import Demo, GenerativeModel, LogProb, Phase
+from lecture_lib.families.bijections import ActNorm, AffineCoupling, Bijection, Logit
 from lecture_lib.families.catalogue import CATALOGUE
 from lecture_lib.families.contrastive import gloss_loss, info_nce, remove_span, same_texts, span_loss
 from lecture_lib.families.control import control_loss, controlled
@@ -16,6 +18,7 @@ from lecture_lib.families.editing import between, image_to_image, inpaint, keep_
 from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
 from lecture_lib.families.latent import LatentSpace, psnr
 from lecture_lib.families.laws import laws
+from lecture_lib.families.levels import Levels
 from lecture_lib.families.masked import (
     MaskedFrame,
     MaskedImageModel,
@@ -26,24 +29,35 @@ from lecture_lib.families.masked import (
     hide,
 )
 from lecture_lib.families.masked_text_to_image import MaskedTextToImage
+from lecture_lib.families.pixelcnn import PixelCNN
+from lecture_lib.families.realnvp import RealNVP
 from lecture_lib.families.text_to_image import TextToImage
 from lecture_lib.nets import adaptive_weight
 
 __all__ = [
     "CATALOGUE",
+    "ActNorm",
+    "AffineCoupling",
+    "AutoregressiveModel",
+    "AutoregressiveTransformer",
+    "Bijection",
     "Demo",
     "DenoisingModel",
     "FlowMatching",
     "GenerativeModel",
     "LatentSpace",
+    "Levels",
     "LogProb",
+    "Logit",
     "MaskedFrame",
     "MaskedImageModel",
     "MaskedTextToImage",
     "MostConfident",
     "OTFlowMatching",
     "Phase",
+    "PixelCNN",
     "RandomOrder",
+    "RealNVP",
     "Reconstruction",
     "TextToImage",
     "Turn",
@@ -71,6 +85,7 @@ __all__ = [
     "psnr",
     "remove_span",
     "same_texts",
+    "sharpened",
     "span_loss",
     "train_adversarially",
 ]
