@@ -45,7 +45,9 @@ from lecture_lib.nets.embeddings import (
     TimeTextEmbedding,
     timestep_features,
 )
+from lecture_lib.nets.event_mlp import EventMLP
 from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
+from lecture_lib.nets.icnn import ICNN, PositiveLinear
 from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.labelled import LabelConv, LabelMLP
 from lecture_lib.nets.lora import Adapter, add_lora
@@ -103,6 +105,7 @@ __all__ = [
     "DIT_SIZES",
     "FSQ",
     "GEGLU",
+    "ICNN",
     "MODULATIONS",
     "AdaLNBlock",
     "Adapter",
@@ -123,6 +126,7 @@ __all__ = [
     "DiTReport",
     "DiTSize",
     "Encoder",
+    "EventMLP",
     "FeatureNetwork",
     "Flux",
     "GatedPixelCNN",
@@ -150,6 +154,7 @@ __all__ = [
     "Penultimate",
     "PerceptualDistance",
     "PointCritic",
+    "PositiveLinear",
     "Posterior",
     "QKNorm",
     "Quadrants",
