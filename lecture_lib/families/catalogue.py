@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from lecture_lib.families.base import GenerativeModel
 from lecture_lib.families.denoising import FlowMatching, OTFlowMatching
+from lecture_lib.families.gan import GAN
+from lecture_lib.families.r3gan import R3GAN
+from lecture_lib.families.stylegan import StyleGAN
+from lecture_lib.families.wgan import WGANGP
 
 CATALOGUE: tuple[type[GenerativeModel], ...] = (
+    # implicit
+    GAN,
+    WGANGP,
+    StyleGAN,
+    R3GAN,
     # flows
     FlowMatching,
     OTFlowMatching,
