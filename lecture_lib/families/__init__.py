@@ -16,6 +16,8 @@ from lecture_lib.families.control import control_loss, controlled
 from lecture_lib.families.denoising import DenoisingModel, FlowMatching, OTFlowMatching
 from lecture_lib.families.editing import between, image_to_image, inpaint, keep_known
 from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
+from lecture_lib.families.gan import GAN
+from lecture_lib.families.implicit import ImplicitModel
 from lecture_lib.families.latent import LatentSpace, psnr
 from lecture_lib.families.laws import laws
 from lecture_lib.families.levels import Levels
@@ -31,7 +33,10 @@ from lecture_lib.families.masked import (
 from lecture_lib.families.masked_text_to_image import MaskedTextToImage
 from lecture_lib.families.pixelcnn import PixelCNN
 from lecture_lib.families.realnvp import RealNVP
+from lecture_lib.families.r3gan import R3GAN
+from lecture_lib.families.stylegan import StyleGAN
 from lecture_lib.families.text_to_image import TextToImage
+from lecture_lib.families.wgan import WGANGP
 from lecture_lib.nets import adaptive_weight
 
 __all__ = [
@@ -41,10 +46,14 @@ __all__ = [
     "AutoregressiveModel",
     "AutoregressiveTransformer",
     "Bijection",
+    "GAN",
+    "R3GAN",
+    "WGANGP",
     "Demo",
     "DenoisingModel",
     "FlowMatching",
     "GenerativeModel",
+    "ImplicitModel",
     "LatentSpace",
     "Levels",
     "LogProb",
@@ -59,6 +68,7 @@ __all__ = [
     "RandomOrder",
     "RealNVP",
     "Reconstruction",
+    "StyleGAN",
     "TextToImage",
     "Turn",
     "Update",

@@ -13,6 +13,17 @@ CATALOGUE: tuple[type[GenerativeModel], ...] = (
     RealNVP,
     PixelCNN,
     AutoregressiveTransformer,
+from lecture_lib.families.gan import GAN
+from lecture_lib.families.r3gan import R3GAN
+from lecture_lib.families.stylegan import StyleGAN
+from lecture_lib.families.wgan import WGANGP
+
+CATALOGUE: tuple[type[GenerativeModel], ...] = (
+    # implicit
+    GAN,
+    WGANGP,
+    StyleGAN,
+    R3GAN,
     # flows
     FlowMatching,
     OTFlowMatching,

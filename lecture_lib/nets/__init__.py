@@ -25,6 +25,9 @@ from lecture_lib.nets.critics import (
     hinge_generator_loss,
     logistic_discriminator_loss,
     logistic_generator_loss,
+    relativistic_discriminator_loss,
+    squared_slope,
+    wasserstein_discriminator_loss,
 )
 from lecture_lib.nets.dit import MODULATIONS, DiT, DiTBlock, modulations, patchify, unpatchify
 from lecture_lib.nets.dit_conditioning import AdaLNBlock, CrossAttentionBlock, InContextBlock, TokenDiT
@@ -48,12 +51,14 @@ from lecture_lib.nets.embeddings import (
 from lecture_lib.nets.event_mlp import EventMLP
 from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
 from lecture_lib.nets.icnn import ICNN, PositiveLinear
+from lecture_lib.nets.generators import ConvGenerator, LabelledNoise, PointGenerator
 from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.labelled import LabelConv, LabelMLP
 from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.masked_transformer import MaskedTransformer
 from lecture_lib.nets.mlp import TimeMLP
 from lecture_lib.nets.mmdit import MMDiT, MMDiTBlock, sd3_medium
+from lecture_lib.nets.modulated import EqualLinear, MappingNetwork, ModulatedConv, modulated_conv
 from lecture_lib.nets.patchgan import PatchDiscriminator
 from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
 from lecture_lib.nets.pixelcnn import GatedPixelCNN, MaskedConv2d, left_mask, raster_mask, rows_mask
@@ -68,7 +73,9 @@ from lecture_lib.nets.positions import (
     rotary_angles,
     rotate,
 )
+from lecture_lib.nets.projection import ConvFeatures, PointFeatures, ProjectionCritic
 from lecture_lib.nets.quantizers import FSQ, Quantised, VectorQuantizer, perplexity, straight_through
+from lecture_lib.nets.resnext import ResNeXtBlock, ResNeXtFeatures, ResNeXtGenerator
 from lecture_lib.nets.spatial_transformer import GEGLU, CrossAttention, SpatialTransformer, TransformerBlock
 from lecture_lib.nets.stable_diffusion import (
     autoencoder_from_diffusers,
@@ -79,6 +86,7 @@ from lecture_lib.nets.stable_diffusion import (
     stable_diffusion_unet,
     unet_from_diffusers,
 )
+from lecture_lib.nets.style_generator import StyledLayer, StyleGenerator
 from lecture_lib.nets.text import (
     GlossWriter,
     JointText,
@@ -116,6 +124,8 @@ __all__ = [
     "ControlNet",
     "ControlledDiT",
     "ControlledUNet",
+    "ConvFeatures",
+    "ConvGenerator",
     "CrossAttention",
     "CrossAttentionBlock",
     "Decoder",
@@ -127,6 +137,7 @@ __all__ = [
     "DiTSize",
     "Encoder",
     "EventMLP",
+    "EqualLinear",
     "FeatureNetwork",
     "Flux",
     "GatedPixelCNN",
@@ -141,12 +152,15 @@ __all__ = [
     "LabelConv",
     "LabelEmbedding",
     "LabelMLP",
+    "LabelledNoise",
     "LearnedPositions",
     "MMDiT",
     "MMDiTBlock",
+    "MappingNetwork",
     "MaskedAttention",
     "MaskedConv2d",
     "MaskedTransformer",
+    "ModulatedConv",
     "MultiHeadAttention",
     "NoisyClassifier",
     "NumbersEmbedding",
@@ -155,15 +169,23 @@ __all__ = [
     "PerceptualDistance",
     "PointCritic",
     "PositiveLinear",
+    "PointFeatures",
+    "PointGenerator",
     "Posterior",
+    "ProjectionCritic",
     "QKNorm",
     "Quadrants",
     "Quantised",
+    "ResNeXtBlock",
+    "ResNeXtFeatures",
+    "ResNeXtGenerator",
     "Seen",
     "ShapeFeatures",
     "SingleStreamBlock",
     "SpanDenoiser",
     "SpatialTransformer",
+    "StyleGenerator",
+    "StyledLayer",
     "TextDiT",
     "TextDiTBlock",
     "TextEncoder",
@@ -210,6 +232,7 @@ __all__ = [
     "logistic_discriminator_loss",
     "logistic_generator_loss",
     "mmdit_from_diffusers",
+    "modulated_conv",
     "modulations",
     "multiply_adds",
     "online_softmax",
@@ -224,6 +247,7 @@ __all__ = [
     "random_direction",
     "raster_mask",
     "recorded_attention",
+    "relativistic_discriminator_loss",
     "rotary_angles",
     "rotate",
     "rows_mask",
@@ -231,6 +255,7 @@ __all__ = [
     "sd3_medium",
     "sdxl_unet",
     "size_features",
+    "squared_slope",
     "stable_diffusion_autoencoder",
     "stable_diffusion_unet",
     "steered",
@@ -239,6 +264,7 @@ __all__ = [
     "timestep_features",
     "unet_from_diffusers",
     "unpatchify",
+    "wasserstein_discriminator_loss",
     "with_kernel",
     "word_map",
     "word_shares",

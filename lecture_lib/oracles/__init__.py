@@ -1,6 +1,14 @@
 """Oracles: Gaussian worlds in which every learned quantity has an exact counterpart."""
 
 from lecture_lib.oracles.bridge import GaussianBridge
+from lecture_lib.oracles.dirac import (
+    NON_SATURATING,
+    WASSERSTEIN,
+    DiracGame,
+    dirac_gradient_penalty,
+    dirac_r1,
+    dirac_r1_r2,
+)
 from lecture_lib.oracles.divergences import (
     F_DIVERGENCES,
     HELLINGER,
@@ -34,9 +42,12 @@ __all__ = [
     "JENSEN_SHANNON",
     "KL",
     "NEYMAN",
+    "NON_SATURATING",
     "PEARSON",
     "REVERSE_KL",
     "TOTAL_VARIATION",
+    "WASSERSTEIN",
+    "DiracGame",
     "FDivergence",
     "Gaussian",
     "GaussianBridge",
@@ -44,6 +55,9 @@ __all__ = [
     "RateDistortion",
     "Tilted",
     "binary_entropy",
+    "dirac_gradient_penalty",
+    "dirac_r1",
+    "dirac_r1_r2",
     "divergence",
     "flow_map",
     "gaussian_information",
