@@ -11,7 +11,9 @@ from lecture_lib.families.base import Demo, GenerativeModel, LogProb, Phase
 from lecture_lib.families.catalogue import CATALOGUE
 from lecture_lib.families.contrastive import gloss_loss, info_nce, remove_span, same_texts, span_loss
 from lecture_lib.families.control import control_loss, controlled
+from lecture_lib.families.decoders import GaussianDecoder, LevelDecoder
 from lecture_lib.families.denoising import DenoisingModel, FlowMatching, OTFlowMatching
+from lecture_lib.families.diffusion import DDPM, VESDE, VPSDE, ScoreSDE, SubVPSDE, variational_bound
 from lecture_lib.families.editing import between, image_to_image, inpaint, keep_known
 from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
 from lecture_lib.families.latent import LatentSpace, psnr
@@ -31,11 +33,16 @@ from lecture_lib.nets import adaptive_weight
 
 __all__ = [
     "CATALOGUE",
+    "DDPM",
+    "VESDE",
+    "VPSDE",
     "Demo",
     "DenoisingModel",
     "FlowMatching",
+    "GaussianDecoder",
     "GenerativeModel",
     "LatentSpace",
+    "LevelDecoder",
     "LogProb",
     "MaskedFrame",
     "MaskedImageModel",
@@ -45,6 +52,8 @@ __all__ = [
     "Phase",
     "RandomOrder",
     "Reconstruction",
+    "ScoreSDE",
+    "SubVPSDE",
     "TextToImage",
     "Turn",
     "Update",
@@ -73,4 +82,5 @@ __all__ = [
     "same_texts",
     "span_loss",
     "train_adversarially",
+    "variational_bound",
 ]

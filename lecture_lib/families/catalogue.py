@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from lecture_lib.families.base import GenerativeModel
 from lecture_lib.families.denoising import FlowMatching, OTFlowMatching
+from lecture_lib.families.diffusion import DDPM, VESDE, VPSDE, SubVPSDE
 
 CATALOGUE: tuple[type[GenerativeModel], ...] = (
+    # diffusion
+    DDPM,
+    VPSDE,
+    VESDE,
+    SubVPSDE,
     # flows
     FlowMatching,
     OTFlowMatching,
