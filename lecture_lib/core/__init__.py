@@ -34,15 +34,16 @@ from lecture_lib.core.parameterization import EPS, SCORE, VELOCITY, X0, Paramete
 from lecture_lib.core.paths import EDM, Coeffs, Path, RectifiedFlow, Trigonometric, VPCosine, VPLinear
 from lecture_lib.core.prediction import Denoise, Prediction
 from lecture_lib.core.rebase import rebase
-from lecture_lib.core.schedules import FunctionPath, LearnedSchedule, Sigmoid
+from lecture_lib.core.schedules import VE, FunctionPath, LearnedSchedule, Sigmoid, SubVP
 from lecture_lib.core.shift import ShiftedTimes, shift_times, shifted_grid
 from lecture_lib.core.tables import Discrete, cosine_table, ddpm_linear, stable_diffusion, zero_terminal_snr
-from lecture_lib.core.times import LogitNormalTimes, LogNormalNoise, Times, UniformTimes
+from lecture_lib.core.times import LogitNormalTimes, LogNormalNoise, TableTimes, Times, UniformTimes
 
 __all__ = [
     "EDM",
     "EPS",
     "SCORE",
+    "VE",
     "VELOCITY",
     "X0",
     "BrownianNoise",
@@ -63,6 +64,8 @@ __all__ = [
     "RectifiedFlow",
     "ShiftedTimes",
     "Sigmoid",
+    "SubVP",
+    "TableTimes",
     "Times",
     "Trigonometric",
     "TwoSided",

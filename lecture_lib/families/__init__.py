@@ -13,7 +13,9 @@ from lecture_lib.families.bijections import ActNorm, AffineCoupling, Bijection, 
 from lecture_lib.families.catalogue import CATALOGUE
 from lecture_lib.families.contrastive import gloss_loss, info_nce, remove_span, same_texts, span_loss
 from lecture_lib.families.control import control_loss, controlled
+from lecture_lib.families.decoders import GaussianDecoder, LevelDecoder
 from lecture_lib.families.denoising import DenoisingModel, FlowMatching, OTFlowMatching
+from lecture_lib.families.diffusion import DDPM, VESDE, VPSDE, ScoreSDE, SubVPSDE, variational_bound
 from lecture_lib.families.editing import between, image_to_image, inpaint, keep_known
 from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
 from lecture_lib.families.gan import GAN
@@ -49,13 +51,18 @@ __all__ = [
     "GAN",
     "R3GAN",
     "WGANGP",
+    "DDPM",
+    "VESDE",
+    "VPSDE",
     "Demo",
     "DenoisingModel",
     "FlowMatching",
+    "GaussianDecoder",
     "GenerativeModel",
     "ImplicitModel",
     "LatentSpace",
     "Levels",
+    "LevelDecoder",
     "LogProb",
     "Logit",
     "MaskedFrame",
@@ -69,6 +76,8 @@ __all__ = [
     "RealNVP",
     "Reconstruction",
     "StyleGAN",
+    "ScoreSDE",
+    "SubVPSDE",
     "TextToImage",
     "Turn",
     "Update",
@@ -98,4 +107,5 @@ __all__ = [
     "sharpened",
     "span_loss",
     "train_adversarially",
+    "variational_bound",
 ]

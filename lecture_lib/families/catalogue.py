@@ -24,6 +24,14 @@ CATALOGUE: tuple[type[GenerativeModel], ...] = (
     WGANGP,
     StyleGAN,
     R3GAN,
+from lecture_lib.families.diffusion import DDPM, VESDE, VPSDE, SubVPSDE
+
+CATALOGUE: tuple[type[GenerativeModel], ...] = (
+    # diffusion
+    DDPM,
+    VPSDE,
+    VESDE,
+    SubVPSDE,
     # flows
     FlowMatching,
     OTFlowMatching,
