@@ -128,14 +128,14 @@ def sinkhorn(
     """
     scaled = -cost / check_number("regularization", regularization, 1e-300)
     n, m = cost.shape
-    g = scaled.new_zeros(m)
+    f, g = scaled.new_full((n,), math.inf), scaled.new_zeros(m)
     for _ in range(check_count("iterations", iterations)):
-        f = -math.log(n) - torch.logsumexp(scaled + g, dim=1)
-        g = -math.log(m) - torch.logsumexp(scaled + f[:, None], dim=0)
-        plan = torch.exp(scaled + f[:, None] + g)
-        if ((plan.sum(1) * n - 1).abs() <= tolerance).all():
+        last, f = f, -math.log(n) - torch.logsumexp(scaled + g, dim=1)
+        if ((last - f).expm1().abs() <= tolerance).all():  # the rows' sums were exp(last - f)/n
+            f = last
             break
-    return plan
+        g = -math.log(m) - torch.logsumexp(scaled + f[:, None], dim=0)
+    return torch.exp(scaled + f[:, None] + g)
 
 
 @dataclass(frozen=True)

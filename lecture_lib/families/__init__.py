@@ -8,12 +8,24 @@ from lecture_lib.families.autoencoding import (
     laplace_nll,
 )
 from lecture_lib.families.base import Demo, GenerativeModel, LogProb, Phase
+from lecture_lib.families.bridges import SchrodingerBridge
 from lecture_lib.families.catalogue import CATALOGUE
 from lecture_lib.families.contrastive import gloss_loss, info_nce, remove_span, same_texts, span_loss
 from lecture_lib.families.control import control_loss, controlled
 from lecture_lib.families.denoising import DenoisingModel, FlowMatching, OTFlowMatching
 from lecture_lib.families.editing import between, image_to_image, inpaint, keep_known
 from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
+from lecture_lib.families.interpolants import (
+    Cloud,
+    End,
+    OneSidedInterpolant,
+    StochasticInterpolant,
+    TwoSidedModel,
+    White,
+    antithetic_loss,
+    velocity_loss,
+)
+from lecture_lib.families.iterated_bridges import BridgeMatching, DiffusionSchrodingerBridge
 from lecture_lib.families.latent import LatentSpace, psnr
 from lecture_lib.families.laws import laws
 from lecture_lib.families.masked import (
@@ -26,13 +38,18 @@ from lecture_lib.families.masked import (
     hide,
 )
 from lecture_lib.families.masked_text_to_image import MaskedTextToImage
+from lecture_lib.families.rectified import Reflow
 from lecture_lib.families.text_to_image import TextToImage
 from lecture_lib.nets import adaptive_weight
 
 __all__ = [
     "CATALOGUE",
+    "BridgeMatching",
+    "Cloud",
     "Demo",
     "DenoisingModel",
+    "DiffusionSchrodingerBridge",
+    "End",
     "FlowMatching",
     "GenerativeModel",
     "LatentSpace",
@@ -42,16 +59,23 @@ __all__ = [
     "MaskedTextToImage",
     "MostConfident",
     "OTFlowMatching",
+    "OneSidedInterpolant",
     "Phase",
     "RandomOrder",
     "Reconstruction",
+    "Reflow",
+    "SchrodingerBridge",
+    "StochasticInterpolant",
     "TextToImage",
     "Turn",
+    "TwoSidedModel",
     "Update",
     "Variational",
+    "White",
     "absolute_error",
     "adaptive_weight",
     "adversarial_optimizers",
+    "antithetic_loss",
     "between",
     "control_loss",
     "controlled",
@@ -73,4 +97,5 @@ __all__ = [
     "same_texts",
     "span_loss",
     "train_adversarially",
+    "velocity_loss",
 ]

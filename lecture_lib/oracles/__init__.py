@@ -15,6 +15,7 @@ from lecture_lib.oracles.divergences import (
     wasserstein,
 )
 from lecture_lib.oracles.flow import flow_map
+from lecture_lib.oracles.fokker_planck import fokker_planck
 from lecture_lib.oracles.guided import Gaussian, Tilted, guided_moments, guided_ode_variance, tilted_gaussian
 from lecture_lib.oracles.limits import (
     RateDistortion,
@@ -25,6 +26,7 @@ from lecture_lib.oracles.limits import (
     water_filling,
 )
 from lecture_lib.oracles.mixture import GaussianMixture
+from lecture_lib.oracles.schrodinger import GaussianSchrodinger
 from lecture_lib.oracles.worlds import ring_of_modes
 
 __all__ = [
@@ -40,11 +42,13 @@ __all__ = [
     "Gaussian",
     "GaussianBridge",
     "GaussianMixture",
+    "GaussianSchrodinger",
     "RateDistortion",
     "Tilted",
     "binary_entropy",
     "divergence",
     "flow_map",
+    "fokker_planck",
     "gaussian_information",
     "guided_moments",
     "guided_ode_variance",
