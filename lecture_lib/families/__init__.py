@@ -10,6 +10,7 @@ from lecture_lib.families.autoencoding import (
 from lecture_lib.families.autoregressive import AutoregressiveModel, AutoregressiveTransformer, sharpened
 from lecture_lib.families.base import Demo, GenerativeModel, LogProb, Phase
 from lecture_lib.families.bijections import ActNorm, AffineCoupling, Bijection, Logit
+from lecture_lib.families.bridges import SchrodingerBridge
 from lecture_lib.families.catalogue import CATALOGUE
 from lecture_lib.families.contrastive import gloss_loss, info_nce, remove_span, same_texts, span_loss
 from lecture_lib.families.control import control_loss, controlled
@@ -20,6 +21,17 @@ from lecture_lib.families.editing import between, image_to_image, inpaint, keep_
 from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
 from lecture_lib.families.gan import GAN
 from lecture_lib.families.implicit import ImplicitModel
+from lecture_lib.families.interpolants import (
+    Cloud,
+    End,
+    OneSidedInterpolant,
+    StochasticInterpolant,
+    TwoSidedModel,
+    White,
+    antithetic_loss,
+    velocity_loss,
+)
+from lecture_lib.families.iterated_bridges import BridgeMatching, DiffusionSchrodingerBridge
 from lecture_lib.families.latent import LatentSpace, psnr
 from lecture_lib.families.laws import laws
 from lecture_lib.families.levels import Levels
@@ -37,6 +49,7 @@ from lecture_lib.families.pixelcnn import PixelCNN
 from lecture_lib.families.realnvp import RealNVP
 from lecture_lib.families.r3gan import R3GAN
 from lecture_lib.families.stylegan import StyleGAN
+from lecture_lib.families.rectified import Reflow
 from lecture_lib.families.text_to_image import TextToImage
 from lecture_lib.families.wgan import WGANGP
 from lecture_lib.nets import adaptive_weight
@@ -54,8 +67,12 @@ __all__ = [
     "DDPM",
     "VESDE",
     "VPSDE",
+    "BridgeMatching",
+    "Cloud",
     "Demo",
     "DenoisingModel",
+    "DiffusionSchrodingerBridge",
+    "End",
     "FlowMatching",
     "GaussianDecoder",
     "GenerativeModel",
@@ -70,6 +87,7 @@ __all__ = [
     "MaskedTextToImage",
     "MostConfident",
     "OTFlowMatching",
+    "OneSidedInterpolant",
     "Phase",
     "PixelCNN",
     "RandomOrder",
@@ -78,13 +96,19 @@ __all__ = [
     "StyleGAN",
     "ScoreSDE",
     "SubVPSDE",
+    "Reflow",
+    "SchrodingerBridge",
+    "StochasticInterpolant",
     "TextToImage",
     "Turn",
+    "TwoSidedModel",
     "Update",
     "Variational",
+    "White",
     "absolute_error",
     "adaptive_weight",
     "adversarial_optimizers",
+    "antithetic_loss",
     "between",
     "control_loss",
     "controlled",
@@ -108,4 +132,5 @@ __all__ = [
     "span_loss",
     "train_adversarially",
     "variational_bound",
+    "velocity_loss",
 ]

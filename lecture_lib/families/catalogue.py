@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from lecture_lib.families.autoregressive import AutoregressiveTransformer
 from lecture_lib.families.base import GenerativeModel
+from lecture_lib.families.bridges import SchrodingerBridge
 from lecture_lib.families.denoising import FlowMatching, OTFlowMatching
 from lecture_lib.families.pixelcnn import PixelCNN
 from lecture_lib.families.realnvp import RealNVP
+from lecture_lib.families.interpolants import OneSidedInterpolant, StochasticInterpolant
+from lecture_lib.families.iterated_bridges import BridgeMatching, DiffusionSchrodingerBridge
+from lecture_lib.families.rectified import Reflow
 
 CATALOGUE: tuple[type[GenerativeModel], ...] = (
     # exact likelihood
@@ -35,4 +39,10 @@ CATALOGUE: tuple[type[GenerativeModel], ...] = (
     # flows
     FlowMatching,
     OTFlowMatching,
+    Reflow,
+    OneSidedInterpolant,
+    StochasticInterpolant,
+    SchrodingerBridge,
+    DiffusionSchrodingerBridge,
+    BridgeMatching,
 )

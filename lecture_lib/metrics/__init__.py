@@ -1,11 +1,19 @@
 """How far apart two clouds of samples are, seen from several sides. Everything takes features (n, d), never a model."""
 
 from lecture_lib.metrics.bits import bits_per_dim
+from lecture_lib.metrics.crossings import crossings
 from lecture_lib.metrics.frechet import frechet_distance, frechet_gaussians
 from lecture_lib.metrics.front import Price, pareto, read_prices
 from lecture_lib.metrics.inception import inception_score
 from lecture_lib.metrics.judge import Judge
-from lecture_lib.metrics.mmd import GaussianKernel, PolynomialKernel, median_bandwidth, mmd2
+from lecture_lib.metrics.mmd import (
+    GaussianKernel,
+    PolynomialKernel,
+    TwoSampleTest,
+    median_bandwidth,
+    mmd2,
+    two_sample_test,
+)
 from lecture_lib.metrics.modes import ModeCount, count_modes
 from lecture_lib.metrics.precision_recall import FidelityDiversity, fidelity_diversity
 from lecture_lib.metrics.sliced import sliced_wasserstein, wasserstein_1d
@@ -19,7 +27,9 @@ __all__ = [
     "PolynomialKernel",
     "Price",
     "bits_per_dim",
+    "TwoSampleTest",
     "count_modes",
+    "crossings",
     "fidelity_diversity",
     "frechet_distance",
     "frechet_gaussians",
@@ -30,5 +40,6 @@ __all__ = [
     "read_prices",
     "sliced_wasserstein",
     "straightness",
+    "two_sample_test",
     "wasserstein_1d",
 ]

@@ -24,6 +24,7 @@ from lecture_lib.oracles.divergences import (
 )
 from lecture_lib.oracles.flow import flow_map
 from lecture_lib.oracles.gradient_flows import jko_path, jko_step, ornstein_uhlenbeck
+from lecture_lib.oracles.fokker_planck import fokker_planck
 from lecture_lib.oracles.guided import Gaussian, Tilted, guided_moments, guided_ode_variance, tilted_gaussian
 from lecture_lib.oracles.limits import (
     RateDistortion,
@@ -34,6 +35,7 @@ from lecture_lib.oracles.limits import (
     water_filling,
 )
 from lecture_lib.oracles.mixture import GaussianMixture
+from lecture_lib.oracles.schrodinger import GaussianSchrodinger
 from lecture_lib.oracles.worlds import ring_of_modes
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "Gaussian",
     "GaussianBridge",
     "GaussianMixture",
+    "GaussianSchrodinger",
     "RateDistortion",
     "Tilted",
     "binary_entropy",
@@ -60,6 +63,7 @@ __all__ = [
     "dirac_r1_r2",
     "divergence",
     "flow_map",
+    "fokker_planck",
     "gaussian_information",
     "guided_moments",
     "guided_ode_variance",
