@@ -14,6 +14,7 @@ from lecture_lib.families.control import control_loss, controlled
 from lecture_lib.families.denoising import DenoisingModel, FlowMatching, OTFlowMatching
 from lecture_lib.families.editing import between, image_to_image, inpaint, keep_known
 from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
+from lecture_lib.families.jepa import JEPA, VJEPA, JointEmbedding, Masks, hide_blocks
 from lecture_lib.families.latent import LatentSpace, psnr
 from lecture_lib.families.laws import laws
 from lecture_lib.families.masked import (
@@ -31,15 +32,19 @@ from lecture_lib.nets import adaptive_weight
 
 __all__ = [
     "CATALOGUE",
+    "JEPA",
+    "VJEPA",
     "Demo",
     "DenoisingModel",
     "FlowMatching",
     "GenerativeModel",
+    "JointEmbedding",
     "LatentSpace",
     "LogProb",
     "MaskedFrame",
     "MaskedImageModel",
     "MaskedTextToImage",
+    "Masks",
     "MostConfident",
     "OTFlowMatching",
     "Phase",
@@ -60,6 +65,7 @@ __all__ = [
     "fit",
     "gloss_loss",
     "hide",
+    "hide_blocks",
     "image_to_image",
     "info_nce",
     "inpaint",

@@ -50,6 +50,7 @@ from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.masked_transformer import MaskedTransformer
 from lecture_lib.nets.mlp import TimeMLP
 from lecture_lib.nets.mmdit import MMDiT, MMDiTBlock, sd3_medium
+from lecture_lib.nets.patch_transformer import PatchEncoder, PlacePredictor, patches_3d, positions_3d
 from lecture_lib.nets.patchgan import PatchDiscriminator
 from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
 from lecture_lib.nets.positions import (
@@ -138,8 +139,10 @@ __all__ = [
     "NoisyClassifier",
     "NumbersEmbedding",
     "PatchDiscriminator",
+    "PatchEncoder",
     "Penultimate",
     "PerceptualDistance",
+    "PlacePredictor",
     "PointCritic",
     "Posterior",
     "QKNorm",
@@ -198,11 +201,13 @@ __all__ = [
     "multiply_adds",
     "online_softmax",
     "parameter_count",
+    "patches_3d",
     "patchify",
     "peak_memory",
     "perplexity",
     "positions_1d",
     "positions_2d",
+    "positions_3d",
     "quadrant_shares",
     "quadrants",
     "random_direction",
