@@ -17,6 +17,7 @@ from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
 from lecture_lib.families.jepa import JEPA, VJEPA, JointEmbedding, Masks, hide_blocks
 from lecture_lib.families.latent import LatentSpace, psnr
 from lecture_lib.families.laws import laws
+from lecture_lib.families.mar import MAR, hidden_shares, still_hidden
 from lecture_lib.families.masked import (
     MaskedFrame,
     MaskedImageModel,
@@ -28,11 +29,14 @@ from lecture_lib.families.masked import (
 )
 from lecture_lib.families.masked_text_to_image import MaskedTextToImage
 from lecture_lib.families.text_to_image import TextToImage
+from lecture_lib.families.var import VAR, ScaleTokenizer
 from lecture_lib.nets import adaptive_weight
 
 __all__ = [
     "CATALOGUE",
     "JEPA",
+    "MAR",
+    "VAR",
     "VJEPA",
     "Demo",
     "DenoisingModel",
@@ -50,6 +54,7 @@ __all__ = [
     "Phase",
     "RandomOrder",
     "Reconstruction",
+    "ScaleTokenizer",
     "TextToImage",
     "Turn",
     "Update",
@@ -64,6 +69,7 @@ __all__ = [
     "decode",
     "fit",
     "gloss_loss",
+    "hidden_shares",
     "hide",
     "hide_blocks",
     "image_to_image",
@@ -78,5 +84,6 @@ __all__ = [
     "remove_span",
     "same_texts",
     "span_loss",
+    "still_hidden",
     "train_adversarially",
 ]

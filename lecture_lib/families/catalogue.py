@@ -5,11 +5,16 @@ from __future__ import annotations
 from lecture_lib.families.base import GenerativeModel
 from lecture_lib.families.denoising import FlowMatching, OTFlowMatching
 from lecture_lib.families.jepa import JEPA, VJEPA
+from lecture_lib.families.mar import MAR
+from lecture_lib.families.var import VAR
 
 CATALOGUE: tuple[type[GenerativeModel], ...] = (
     # flows
     FlowMatching,
     OTFlowMatching,
+    # autoregression over scales, and over masked patches
+    VAR,
+    MAR,
     # representations: no generative models
     JEPA,
     VJEPA,

@@ -118,11 +118,11 @@ class JointEmbedding(GenerativeModel):
         self, patches: Float[Tensor, " b n k"], targets: Float[Tensor, " b n d"], masks: Masks
     ) -> Float[Tensor, " b"]:
         """The distance at the target places, block by block: the mask tokens of one block do not see another's."""
-        context, errors = self.encoder(patches, masks.visible), []
-        for asked in masks.targets.unbind(dim=1):  # (b, n)
-            each = self.distance(self.predictor(context, masks.visible, asked), targets)
-            errors.append((each * asked).sum(dim=1) / asked.sum(dim=1).clamp(min=1))
-        return torch.stack(errors).mean(dim=0)
+        m = masks.targets.shape[1]
+        many = [x.repeat_interleave(m, dim=0) for x in (self.encoder(patches, masks.visible), masks.visible, targets)]
+        asked = masks.targets.flatten(0, 1)  # (b m, n)
+        each = self.distance(self.predictor(many[0], many[1], asked), many[2])
+        return ((each * asked).sum(dim=1) / asked.sum(dim=1).clamp(min=1)).unflatten(0, (-1, m)).mean(dim=1)
 
     @torch.no_grad()
     def after_update(self, phase):

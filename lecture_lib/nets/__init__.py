@@ -48,7 +48,7 @@ from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnel
 from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.masked_transformer import MaskedTransformer
-from lecture_lib.nets.mlp import TimeMLP
+from lecture_lib.nets.mlp import TimeMLP, TokenMLP
 from lecture_lib.nets.mmdit import MMDiT, MMDiTBlock, sd3_medium
 from lecture_lib.nets.patch_transformer import PatchEncoder, PlacePredictor, patches_3d, positions_3d
 from lecture_lib.nets.patchgan import PatchDiscriminator
@@ -65,6 +65,7 @@ from lecture_lib.nets.positions import (
     rotate,
 )
 from lecture_lib.nets.quantizers import FSQ, Quantised, VectorQuantizer, perplexity, straight_through
+from lecture_lib.nets.scales import ScaleQuantizer, Scales, ScaleTransformer, scale_levels
 from lecture_lib.nets.spatial_transformer import GEGLU, CrossAttention, SpatialTransformer, TransformerBlock
 from lecture_lib.nets.stable_diffusion import (
     autoencoder_from_diffusers,
@@ -148,6 +149,9 @@ __all__ = [
     "QKNorm",
     "Quadrants",
     "Quantised",
+    "ScaleQuantizer",
+    "ScaleTransformer",
+    "Scales",
     "Seen",
     "ShapeFeatures",
     "SingleStreamBlock",
@@ -163,6 +167,7 @@ __all__ = [
     "TimestepEmbedding",
     "TokenAutoencoder",
     "TokenDiT",
+    "TokenMLP",
     "Tokenizer",
     "TransformerBlock",
     "UNet",
@@ -214,6 +219,7 @@ __all__ = [
     "recorded_attention",
     "rotary_angles",
     "rotate",
+    "scale_levels",
     "sd3_condition",
     "sd3_medium",
     "sdxl_unet",
