@@ -7,7 +7,9 @@ from lecture_lib.families.autoencoding import (
     absolute_error,
     laplace_nll,
 )
+from lecture_lib.families.autoregressive import AutoregressiveModel, AutoregressiveTransformer, sharpened
 from lecture_lib.families.base import Demo, GenerativeModel, LogProb, Phase
+from lecture_lib.families.bijections import ActNorm, AffineCoupling, Bijection, Logit
 from lecture_lib.families.catalogue import CATALOGUE
 from lecture_lib.families.contrastive import gloss_loss, info_nce, remove_span, same_texts, span_loss
 from lecture_lib.families.control import control_loss, controlled
@@ -18,6 +20,7 @@ from lecture_lib.families.jepa import JEPA, VJEPA, JointEmbedding, Masks, hide_b
 from lecture_lib.families.latent import LatentSpace, psnr
 from lecture_lib.families.laws import laws
 from lecture_lib.families.mar import MAR, hidden_shares, still_hidden
+from lecture_lib.families.levels import Levels
 from lecture_lib.families.masked import (
     MaskedFrame,
     MaskedImageModel,
@@ -28,6 +31,8 @@ from lecture_lib.families.masked import (
     hide,
 )
 from lecture_lib.families.masked_text_to_image import MaskedTextToImage
+from lecture_lib.families.pixelcnn import PixelCNN
+from lecture_lib.families.realnvp import RealNVP
 from lecture_lib.families.text_to_image import TextToImage
 from lecture_lib.families.var import VAR, ScaleTokenizer
 from lecture_lib.nets import adaptive_weight
@@ -38,13 +43,20 @@ __all__ = [
     "MAR",
     "VAR",
     "VJEPA",
+    "ActNorm",
+    "AffineCoupling",
+    "AutoregressiveModel",
+    "AutoregressiveTransformer",
+    "Bijection",
     "Demo",
     "DenoisingModel",
     "FlowMatching",
     "GenerativeModel",
     "JointEmbedding",
     "LatentSpace",
+    "Levels",
     "LogProb",
+    "Logit",
     "MaskedFrame",
     "MaskedImageModel",
     "MaskedTextToImage",
@@ -52,7 +64,9 @@ __all__ = [
     "MostConfident",
     "OTFlowMatching",
     "Phase",
+    "PixelCNN",
     "RandomOrder",
+    "RealNVP",
     "Reconstruction",
     "ScaleTokenizer",
     "TextToImage",
@@ -83,6 +97,7 @@ __all__ = [
     "psnr",
     "remove_span",
     "same_texts",
+    "sharpened",
     "span_loss",
     "still_hidden",
     "train_adversarially",

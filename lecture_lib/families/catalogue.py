@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from lecture_lib.families.autoregressive import AutoregressiveTransformer
 from lecture_lib.families.base import GenerativeModel
 from lecture_lib.families.denoising import FlowMatching, OTFlowMatching
 from lecture_lib.families.jepa import JEPA, VJEPA
 from lecture_lib.families.mar import MAR
 from lecture_lib.families.var import VAR
+from lecture_lib.families.pixelcnn import PixelCNN
+from lecture_lib.families.realnvp import RealNVP
 
 CATALOGUE: tuple[type[GenerativeModel], ...] = (
+    # exact likelihood
+    RealNVP,
+    PixelCNN,
+    AutoregressiveTransformer,
     # flows
     FlowMatching,
     OTFlowMatching,

@@ -12,6 +12,7 @@ from lecture_lib.nets.attention_maps import (
     word_shares,
 )
 from lecture_lib.nets.autoencoder import Decoder, Encoder, KLAutoencoder, Posterior, kl_to_standard_normal
+from lecture_lib.nets.causal_transformer import CausalTransformer, CausalTrunk, block_causal_mask
 from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.concepts import concept_direction, concept_maps, random_direction, steered
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
@@ -46,6 +47,7 @@ from lecture_lib.nets.embeddings import (
 )
 from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
 from lecture_lib.nets.joint_attention import JointAttention
+from lecture_lib.nets.labelled import LabelConv, LabelMLP
 from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.masked_transformer import MaskedTransformer
 from lecture_lib.nets.mlp import TimeMLP, TokenMLP
@@ -53,6 +55,7 @@ from lecture_lib.nets.mmdit import MMDiT, MMDiTBlock, sd3_medium
 from lecture_lib.nets.patch_transformer import PatchEncoder, PlacePredictor, patches_3d, positions_3d
 from lecture_lib.nets.patchgan import PatchDiscriminator
 from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
+from lecture_lib.nets.pixelcnn import GatedPixelCNN, MaskedConv2d, left_mask, raster_mask, rows_mask
 from lecture_lib.nets.positions import (
     AxialRotary,
     LearnedPositions,
@@ -106,6 +109,8 @@ __all__ = [
     "AdaLNBlock",
     "Adapter",
     "AxialRotary",
+    "CausalTransformer",
+    "CausalTrunk",
     "ContrastivePair",
     "ControlNet",
     "ControlledDiT",
@@ -122,6 +127,7 @@ __all__ = [
     "Encoder",
     "FeatureNetwork",
     "Flux",
+    "GatedPixelCNN",
     "GlossWriter",
     "HintEncoder",
     "ImageEncoder",
@@ -130,11 +136,14 @@ __all__ = [
     "JointText",
     "KLAutoencoder",
     "LabelAndScale",
+    "LabelConv",
     "LabelEmbedding",
+    "LabelMLP",
     "LearnedPositions",
     "MMDiT",
     "MMDiTBlock",
     "MaskedAttention",
+    "MaskedConv2d",
     "MaskedTransformer",
     "MultiHeadAttention",
     "NoisyClassifier",
@@ -177,6 +186,7 @@ __all__ = [
     "add_lora",
     "attention_layers",
     "autoencoder_from_diffusers",
+    "block_causal_mask",
     "block_table",
     "causal_mask",
     "concept_direction",
@@ -199,6 +209,7 @@ __all__ = [
     "hinge_generator_loss",
     "joint_positions",
     "kl_to_standard_normal",
+    "left_mask",
     "logistic_discriminator_loss",
     "logistic_generator_loss",
     "mmdit_from_diffusers",
@@ -216,10 +227,12 @@ __all__ = [
     "quadrant_shares",
     "quadrants",
     "random_direction",
+    "raster_mask",
     "recorded_attention",
     "rotary_angles",
     "rotate",
     "scale_levels",
+    "rows_mask",
     "sd3_condition",
     "sd3_medium",
     "sdxl_unet",
