@@ -19,8 +19,8 @@ from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
 from lecture_lib.families.jepa import JEPA, VJEPA, JointEmbedding, Masks, hide_blocks
 from lecture_lib.families.latent import LatentSpace, psnr
 from lecture_lib.families.laws import laws
-from lecture_lib.families.mar import MAR, hidden_shares, still_hidden
 from lecture_lib.families.levels import Levels
+from lecture_lib.families.mar import MAR, hidden_shares, still_hidden
 from lecture_lib.families.masked import (
     MaskedFrame,
     MaskedImageModel,
@@ -34,6 +34,7 @@ from lecture_lib.families.masked_text_to_image import MaskedTextToImage
 from lecture_lib.families.pixelcnn import PixelCNN
 from lecture_lib.families.realnvp import RealNVP
 from lecture_lib.families.text_to_image import TextToImage
+from lecture_lib.families.transfusion import CaptionedThings, Transfusion, enlarged, thing_words
 from lecture_lib.families.var import VAR, ScaleTokenizer
 from lecture_lib.nets import adaptive_weight
 
@@ -48,6 +49,7 @@ __all__ = [
     "AutoregressiveModel",
     "AutoregressiveTransformer",
     "Bijection",
+    "CaptionedThings",
     "Demo",
     "DenoisingModel",
     "FlowMatching",
@@ -70,6 +72,7 @@ __all__ = [
     "Reconstruction",
     "ScaleTokenizer",
     "TextToImage",
+    "Transfusion",
     "Turn",
     "Update",
     "Variational",
@@ -81,6 +84,7 @@ __all__ = [
     "controlled",
     "cosine",
     "decode",
+    "enlarged",
     "fit",
     "gloss_loss",
     "hidden_shares",
@@ -100,5 +104,6 @@ __all__ = [
     "sharpened",
     "span_loss",
     "still_hidden",
+    "thing_words",
     "train_adversarially",
 ]

@@ -7,9 +7,10 @@ from lecture_lib.families.base import GenerativeModel
 from lecture_lib.families.denoising import FlowMatching, OTFlowMatching
 from lecture_lib.families.jepa import JEPA, VJEPA
 from lecture_lib.families.mar import MAR
-from lecture_lib.families.var import VAR
 from lecture_lib.families.pixelcnn import PixelCNN
 from lecture_lib.families.realnvp import RealNVP
+from lecture_lib.families.transfusion import Transfusion
+from lecture_lib.families.var import VAR
 
 CATALOGUE: tuple[type[GenerativeModel], ...] = (
     # exact likelihood
@@ -22,6 +23,8 @@ CATALOGUE: tuple[type[GenerativeModel], ...] = (
     # autoregression over scales, and over masked patches
     VAR,
     MAR,
+    # words and pictures
+    Transfusion,
     # representations: no generative models
     JEPA,
     VJEPA,

@@ -50,6 +50,7 @@ from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.labelled import LabelConv, LabelMLP
 from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.masked_transformer import MaskedTransformer
+from lecture_lib.nets.mixed_transformer import Mixed, MixedTransformer, mixed_mask
 from lecture_lib.nets.mlp import TimeMLP, TokenMLP
 from lecture_lib.nets.mmdit import MMDiT, MMDiTBlock, sd3_medium
 from lecture_lib.nets.patch_transformer import PatchEncoder, PlacePredictor, patches_3d, positions_3d
@@ -145,6 +146,8 @@ __all__ = [
     "MaskedAttention",
     "MaskedConv2d",
     "MaskedTransformer",
+    "Mixed",
+    "MixedTransformer",
     "MultiHeadAttention",
     "NoisyClassifier",
     "NumbersEmbedding",
@@ -212,6 +215,7 @@ __all__ = [
     "left_mask",
     "logistic_discriminator_loss",
     "logistic_generator_loss",
+    "mixed_mask",
     "mmdit_from_diffusers",
     "modulations",
     "multiply_adds",
@@ -231,8 +235,8 @@ __all__ = [
     "recorded_attention",
     "rotary_angles",
     "rotate",
-    "scale_levels",
     "rows_mask",
+    "scale_levels",
     "sd3_condition",
     "sd3_medium",
     "sdxl_unet",
