@@ -32,9 +32,11 @@ from lecture_lib.families.interpolants import (
     velocity_loss,
 )
 from lecture_lib.families.iterated_bridges import BridgeMatching, DiffusionSchrodingerBridge
+from lecture_lib.families.jepa import JEPA, VJEPA, JointEmbedding, Masks, hide_blocks
 from lecture_lib.families.latent import LatentSpace, psnr
 from lecture_lib.families.laws import laws
 from lecture_lib.families.levels import Levels
+from lecture_lib.families.mar import MAR, hidden_shares, still_hidden
 from lecture_lib.families.masked import (
     MaskedFrame,
     MaskedImageModel,
@@ -52,10 +54,16 @@ from lecture_lib.families.stylegan import StyleGAN
 from lecture_lib.families.rectified import Reflow
 from lecture_lib.families.text_to_image import TextToImage
 from lecture_lib.families.wgan import WGANGP
+from lecture_lib.families.transfusion import CaptionedThings, Transfusion, enlarged, thing_words
+from lecture_lib.families.var import VAR, ScaleTokenizer
 from lecture_lib.nets import adaptive_weight
 
 __all__ = [
     "CATALOGUE",
+    "JEPA",
+    "MAR",
+    "VAR",
+    "VJEPA",
     "ActNorm",
     "AffineCoupling",
     "AutoregressiveModel",
@@ -69,6 +77,7 @@ __all__ = [
     "VPSDE",
     "BridgeMatching",
     "Cloud",
+    "CaptionedThings",
     "Demo",
     "DenoisingModel",
     "DiffusionSchrodingerBridge",
@@ -77,6 +86,7 @@ __all__ = [
     "GaussianDecoder",
     "GenerativeModel",
     "ImplicitModel",
+    "JointEmbedding",
     "LatentSpace",
     "Levels",
     "LevelDecoder",
@@ -85,6 +95,7 @@ __all__ = [
     "MaskedFrame",
     "MaskedImageModel",
     "MaskedTextToImage",
+    "Masks",
     "MostConfident",
     "OTFlowMatching",
     "OneSidedInterpolant",
@@ -99,7 +110,9 @@ __all__ = [
     "Reflow",
     "SchrodingerBridge",
     "StochasticInterpolant",
+    "ScaleTokenizer",
     "TextToImage",
+    "Transfusion",
     "Turn",
     "TwoSidedModel",
     "Update",
@@ -114,9 +127,12 @@ __all__ = [
     "controlled",
     "cosine",
     "decode",
+    "enlarged",
     "fit",
     "gloss_loss",
+    "hidden_shares",
     "hide",
+    "hide_blocks",
     "image_to_image",
     "info_nce",
     "inpaint",
@@ -130,6 +146,8 @@ __all__ = [
     "same_texts",
     "sharpened",
     "span_loss",
+    "still_hidden",
+    "thing_words",
     "train_adversarially",
     "variational_bound",
     "velocity_loss",

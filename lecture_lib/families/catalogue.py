@@ -6,11 +6,15 @@ from lecture_lib.families.autoregressive import AutoregressiveTransformer
 from lecture_lib.families.base import GenerativeModel
 from lecture_lib.families.bridges import SchrodingerBridge
 from lecture_lib.families.denoising import FlowMatching, OTFlowMatching
+from lecture_lib.families.jepa import JEPA, VJEPA
+from lecture_lib.families.mar import MAR
 from lecture_lib.families.pixelcnn import PixelCNN
 from lecture_lib.families.realnvp import RealNVP
 from lecture_lib.families.interpolants import OneSidedInterpolant, StochasticInterpolant
 from lecture_lib.families.iterated_bridges import BridgeMatching, DiffusionSchrodingerBridge
 from lecture_lib.families.rectified import Reflow
+from lecture_lib.families.transfusion import Transfusion
+from lecture_lib.families.var import VAR
 
 CATALOGUE: tuple[type[GenerativeModel], ...] = (
     # exact likelihood
@@ -45,4 +49,12 @@ CATALOGUE: tuple[type[GenerativeModel], ...] = (
     SchrodingerBridge,
     DiffusionSchrodingerBridge,
     BridgeMatching,
+    # autoregression over scales, and over masked patches
+    VAR,
+    MAR,
+    # words and pictures
+    Transfusion,
+    # representations: no generative models
+    JEPA,
+    VJEPA,
 )

@@ -16,6 +16,7 @@ from lecture_lib.metrics.mmd import (
 )
 from lecture_lib.metrics.modes import ModeCount, count_modes
 from lecture_lib.metrics.precision_recall import FidelityDiversity, fidelity_diversity
+from lecture_lib.metrics.probing import effective_rank, feature_std, linear_probe
 from lecture_lib.metrics.sliced import sliced_wasserstein, wasserstein_1d
 from lecture_lib.metrics.straightness import straightness
 
@@ -34,6 +35,12 @@ __all__ = [
     "frechet_distance",
     "frechet_gaussians",
     "inception_score",
+    "effective_rank",
+    "feature_std",
+    "fidelity_diversity",
+    "frechet_distance",
+    "frechet_gaussians",
+    "linear_probe",
     "median_bandwidth",
     "mmd2",
     "pareto",

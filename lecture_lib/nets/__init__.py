@@ -56,9 +56,11 @@ from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.labelled import LabelConv, LabelMLP
 from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.masked_transformer import MaskedTransformer
-from lecture_lib.nets.mlp import TimeMLP
+from lecture_lib.nets.mixed_transformer import Mixed, MixedTransformer, mixed_mask
+from lecture_lib.nets.mlp import TimeMLP, TokenMLP
 from lecture_lib.nets.mmdit import MMDiT, MMDiTBlock, sd3_medium
 from lecture_lib.nets.modulated import EqualLinear, MappingNetwork, ModulatedConv, modulated_conv
+from lecture_lib.nets.patch_transformer import PatchEncoder, PlacePredictor, patches_3d, positions_3d
 from lecture_lib.nets.patchgan import PatchDiscriminator
 from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
 from lecture_lib.nets.pixelcnn import GatedPixelCNN, MaskedConv2d, left_mask, raster_mask, rows_mask
@@ -76,6 +78,7 @@ from lecture_lib.nets.positions import (
 from lecture_lib.nets.projection import ConvFeatures, PointFeatures, ProjectionCritic
 from lecture_lib.nets.quantizers import FSQ, Quantised, VectorQuantizer, perplexity, straight_through
 from lecture_lib.nets.resnext import ResNeXtBlock, ResNeXtFeatures, ResNeXtGenerator
+from lecture_lib.nets.scales import ScaleQuantizer, Scales, ScaleTransformer, scale_levels
 from lecture_lib.nets.spatial_transformer import GEGLU, CrossAttention, SpatialTransformer, TransformerBlock
 from lecture_lib.nets.stable_diffusion import (
     autoencoder_from_diffusers,
@@ -161,12 +164,16 @@ __all__ = [
     "MaskedConv2d",
     "MaskedTransformer",
     "ModulatedConv",
+    "Mixed",
+    "MixedTransformer",
     "MultiHeadAttention",
     "NoisyClassifier",
     "NumbersEmbedding",
     "PatchDiscriminator",
+    "PatchEncoder",
     "Penultimate",
     "PerceptualDistance",
+    "PlacePredictor",
     "PointCritic",
     "PositiveLinear",
     "PointFeatures",
@@ -179,6 +186,9 @@ __all__ = [
     "ResNeXtBlock",
     "ResNeXtFeatures",
     "ResNeXtGenerator",
+    "ScaleQuantizer",
+    "ScaleTransformer",
+    "Scales",
     "Seen",
     "ShapeFeatures",
     "SingleStreamBlock",
@@ -196,6 +206,7 @@ __all__ = [
     "TimestepEmbedding",
     "TokenAutoencoder",
     "TokenDiT",
+    "TokenMLP",
     "Tokenizer",
     "TransformerBlock",
     "UNet",
@@ -231,17 +242,20 @@ __all__ = [
     "left_mask",
     "logistic_discriminator_loss",
     "logistic_generator_loss",
+    "mixed_mask",
     "mmdit_from_diffusers",
     "modulated_conv",
     "modulations",
     "multiply_adds",
     "online_softmax",
     "parameter_count",
+    "patches_3d",
     "patchify",
     "peak_memory",
     "perplexity",
     "positions_1d",
     "positions_2d",
+    "positions_3d",
     "quadrant_shares",
     "quadrants",
     "random_direction",
@@ -251,6 +265,7 @@ __all__ = [
     "rotary_angles",
     "rotate",
     "rows_mask",
+    "scale_levels",
     "sd3_condition",
     "sd3_medium",
     "sdxl_unet",
