@@ -12,6 +12,7 @@ from lecture_lib.nets.attention_maps import (
     word_shares,
 )
 from lecture_lib.nets.autoencoder import Decoder, Encoder, KLAutoencoder, Posterior, kl_to_standard_normal
+from lecture_lib.nets.causal_transformer import CausalTransformer, CausalTrunk, block_causal_mask
 from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.concepts import concept_direction, concept_maps, random_direction, steered
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
@@ -104,6 +105,8 @@ __all__ = [
     "AdaLNBlock",
     "Adapter",
     "AxialRotary",
+    "CausalTransformer",
+    "CausalTrunk",
     "ContrastivePair",
     "ControlNet",
     "ControlledDiT",
@@ -169,6 +172,7 @@ __all__ = [
     "add_lora",
     "attention_layers",
     "autoencoder_from_diffusers",
+    "block_causal_mask",
     "block_table",
     "causal_mask",
     "concept_direction",
