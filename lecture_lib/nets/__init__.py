@@ -49,7 +49,7 @@ from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnel
 from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.masked_transformer import MaskedTransformer
-from lecture_lib.nets.mlp import TimeMLP
+from lecture_lib.nets.mlp import LabelMLP, TimeMLP
 from lecture_lib.nets.mmdit import MMDiT, MMDiTBlock, sd3_medium
 from lecture_lib.nets.patchgan import PatchDiscriminator
 from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
@@ -132,6 +132,7 @@ __all__ = [
     "KLAutoencoder",
     "LabelAndScale",
     "LabelEmbedding",
+    "LabelMLP",
     "LearnedPositions",
     "MMDiT",
     "MMDiTBlock",
