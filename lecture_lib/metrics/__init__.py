@@ -3,6 +3,7 @@
 from lecture_lib.metrics.bits import bits_per_dim
 from lecture_lib.metrics.frechet import frechet_distance, frechet_gaussians
 from lecture_lib.metrics.front import Price, pareto, read_prices
+from lecture_lib.metrics.inception import inception_score
 from lecture_lib.metrics.judge import Judge
 from lecture_lib.metrics.mmd import GaussianKernel, PolynomialKernel, median_bandwidth, mmd2
 from lecture_lib.metrics.modes import ModeCount, count_modes
@@ -22,6 +23,7 @@ __all__ = [
     "fidelity_diversity",
     "frechet_distance",
     "frechet_gaussians",
+    "inception_score",
     "median_bandwidth",
     "mmd2",
     "pareto",
