@@ -45,7 +45,9 @@ from lecture_lib.nets.embeddings import (
     TimeTextEmbedding,
     timestep_features,
 )
+from lecture_lib.nets.event_mlp import EventMLP
 from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
+from lecture_lib.nets.icnn import ICNN, PositiveLinear
 from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.masked_transformer import MaskedTransformer
@@ -101,6 +103,7 @@ __all__ = [
     "DIT_SIZES",
     "FSQ",
     "GEGLU",
+    "ICNN",
     "MODULATIONS",
     "AdaLNBlock",
     "Adapter",
@@ -121,6 +124,7 @@ __all__ = [
     "DiTReport",
     "DiTSize",
     "Encoder",
+    "EventMLP",
     "FeatureNetwork",
     "Flux",
     "GlossWriter",
@@ -145,6 +149,7 @@ __all__ = [
     "Penultimate",
     "PerceptualDistance",
     "PointCritic",
+    "PositiveLinear",
     "Posterior",
     "QKNorm",
     "Quadrants",

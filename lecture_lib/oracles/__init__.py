@@ -15,6 +15,7 @@ from lecture_lib.oracles.divergences import (
     wasserstein,
 )
 from lecture_lib.oracles.flow import flow_map
+from lecture_lib.oracles.gradient_flows import jko_path, jko_step, ornstein_uhlenbeck
 from lecture_lib.oracles.guided import Gaussian, Tilted, guided_moments, guided_ode_variance, tilted_gaussian
 from lecture_lib.oracles.limits import (
     RateDistortion,
@@ -48,7 +49,10 @@ __all__ = [
     "gaussian_information",
     "guided_moments",
     "guided_ode_variance",
+    "jko_path",
+    "jko_step",
     "one_evaluation",
+    "ornstein_uhlenbeck",
     "ring_of_modes",
     "steps_demanded",
     "tilted_gaussian",
