@@ -24,7 +24,7 @@ from lecture_lib.families.base import Batch, GenerativeModel, LogProb
 from lecture_lib.families.denoising import two_moons
 from lecture_lib.families.encoding import heard, jumped
 from lecture_lib.families.observation import DiscretisedLogistic, Gaussian, Observation, normal_log_prob
-from lecture_lib.nets import LabelMLP, Posterior
+from lecture_lib.nets import EventMLP, Posterior
 from lecture_lib.tensors import check_count, check_number, randn_like
 
 
@@ -39,8 +39,8 @@ class VAE(GenerativeModel):
     smoother pictures that papers like to show are ``decode(z)``, the first frame of ``reverse_process``.
 
     Args:
-        encoder: (x, cond) -> mean and log-variance (b, 2 latent).
-        decoder: (z, cond) -> x_hat, (b, anything of the event's size).
+        encoder: (x, cond=labels) -> mean and log-variance (b, 2 latent).
+        decoder: (z, cond=labels) -> x_hat (b, *event).
         observation: p(x | x_hat); its event is the model's.
         latent: length of z.
         n_classes: number of classes that the networks hear; 0 for none.
@@ -76,7 +76,7 @@ class VAE(GenerativeModel):
 
     def posterior(self, x: Float[Tensor, " b *event"], cond: Int[Tensor, " b"] | None = None) -> Posterior:
         """q(z | x, cond), a Gaussian with independent components."""
-        moments = self.encoder(x, cond)
+        moments = self.encoder(x, cond=cond)
         if moments.shape != (len(x), 2 * self.latent):
             expected = (len(x), 2 * self.latent)
             raise ShapeError(f"encoder: got an output of shape {tuple(moments.shape)}, expected {expected}")
@@ -85,7 +85,7 @@ class VAE(GenerativeModel):
 
     def decode(self, z: Float[Tensor, " b k"], cond: Int[Tensor, " b"] | None = None) -> Float[Tensor, " b *event"]:
         """x_hat: where p(x | z, cond) has its middle."""
-        return self.decoder(z, cond).reshape(len(z), *self.event)
+        return self.decoder(z, cond=cond)
 
     # The five verbs ------------------------------------------------------------------------------------------------
 
@@ -134,8 +134,8 @@ class VAE(GenerativeModel):
 
     @classmethod
     def small(cls):
-        encoder, decoder = LabelMLP(2, 4, width=64), LabelMLP(2, 2, width=64)
-        return cls(encoder, decoder, Gaussian((2,)), 2), two_moons(), 600
+        encoder, decoder = EventMLP((2,), (4,)), EventMLP((2,), (2,))
+        return cls(encoder, decoder, Gaussian((2,), log_scale=-2.0), 2), two_moons(), 600
 
 
 class BetaVAE(VAE):
@@ -159,7 +159,8 @@ class BetaVAE(VAE):
     @classmethod
     def small(cls):
         train = digits()
-        encoder, decoder = LabelMLP(64, 16, n_classes=10), LabelMLP(8, 64, n_classes=10)
+        encoder = EventMLP((1, 8, 8), (16,), width=128, n_classes=10)
+        decoder = EventMLP((8,), (1, 8, 8), width=128, n_classes=10)
         model = cls(encoder, decoder, DiscretisedLogistic((1, 8, 8)), 8, n_classes=10)
         return model, Batches((train.images, train.labels), 128), 600
 

@@ -51,7 +51,7 @@ from lecture_lib.nets.icnn import ICNN, PositiveLinear
 from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.masked_transformer import MaskedTransformer
-from lecture_lib.nets.mlp import LabelMLP, TimeMLP
+from lecture_lib.nets.mlp import TimeMLP
 from lecture_lib.nets.mmdit import MMDiT, MMDiTBlock, sd3_medium
 from lecture_lib.nets.patchgan import PatchDiscriminator
 from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
@@ -136,7 +136,6 @@ __all__ = [
     "KLAutoencoder",
     "LabelAndScale",
     "LabelEmbedding",
-    "LabelMLP",
     "LearnedPositions",
     "MMDiT",
     "MMDiTBlock",

@@ -1,15 +1,13 @@
-"""Residual MLPs on vectors: one that is told the time, and one that is told a label at most."""
+"""The time-conditioned MLP of the two-dimensional worlds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lecture_lib.errors import ShapeError
 from lecture_lib.nets.embeddings import LabelEmbedding, NumbersEmbedding, TimestepEmbedding
 
 
@@ -74,38 +72,3 @@ class TimeMLP(nn.Module):
         for layer in self.layers:
             x = layer(x, c)
         return self.leave(F.silu(x))
-
-
-class LabelMLP(nn.Module):
-    """A residual MLP from arrays of any shape to vectors, told the label if it has classes.
-
-    Args:
-        features: how many numbers an input has, all its axes but the first taken together.
-        out_features: length of the output.
-        width, depth: width and number of residual layers.
-        n_classes: number of classes; 0 for a network without labels. Label ``n_classes`` is "no class".
-    """
-
-    def __init__(
-        self, features: int, out_features: int, *, width: int = 128, depth: int = 2, n_classes: int = 0
-    ) -> None:
-        super().__init__()
-        self.label = LabelEmbedding(n_classes, width) if n_classes else None
-        self.enter = nn.Linear(features, width)
-        self.layers = nn.ModuleList(ResidualLayer(width) for _ in range(depth))
-        self.leave = nn.Linear(width, out_features)
-
-    def forward(self, x: Float[Tensor, " b *d"], cond: Int[Tensor, " b"] | None = None) -> Float[Tensor, " b k"]:
-        """(b, out_features); ``cond = None`` stands for no class.
-
-        Raises:
-            ShapeError: labels for a network that has no ear for them, or not one per sample.
-            RangeError: a label that does not exist.
-        """
-        h = self.enter(x.flatten(1))
-        if self.label is None and cond is not None:
-            raise ShapeError(f"cond: got {tuple(cond.shape)} labels for a network without classes, expected None")
-        c = torch.zeros_like(h) if self.label is None else F.silu(self.label(cond, len(x)))
-        for layer in self.layers:
-            h = layer(h, c)
-        return self.leave(F.silu(h))
