@@ -38,6 +38,7 @@ from lecture_lib.core.schedules import FunctionPath, LearnedSchedule, Sigmoid
 from lecture_lib.core.shift import ShiftedTimes, shift_times, shifted_grid
 from lecture_lib.core.tables import Discrete, cosine_table, ddpm_linear, stable_diffusion, zero_terminal_snr
 from lecture_lib.core.times import LogitNormalTimes, LogNormalNoise, Times, UniformTimes
+from lecture_lib.core.transport import AdaptiveRungeKutta, OdeSolver, RungeKutta4, runge_kutta
 
 __all__ = [
     "EDM",
@@ -45,6 +46,7 @@ __all__ = [
     "SCORE",
     "VELOCITY",
     "X0",
+    "AdaptiveRungeKutta",
     "BrownianNoise",
     "Coeffs",
     "Cond",
@@ -57,10 +59,12 @@ __all__ = [
     "LearnedSchedule",
     "LogNormalNoise",
     "LogitNormalTimes",
+    "OdeSolver",
     "Parameterization",
     "Path",
     "Prediction",
     "RectifiedFlow",
+    "RungeKutta4",
     "ShiftedTimes",
     "Sigmoid",
     "Times",
@@ -97,6 +101,7 @@ __all__ = [
     "quadratic_grid",
     "quarter_log_noise",
     "rebase",
+    "runge_kutta",
     "shift_times",
     "shifted_grid",
     "sine_noise",

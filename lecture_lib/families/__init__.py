@@ -11,6 +11,7 @@ from lecture_lib.families.autoregressive import AutoregressiveModel, Autoregress
 from lecture_lib.families.base import Demo, GenerativeModel, LogProb, Phase
 from lecture_lib.families.bijections import ActNorm, AffineCoupling, Bijection, Logit
 from lecture_lib.families.catalogue import CATALOGUE
+from lecture_lib.families.cnf import CNF
 from lecture_lib.families.contrastive import gloss_loss, info_nce, remove_span, same_texts, span_loss
 from lecture_lib.families.control import control_loss, controlled
 from lecture_lib.families.denoising import DenoisingModel, FlowMatching, OTFlowMatching
@@ -36,6 +37,7 @@ from lecture_lib.nets import adaptive_weight
 
 __all__ = [
     "CATALOGUE",
+    "CNF",
     "ActNorm",
     "AffineCoupling",
     "AutoregressiveModel",
