@@ -74,6 +74,25 @@ def log_likelihood(
     ``log p_s(x_s) = log p_T(x_T) + int_s^T div u dt``, integrated with RK4 upwards along ``grid`` (given, as always,
     falling), with ``p_T = N(0, sigma_T^2 I)``: exact up to the steps and to the remainder alpha_T x0 of the data.
     """
+    x, total = transported(denoise, path, x, grid, divergence=divergence)
+    sigma = path.sigma(check_grid(grid)[:1].to(x.device))
+    z = x.flatten(1).double() / sigma
+    d = z.shape[1]
+    return -0.5 * (z**2).sum(1) - d / 2 * math.log(2 * math.pi) - d * sigma.log() + total
+
+
+def transported(
+    denoise: Denoise,
+    path: Path,
+    x: Float[Tensor, " b *d"],
+    grid: Float[Tensor, " n+1"],
+    *,
+    divergence: Divergence = exact_divergence,
+) -> tuple[Float[Tensor, " b *d"], Float[Tensor, " b"]]:
+    """``(x_T, int_s^T div u dt)``: where ``x`` at time ``grid[-1]`` comes from at ``grid[0]``, and what that gains.
+
+    The density of the other end is the caller's: ``log p_s(x) = log p_T(x_T) + gain``. RK4 upwards along ``grid``.
+    """
     grid = check_grid(grid).flip(0).to(x.device)
     check_times("grid", grid, len(grid), path.t_max)
     if path.sigma(grid[:1]) == 0 and not torch.isfinite(path.coeffs(grid[:1]).dsigma).all():
@@ -83,8 +102,4 @@ def log_likelihood(
     def slope(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return divergence(lambda y: denoise(y, t.expand(b)).on(path).velocity, x)
 
-    x, total = runge_kutta(slope, x, grid)
-    z = x.flatten(1).double() / path.sigma(grid[-1:])
-    d = z.shape[1]
-    prior = -0.5 * (z**2).sum(1) - d / 2 * math.log(2 * math.pi) - d * path.sigma(grid[-1:]).log()
-    return prior + total
+    return runge_kutta(slope, x, grid)

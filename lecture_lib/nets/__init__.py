@@ -25,6 +25,9 @@ from lecture_lib.nets.critics import (
     hinge_generator_loss,
     logistic_discriminator_loss,
     logistic_generator_loss,
+    relativistic_discriminator_loss,
+    squared_slope,
+    wasserstein_discriminator_loss,
 )
 from lecture_lib.nets.dit import MODULATIONS, DiT, DiTBlock, modulations, patchify, unpatchify
 from lecture_lib.nets.dit_conditioning import AdaLNBlock, CrossAttentionBlock, InContextBlock, TokenDiT
@@ -45,13 +48,19 @@ from lecture_lib.nets.embeddings import (
     TimeTextEmbedding,
     timestep_features,
 )
+from lecture_lib.nets.event_mlp import EventMLP
 from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
+from lecture_lib.nets.generators import ConvGenerator, LabelledNoise, PointGenerator
+from lecture_lib.nets.icnn import ICNN, PositiveLinear
 from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.labelled import LabelConv, LabelMLP
 from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.masked_transformer import MaskedTransformer
-from lecture_lib.nets.mlp import TimeMLP
+from lecture_lib.nets.mixed_transformer import Mixed, MixedTransformer, mixed_mask
+from lecture_lib.nets.mlp import TimeMLP, TokenMLP
 from lecture_lib.nets.mmdit import MMDiT, MMDiTBlock, sd3_medium
+from lecture_lib.nets.modulated import EqualLinear, MappingNetwork, ModulatedConv, modulated_conv
+from lecture_lib.nets.patch_transformer import PatchEncoder, PlacePredictor, patches_3d, positions_3d
 from lecture_lib.nets.patchgan import PatchDiscriminator
 from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
 from lecture_lib.nets.pixelcnn import GatedPixelCNN, MaskedConv2d, left_mask, raster_mask, rows_mask
@@ -66,7 +75,10 @@ from lecture_lib.nets.positions import (
     rotary_angles,
     rotate,
 )
+from lecture_lib.nets.projection import ConvFeatures, PointFeatures, ProjectionCritic
 from lecture_lib.nets.quantizers import FSQ, Quantised, VectorQuantizer, perplexity, straight_through
+from lecture_lib.nets.resnext import ResNeXtBlock, ResNeXtFeatures, ResNeXtGenerator
+from lecture_lib.nets.scales import ScaleQuantizer, Scales, ScaleTransformer, scale_levels
 from lecture_lib.nets.spatial_transformer import GEGLU, CrossAttention, SpatialTransformer, TransformerBlock
 from lecture_lib.nets.stable_diffusion import (
     autoencoder_from_diffusers,
@@ -77,6 +89,7 @@ from lecture_lib.nets.stable_diffusion import (
     stable_diffusion_unet,
     unet_from_diffusers,
 )
+from lecture_lib.nets.style_generator import StyledLayer, StyleGenerator
 from lecture_lib.nets.text import (
     GlossWriter,
     JointText,
@@ -103,6 +116,7 @@ __all__ = [
     "DIT_SIZES",
     "FSQ",
     "GEGLU",
+    "ICNN",
     "MODULATIONS",
     "AdaLNBlock",
     "Adapter",
@@ -113,6 +127,8 @@ __all__ = [
     "ControlNet",
     "ControlledDiT",
     "ControlledUNet",
+    "ConvFeatures",
+    "ConvGenerator",
     "CrossAttention",
     "CrossAttentionBlock",
     "Decoder",
@@ -123,6 +139,8 @@ __all__ = [
     "DiTReport",
     "DiTSize",
     "Encoder",
+    "EqualLinear",
+    "EventMLP",
     "FeatureNetwork",
     "Flux",
     "GatedPixelCNN",
@@ -137,28 +155,47 @@ __all__ = [
     "LabelConv",
     "LabelEmbedding",
     "LabelMLP",
+    "LabelledNoise",
     "LearnedPositions",
     "MMDiT",
     "MMDiTBlock",
+    "MappingNetwork",
     "MaskedAttention",
     "MaskedConv2d",
     "MaskedTransformer",
+    "Mixed",
+    "MixedTransformer",
+    "ModulatedConv",
     "MultiHeadAttention",
     "NoisyClassifier",
     "NumbersEmbedding",
     "PatchDiscriminator",
+    "PatchEncoder",
     "Penultimate",
     "PerceptualDistance",
+    "PlacePredictor",
     "PointCritic",
+    "PointFeatures",
+    "PointGenerator",
+    "PositiveLinear",
     "Posterior",
+    "ProjectionCritic",
     "QKNorm",
     "Quadrants",
     "Quantised",
+    "ResNeXtBlock",
+    "ResNeXtFeatures",
+    "ResNeXtGenerator",
+    "ScaleQuantizer",
+    "ScaleTransformer",
+    "Scales",
     "Seen",
     "ShapeFeatures",
     "SingleStreamBlock",
     "SpanDenoiser",
     "SpatialTransformer",
+    "StyleGenerator",
+    "StyledLayer",
     "TextDiT",
     "TextDiTBlock",
     "TextEncoder",
@@ -169,6 +206,7 @@ __all__ = [
     "TimestepEmbedding",
     "TokenAutoencoder",
     "TokenDiT",
+    "TokenMLP",
     "Tokenizer",
     "TransformerBlock",
     "UNet",
@@ -204,28 +242,35 @@ __all__ = [
     "left_mask",
     "logistic_discriminator_loss",
     "logistic_generator_loss",
+    "mixed_mask",
     "mmdit_from_diffusers",
+    "modulated_conv",
     "modulations",
     "multiply_adds",
     "online_softmax",
     "parameter_count",
+    "patches_3d",
     "patchify",
     "peak_memory",
     "perplexity",
     "positions_1d",
     "positions_2d",
+    "positions_3d",
     "quadrant_shares",
     "quadrants",
     "random_direction",
     "raster_mask",
     "recorded_attention",
+    "relativistic_discriminator_loss",
     "rotary_angles",
     "rotate",
     "rows_mask",
+    "scale_levels",
     "sd3_condition",
     "sd3_medium",
     "sdxl_unet",
     "size_features",
+    "squared_slope",
     "stable_diffusion_autoencoder",
     "stable_diffusion_unet",
     "steered",
@@ -234,6 +279,7 @@ __all__ = [
     "timestep_features",
     "unet_from_diffusers",
     "unpatchify",
+    "wasserstein_discriminator_loss",
     "with_kernel",
     "word_map",
     "word_shares",

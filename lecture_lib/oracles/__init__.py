@@ -1,6 +1,14 @@
 """Oracles: Gaussian worlds in which every learned quantity has an exact counterpart."""
 
 from lecture_lib.oracles.bridge import GaussianBridge
+from lecture_lib.oracles.dirac import (
+    NON_SATURATING,
+    WASSERSTEIN,
+    DiracGame,
+    dirac_gradient_penalty,
+    dirac_r1,
+    dirac_r1_r2,
+)
 from lecture_lib.oracles.divergences import (
     F_DIVERGENCES,
     HELLINGER,
@@ -15,6 +23,8 @@ from lecture_lib.oracles.divergences import (
     wasserstein,
 )
 from lecture_lib.oracles.flow import flow_map
+from lecture_lib.oracles.fokker_planck import fokker_planck
+from lecture_lib.oracles.gradient_flows import jko_path, jko_step, ornstein_uhlenbeck
 from lecture_lib.oracles.guided import Gaussian, Tilted, guided_moments, guided_ode_variance, tilted_gaussian
 from lecture_lib.oracles.limits import (
     RateDistortion,
@@ -25,6 +35,7 @@ from lecture_lib.oracles.limits import (
     water_filling,
 )
 from lecture_lib.oracles.mixture import GaussianMixture
+from lecture_lib.oracles.schrodinger import GaussianSchrodinger
 from lecture_lib.oracles.worlds import ring_of_modes
 
 __all__ = [
@@ -33,22 +44,33 @@ __all__ = [
     "JENSEN_SHANNON",
     "KL",
     "NEYMAN",
+    "NON_SATURATING",
     "PEARSON",
     "REVERSE_KL",
     "TOTAL_VARIATION",
+    "WASSERSTEIN",
+    "DiracGame",
     "FDivergence",
     "Gaussian",
     "GaussianBridge",
     "GaussianMixture",
+    "GaussianSchrodinger",
     "RateDistortion",
     "Tilted",
     "binary_entropy",
+    "dirac_gradient_penalty",
+    "dirac_r1",
+    "dirac_r1_r2",
     "divergence",
     "flow_map",
+    "fokker_planck",
     "gaussian_information",
     "guided_moments",
     "guided_ode_variance",
+    "jko_path",
+    "jko_step",
     "one_evaluation",
+    "ornstein_uhlenbeck",
     "ring_of_modes",
     "steps_demanded",
     "tilted_gaussian",

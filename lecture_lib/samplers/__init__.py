@@ -23,6 +23,7 @@ from lecture_lib.samplers.dpm_solver_v3 import DPMSolverV3, Statistics, measure_
 from lecture_lib.samplers.exponential import DATA, NOISE, ExponentialAdams
 from lecture_lib.samplers.pndm import FPNDM, PLMS
 from lecture_lib.samplers.sde import (
+    ConstantDiffusion,
     EDMChurn,
     EulerMaruyama,
     PredictorCorrector,
@@ -45,6 +46,7 @@ __all__ = [
     "PLMS",
     "RK45",
     "ConsistencyMultistep",
+    "ConstantDiffusion",
     "DPMSolver1",
     "DPMSolver2",
     "DPMSolver3",

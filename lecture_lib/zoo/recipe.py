@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lecture_lib.core import Denoiser, Parameterization, Path, Times
-from lecture_lib.data import Batches, digits
+from lecture_lib.data import Batches, Draws, digits
 from lecture_lib.guidance import guidance_distillation_loss
 from lecture_lib.tensors import randn_like
-from lecture_lib.training import Loss
+from lecture_lib.training import Loss, adamw
 from lecture_lib.zoo import store
 from lecture_lib.zoo.models import CLASSES, NoiseAwareClassifier
 
@@ -67,7 +67,14 @@ class Recipe(ABC):
     def prepare(self, model: nn.Module) -> None:  # noqa: B027 - most recipes have nothing to do here
         """Last changes to the initial weights; none unless a recipe starts from another model."""
 
-    def batches(self) -> Batches:
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Of all trainable weights; AdamW unless a recipe trains several parts at their own rates."""
+        return adamw(model, self.lr, weight_decay=self.weight_decay)
+
+    def settle(self, model: nn.Module, done: int) -> None:  # noqa: B027 - most recipes have nothing to do here
+        """What follows the update number ``done`` without gradients; nothing unless a model keeps averages."""
+
+    def batches(self) -> Draws:
         """Endless batches of the training digits."""
         train = digits("train")
         return Batches((train.images, train.labels), self.batch_size)

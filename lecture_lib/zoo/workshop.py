@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lecture_lib.tensors import check_count
-from lecture_lib.training import ByStep, Ema, Step, adamw, checkpoint, warmup_cosine
+from lecture_lib.training import ByStep, Ema, Step, checkpoint, warmup_cosine
 from lecture_lib.training import train as run
 from lecture_lib.zoo.recipe import Recipe
 from lecture_lib.zoo.recipes import recipe as find
@@ -64,7 +64,7 @@ def train(name: str | Recipe, directory: Path | str, *, resume: bool = True, sav
     path = Path(directory) / f"{recipe.name}.ckpt"
     model = initial(recipe)
     ema = Ema(model, recipe.decay)
-    optimizer = adamw(model, recipe.lr, weight_decay=recipe.weight_decay)
+    optimizer = recipe.optimizer(model)
     generator = torch.Generator().manual_seed(recipe.seed + 1)
     parts = {"model": model, "optimizer": optimizer, "ema": ema, "stopwatch": Stopwatch()}
     about = {"recipe": recipe.describe()}
@@ -84,6 +84,7 @@ def train(name: str | Recipe, directory: Path | str, *, resume: bool = True, sav
 
     def saving() -> Iterator[Step]:
         for step in steps:
+            recipe.settle(model, step.number)
             if step.number % save_every == 0 or step.number == recipe.steps:
                 checkpoint.save(path, step.number, parts, generator, about=about)
             yield step

@@ -1,0 +1,10 @@
+"""All families of Lecture 5 on the digits, in the order of its table."""
+
+from __future__ import annotations
+
+from lecture_lib.zoo.families_flow import FLOWS
+from lecture_lib.zoo.family_recipe import FamilyRecipe
+
+FAMILIES: tuple[FamilyRecipe, ...] = (
+    *FLOWS,
+)  # fmt: skip

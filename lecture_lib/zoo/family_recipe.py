@@ -1,0 +1,49 @@
+"""Recipe of a generative family on the digits: what is trained is a ``GenerativeModel``, phase by phase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lecture_lib.data import Batches, Dequantised, Draws, digits
+from lecture_lib.families import GenerativeModel, phase_loss, phase_optimizer
+from lecture_lib.training import Loss
+from lecture_lib.zoo.recipe import Batch, Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyRecipe(Recipe):
+    """A family on the 8x8 digits; ``network`` builds the whole model.
+
+    Attributes:
+        labelled: whether it is told which digit it is; families that are not draw all ten.
+        dequantised: whether grey levels are spread over their cells, as a density needs.
+    """
+
+    labelled: bool = True
+    dequantised: bool = False
+    kind: ClassVar[str] = "family"
+
+    def build(self) -> GenerativeModel:
+        return self.network()
+
+    def optimizer(self, model: GenerativeModel) -> torch.optim.Optimizer:
+        return phase_optimizer(model, self.lr)
+
+    def loss_at(self, done: int) -> Loss:
+        return lambda model, batch, generator: phase_loss(model, self.steps).at(done)(model, batch, generator)
+
+    def loss(self, model: GenerativeModel, batch: Batch, generator: torch.Generator) -> Float[Tensor, " b"]:
+        return self.loss_at(0)(model, batch, generator)
+
+    def settle(self, model: GenerativeModel, done: int) -> None:
+        model.after_update(model.phase_at(done - 1, self.steps).name)
+
+    def batches(self) -> Draws:
+        train = digits("train")
+        batches = Batches((train.images, train.labels) if self.labelled else (train.images,), self.batch_size)
+        return Dequantised(batches) if self.dequantised else batches
