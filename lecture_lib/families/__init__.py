@@ -12,6 +12,7 @@ from lecture_lib.families.base import Demo, GenerativeModel, LogProb, Phase
 from lecture_lib.families.bijections import ActNorm, AffineCoupling, Bijection, Logit
 from lecture_lib.families.bridges import SchrodingerBridge
 from lecture_lib.families.catalogue import CATALOGUE
+from lecture_lib.families.cnf import CNF
 from lecture_lib.families.contrastive import gloss_loss, info_nce, remove_span, same_texts, span_loss
 from lecture_lib.families.control import control_loss, controlled
 from lecture_lib.families.decoders import GaussianDecoder, LevelDecoder
@@ -60,6 +61,7 @@ from lecture_lib.nets import adaptive_weight
 
 __all__ = [
     "CATALOGUE",
+    "CNF",
     "DDPM",
     "GAN",
     "JEPA",
