@@ -17,6 +17,7 @@ from lecture_lib.oracles.divergences import (
 from lecture_lib.oracles.flow import flow_map
 from lecture_lib.oracles.gradient_flows import jko_path, jko_step, ornstein_uhlenbeck
 from lecture_lib.oracles.guided import Gaussian, Tilted, guided_moments, guided_ode_variance, tilted_gaussian
+from lecture_lib.oracles.hexagon import CORNERS, Corner, Edge, hexagon
 from lecture_lib.oracles.limits import (
     RateDistortion,
     binary_entropy,
@@ -26,9 +27,12 @@ from lecture_lib.oracles.limits import (
     water_filling,
 )
 from lecture_lib.oracles.mixture import GaussianMixture
+from lecture_lib.oracles.quantiles import distribution, quantile
+from lecture_lib.oracles.unbalanced import unbalanced_plan
 from lecture_lib.oracles.worlds import ring_of_modes
 
 __all__ = [
+    "CORNERS",
     "F_DIVERGENCES",
     "HELLINGER",
     "JENSEN_SHANNON",
@@ -37,6 +41,8 @@ __all__ = [
     "PEARSON",
     "REVERSE_KL",
     "TOTAL_VARIATION",
+    "Corner",
+    "Edge",
     "FDivergence",
     "Gaussian",
     "GaussianBridge",
@@ -44,18 +50,22 @@ __all__ = [
     "RateDistortion",
     "Tilted",
     "binary_entropy",
+    "distribution",
     "divergence",
     "flow_map",
     "gaussian_information",
     "guided_moments",
     "guided_ode_variance",
+    "hexagon",
     "jko_path",
     "jko_step",
     "one_evaluation",
     "ornstein_uhlenbeck",
+    "quantile",
     "ring_of_modes",
     "steps_demanded",
     "tilted_gaussian",
+    "unbalanced_plan",
     "wasserstein",
     "water_filling",
 ]
