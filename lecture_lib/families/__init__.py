@@ -34,6 +34,10 @@ from lecture_lib.families.interpolants import (
 )
 from lecture_lib.families.iterated_bridges import BridgeMatching, DiffusionSchrodingerBridge
 from lecture_lib.families.jepa import JEPA, VJEPA, JointEmbedding, Masks, hide_blocks
+from lecture_lib.families.diffflow import DiffFlow, diffflow_velocity, smoothed
+from lecture_lib.families.editing import between, image_to_image, inpaint, keep_known
+from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
+from lecture_lib.families.jko import JKOFlow, JKOFrame, displaced, jko_objective
 from lecture_lib.families.latent import LatentSpace, psnr
 from lecture_lib.families.laws import laws
 from lecture_lib.families.levels import Levels
@@ -57,6 +61,16 @@ from lecture_lib.families.text_to_image import TextToImage
 from lecture_lib.families.transfusion import CaptionedThings, Transfusion, enlarged, thing_words
 from lecture_lib.families.var import VAR, ScaleTokenizer
 from lecture_lib.families.wgan import WGANGP
+from lecture_lib.families.particles import (
+    MMDFlow,
+    blob_score,
+    kl_velocity,
+    mmd_velocity,
+    particle_flow,
+    witness,
+)
+from lecture_lib.families.text_to_image import TextToImage
+from lecture_lib.families.unbalanced import IDENTITY, RELATIVE_ENTROPY, SOFTPLUS, Conjugate, UnbalancedTransport
 from lecture_lib.nets import adaptive_weight
 
 __all__ = [
@@ -84,16 +98,26 @@ __all__ = [
     "DenoisingModel",
     "DiffusionSchrodingerBridge",
     "End",
+    "IDENTITY",
+    "RELATIVE_ENTROPY",
+    "SOFTPLUS",
+    "Conjugate",
+    "Demo",
+    "DenoisingModel",
+    "DiffFlow",
     "FlowMatching",
     "GaussianDecoder",
     "GenerativeModel",
     "ImplicitModel",
     "JointEmbedding",
+    "JKOFlow",
+    "JKOFrame",
     "LatentSpace",
     "LevelDecoder",
     "Levels",
     "LogProb",
     "Logit",
+    "MMDFlow",
     "MaskedFrame",
     "MaskedImageModel",
     "MaskedTextToImage",
@@ -117,6 +141,7 @@ __all__ = [
     "Transfusion",
     "Turn",
     "TwoSidedModel",
+    "UnbalancedTransport",
     "Update",
     "Variational",
     "White",
@@ -125,11 +150,14 @@ __all__ = [
     "adversarial_optimizers",
     "antithetic_loss",
     "between",
+    "blob_score",
     "control_loss",
     "controlled",
     "cosine",
     "decode",
     "enlarged",
+    "diffflow_velocity",
+    "displaced",
     "fit",
     "gloss_loss",
     "hidden_shares",
@@ -138,19 +166,25 @@ __all__ = [
     "image_to_image",
     "info_nce",
     "inpaint",
+    "jko_objective",
     "keep_known",
+    "kl_velocity",
     "laplace_nll",
     "laws",
+    "mmd_velocity",
+    "particle_flow",
     "phase_loss",
     "phase_optimizer",
     "psnr",
     "remove_span",
     "same_texts",
     "sharpened",
+    "smoothed",
     "span_loss",
     "still_hidden",
     "thing_words",
     "train_adversarially",
     "variational_bound",
     "velocity_loss",
+    "witness",
 ]

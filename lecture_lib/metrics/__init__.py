@@ -14,6 +14,7 @@ from lecture_lib.metrics.mmd import (
     mmd2,
     two_sample_test,
 )
+from lecture_lib.metrics.mmd import EnergyKernel, GaussianKernel, Kernel, PolynomialKernel, median_bandwidth, mmd2
 from lecture_lib.metrics.modes import ModeCount, count_modes
 from lecture_lib.metrics.precision_recall import FidelityDiversity, fidelity_diversity
 from lecture_lib.metrics.probing import effective_rank, feature_std, linear_probe
@@ -21,9 +22,11 @@ from lecture_lib.metrics.sliced import sliced_wasserstein, wasserstein_1d
 from lecture_lib.metrics.straightness import straightness
 
 __all__ = [
+    "EnergyKernel",
     "FidelityDiversity",
     "GaussianKernel",
     "Judge",
+    "Kernel",
     "ModeCount",
     "PolynomialKernel",
     "Price",
