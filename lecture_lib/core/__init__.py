@@ -1,7 +1,7 @@
 """The core: paths -> predictions -> denoisers. Everything else in the library is written in these words."""
 
 from lecture_lib.core.conditions import Cond, drop_condition
-from lecture_lib.core.couplings import given_noise, independent, minibatch_ot, offset_noise
+from lecture_lib.core.couplings import given_noise, independent, minibatch_ot, offset_noise, within_class
 from lecture_lib.core.denoiser import Denoiser, Given, quarter_log_noise, thousand, unit_input
 from lecture_lib.core.grids import (
     check_grid,
@@ -112,5 +112,6 @@ __all__ = [
     "truncated_snr",
     "uniform_grid",
     "unit_input",
+    "within_class",
     "zero_terminal_snr",
 ]

@@ -15,6 +15,8 @@ from lecture_lib.families.decoders import GaussianDecoder, LevelDecoder
 from lecture_lib.families.denoising import DenoisingModel, FlowMatching, OTFlowMatching
 from lecture_lib.families.diffusion import DDPM, VESDE, VPSDE, ScoreSDE, SubVPSDE, variational_bound
 from lecture_lib.families.editing import between, image_to_image, inpaint, keep_known
+from lecture_lib.families.energy import EnergyBased, grid_log_normaliser, score_matching_loss, slope
+from lecture_lib.families.energy_matching import EnergyMatching
 from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
 from lecture_lib.families.latent import LatentSpace, psnr
 from lecture_lib.families.laws import laws
@@ -38,6 +40,8 @@ __all__ = [
     "VPSDE",
     "Demo",
     "DenoisingModel",
+    "EnergyBased",
+    "EnergyMatching",
     "FlowMatching",
     "GaussianDecoder",
     "GenerativeModel",
@@ -68,6 +72,7 @@ __all__ = [
     "decode",
     "fit",
     "gloss_loss",
+    "grid_log_normaliser",
     "hide",
     "image_to_image",
     "info_nce",
@@ -80,6 +85,8 @@ __all__ = [
     "psnr",
     "remove_span",
     "same_texts",
+    "score_matching_loss",
+    "slope",
     "span_loss",
     "train_adversarially",
     "variational_bound",

@@ -44,6 +44,7 @@ from lecture_lib.nets.embeddings import (
     TimeTextEmbedding,
     timestep_features,
 )
+from lecture_lib.nets.energies import ImageEnergy, PointEnergy
 from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
 from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.lora import Adapter, add_lora
@@ -123,6 +124,7 @@ __all__ = [
     "GlossWriter",
     "HintEncoder",
     "ImageEncoder",
+    "ImageEnergy",
     "InContextBlock",
     "JointAttention",
     "JointText",
@@ -141,6 +143,7 @@ __all__ = [
     "Penultimate",
     "PerceptualDistance",
     "PointCritic",
+    "PointEnergy",
     "Posterior",
     "QKNorm",
     "Quadrants",
