@@ -17,8 +17,11 @@ from lecture_lib.families.contrastive import gloss_loss, info_nce, remove_span, 
 from lecture_lib.families.control import control_loss, controlled
 from lecture_lib.families.decoders import GaussianDecoder, LevelDecoder
 from lecture_lib.families.denoising import DenoisingModel, FlowMatching, OTFlowMatching
+from lecture_lib.families.diffflow import DiffFlow, diffflow_velocity, smoothed
 from lecture_lib.families.diffusion import DDPM, VESDE, VPSDE, ScoreSDE, SubVPSDE, variational_bound
 from lecture_lib.families.editing import between, image_to_image, inpaint, keep_known
+from lecture_lib.families.energy import EnergyBased, grid_log_normaliser, score_matching_loss, slope
+from lecture_lib.families.energy_matching import EnergyMatching
 from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
 from lecture_lib.families.gan import GAN
 from lecture_lib.families.implicit import ImplicitModel
@@ -34,9 +37,6 @@ from lecture_lib.families.interpolants import (
 )
 from lecture_lib.families.iterated_bridges import BridgeMatching, DiffusionSchrodingerBridge
 from lecture_lib.families.jepa import JEPA, VJEPA, JointEmbedding, Masks, hide_blocks
-from lecture_lib.families.diffflow import DiffFlow, diffflow_velocity, smoothed
-from lecture_lib.families.editing import between, image_to_image, inpaint, keep_known
-from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
 from lecture_lib.families.jko import JKOFlow, JKOFrame, displaced, jko_objective
 from lecture_lib.families.latent import LatentSpace, psnr
 from lecture_lib.families.laws import laws
@@ -52,15 +52,6 @@ from lecture_lib.families.masked import (
     hide,
 )
 from lecture_lib.families.masked_text_to_image import MaskedTextToImage
-from lecture_lib.families.pixelcnn import PixelCNN
-from lecture_lib.families.r3gan import R3GAN
-from lecture_lib.families.realnvp import RealNVP
-from lecture_lib.families.rectified import Reflow
-from lecture_lib.families.stylegan import StyleGAN
-from lecture_lib.families.text_to_image import TextToImage
-from lecture_lib.families.transfusion import CaptionedThings, Transfusion, enlarged, thing_words
-from lecture_lib.families.var import VAR, ScaleTokenizer
-from lecture_lib.families.wgan import WGANGP
 from lecture_lib.families.particles import (
     MMDFlow,
     blob_score,
@@ -69,8 +60,16 @@ from lecture_lib.families.particles import (
     particle_flow,
     witness,
 )
+from lecture_lib.families.pixelcnn import PixelCNN
+from lecture_lib.families.r3gan import R3GAN
+from lecture_lib.families.realnvp import RealNVP
+from lecture_lib.families.rectified import Reflow
+from lecture_lib.families.stylegan import StyleGAN
 from lecture_lib.families.text_to_image import TextToImage
+from lecture_lib.families.transfusion import CaptionedThings, Transfusion, enlarged, thing_words
 from lecture_lib.families.unbalanced import IDENTITY, RELATIVE_ENTROPY, SOFTPLUS, Conjugate, UnbalancedTransport
+from lecture_lib.families.var import VAR, ScaleTokenizer
+from lecture_lib.families.wgan import WGANGP
 from lecture_lib.nets import adaptive_weight
 
 __all__ = [
@@ -78,9 +77,12 @@ __all__ = [
     "CNF",
     "DDPM",
     "GAN",
+    "IDENTITY",
     "JEPA",
     "MAR",
     "R3GAN",
+    "RELATIVE_ENTROPY",
+    "SOFTPLUS",
     "VAR",
     "VESDE",
     "VJEPA",
@@ -94,24 +96,21 @@ __all__ = [
     "BridgeMatching",
     "CaptionedThings",
     "Cloud",
-    "Demo",
-    "DenoisingModel",
-    "DiffusionSchrodingerBridge",
-    "End",
-    "IDENTITY",
-    "RELATIVE_ENTROPY",
-    "SOFTPLUS",
     "Conjugate",
     "Demo",
     "DenoisingModel",
     "DiffFlow",
+    "DiffusionSchrodingerBridge",
+    "End",
+    "EnergyBased",
+    "EnergyMatching",
     "FlowMatching",
     "GaussianDecoder",
     "GenerativeModel",
     "ImplicitModel",
-    "JointEmbedding",
     "JKOFlow",
     "JKOFrame",
+    "JointEmbedding",
     "LatentSpace",
     "LevelDecoder",
     "Levels",
@@ -155,11 +154,12 @@ __all__ = [
     "controlled",
     "cosine",
     "decode",
-    "enlarged",
     "diffflow_velocity",
     "displaced",
+    "enlarged",
     "fit",
     "gloss_loss",
+    "grid_log_normaliser",
     "hidden_shares",
     "hide",
     "hide_blocks",
@@ -178,7 +178,9 @@ __all__ = [
     "psnr",
     "remove_span",
     "same_texts",
+    "score_matching_loss",
     "sharpened",
+    "slope",
     "smoothed",
     "span_loss",
     "still_hidden",

@@ -7,14 +7,15 @@ from lecture_lib.metrics.front import Price, pareto, read_prices
 from lecture_lib.metrics.inception import inception_score
 from lecture_lib.metrics.judge import Judge
 from lecture_lib.metrics.mmd import (
+    EnergyKernel,
     GaussianKernel,
+    Kernel,
     PolynomialKernel,
     TwoSampleTest,
     median_bandwidth,
     mmd2,
     two_sample_test,
 )
-from lecture_lib.metrics.mmd import EnergyKernel, GaussianKernel, Kernel, PolynomialKernel, median_bandwidth, mmd2
 from lecture_lib.metrics.modes import ModeCount, count_modes
 from lecture_lib.metrics.precision_recall import FidelityDiversity, fidelity_diversity
 from lecture_lib.metrics.probing import effective_rank, feature_std, linear_probe

@@ -36,8 +36,8 @@ from lecture_lib.oracles.limits import (
     water_filling,
 )
 from lecture_lib.oracles.mixture import GaussianMixture
-from lecture_lib.oracles.schrodinger import GaussianSchrodinger
 from lecture_lib.oracles.quantiles import distribution, quantile
+from lecture_lib.oracles.schrodinger import GaussianSchrodinger
 from lecture_lib.oracles.unbalanced import unbalanced_plan
 from lecture_lib.oracles.worlds import ring_of_modes
 
@@ -53,8 +53,8 @@ __all__ = [
     "REVERSE_KL",
     "TOTAL_VARIATION",
     "WASSERSTEIN",
-    "DiracGame",
     "Corner",
+    "DiracGame",
     "Edge",
     "FDivergence",
     "Gaussian",
