@@ -11,6 +11,7 @@ from lecture_lib.families.gan import GAN
 from lecture_lib.families.interpolants import OneSidedInterpolant, StochasticInterpolant
 from lecture_lib.families.iterated_bridges import BridgeMatching, DiffusionSchrodingerBridge
 from lecture_lib.families.jepa import JEPA, VJEPA
+from lecture_lib.families.jko import JKOFlow
 from lecture_lib.families.mar import MAR
 from lecture_lib.families.pixelcnn import PixelCNN
 from lecture_lib.families.r3gan import R3GAN
@@ -40,17 +41,35 @@ CATALOGUE: tuple[type[GenerativeModel], ...] = (
     FlowMatching,
     OTFlowMatching,
     Reflow,
+from lecture_lib.families.vae import VAE, BetaVAE
+from lecture_lib.families.var import VAR
+from lecture_lib.families.vq import FSQVAE, VQVAE
+from lecture_lib.families.wgan import WGANGP
+
+LATENT = (VAE, BetaVAE, VQVAE, FSQVAE)
+EXACT = (RealNVP, PixelCNN, AutoregressiveTransformer)
+IMPLICIT = (GAN, WGANGP, StyleGAN, R3GAN)
+SCORES = (DDPM, VPSDE, VESDE, SubVPSDE)
+FLOWS = (FlowMatching, OTFlowMatching, Reflow)
+BRIDGES = (
     OneSidedInterpolant,
     StochasticInterpolant,
     SchrodingerBridge,
     DiffusionSchrodingerBridge,
     BridgeMatching,
-    # autoregression over scales, and over masked patches
-    VAR,
-    MAR,
-    # words and pictures
-    Transfusion,
-    # representations: no generative models
-    JEPA,
-    VJEPA,
+)
+VIEWS = (JKOFlow,)
+TOKENS = (VAR, MAR, Transfusion)
+REPRESENTATIONS = (JEPA, VJEPA)  # no generative models, and they say so
+
+CATALOGUE: tuple[type[GenerativeModel], ...] = (
+    *LATENT,
+    *EXACT,
+    *IMPLICIT,
+    *SCORES,
+    *FLOWS,
+    *BRIDGES,
+    *VIEWS,
+    *TOKENS,
+    *REPRESENTATIONS,
 )
