@@ -19,28 +19,6 @@ from lecture_lib.families.realnvp import RealNVP
 from lecture_lib.families.rectified import Reflow
 from lecture_lib.families.stylegan import StyleGAN
 from lecture_lib.families.transfusion import Transfusion
-from lecture_lib.families.var import VAR
-from lecture_lib.families.wgan import WGANGP
-
-CATALOGUE: tuple[type[GenerativeModel], ...] = (
-    # exact likelihood
-    RealNVP,
-    PixelCNN,
-    AutoregressiveTransformer,
-    # implicit
-    GAN,
-    WGANGP,
-    StyleGAN,
-    R3GAN,
-    # diffusion
-    DDPM,
-    VPSDE,
-    VESDE,
-    SubVPSDE,
-    # flows
-    FlowMatching,
-    OTFlowMatching,
-    Reflow,
 from lecture_lib.families.vae import VAE, BetaVAE
 from lecture_lib.families.var import VAR
 from lecture_lib.families.vq import FSQVAE, VQVAE
