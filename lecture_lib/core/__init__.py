@@ -49,7 +49,6 @@ from lecture_lib.core.schedules import VE, FunctionPath, LearnedSchedule, Sigmoi
 from lecture_lib.core.shift import ShiftedTimes, shift_times, shifted_grid
 from lecture_lib.core.tables import Discrete, cosine_table, ddpm_linear, stable_diffusion, zero_terminal_snr
 from lecture_lib.core.times import LogitNormalTimes, LogNormalNoise, TableTimes, Times, UniformTimes
-from lecture_lib.core.times import LogitNormalTimes, LogNormalNoise, Times, UniformTimes
 from lecture_lib.core.two_sided import TwoSidedDenoiser, TwoSidedGiven
 
 __all__ = [

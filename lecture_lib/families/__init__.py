@@ -48,36 +48,36 @@ from lecture_lib.families.masked import (
 )
 from lecture_lib.families.masked_text_to_image import MaskedTextToImage
 from lecture_lib.families.pixelcnn import PixelCNN
-from lecture_lib.families.realnvp import RealNVP
 from lecture_lib.families.r3gan import R3GAN
-from lecture_lib.families.stylegan import StyleGAN
+from lecture_lib.families.realnvp import RealNVP
 from lecture_lib.families.rectified import Reflow
+from lecture_lib.families.stylegan import StyleGAN
 from lecture_lib.families.text_to_image import TextToImage
-from lecture_lib.families.wgan import WGANGP
 from lecture_lib.families.transfusion import CaptionedThings, Transfusion, enlarged, thing_words
 from lecture_lib.families.var import VAR, ScaleTokenizer
+from lecture_lib.families.wgan import WGANGP
 from lecture_lib.nets import adaptive_weight
 
 __all__ = [
     "CATALOGUE",
+    "DDPM",
+    "GAN",
     "JEPA",
     "MAR",
+    "R3GAN",
     "VAR",
+    "VESDE",
     "VJEPA",
+    "VPSDE",
+    "WGANGP",
     "ActNorm",
     "AffineCoupling",
     "AutoregressiveModel",
     "AutoregressiveTransformer",
     "Bijection",
-    "GAN",
-    "R3GAN",
-    "WGANGP",
-    "DDPM",
-    "VESDE",
-    "VPSDE",
     "BridgeMatching",
-    "Cloud",
     "CaptionedThings",
+    "Cloud",
     "Demo",
     "DenoisingModel",
     "DiffusionSchrodingerBridge",
@@ -88,8 +88,8 @@ __all__ = [
     "ImplicitModel",
     "JointEmbedding",
     "LatentSpace",
-    "Levels",
     "LevelDecoder",
+    "Levels",
     "LogProb",
     "Logit",
     "MaskedFrame",
@@ -104,13 +104,13 @@ __all__ = [
     "RandomOrder",
     "RealNVP",
     "Reconstruction",
-    "StyleGAN",
-    "ScoreSDE",
-    "SubVPSDE",
     "Reflow",
-    "SchrodingerBridge",
-    "StochasticInterpolant",
     "ScaleTokenizer",
+    "SchrodingerBridge",
+    "ScoreSDE",
+    "StochasticInterpolant",
+    "StyleGAN",
+    "SubVPSDE",
     "TextToImage",
     "Transfusion",
     "Turn",

@@ -203,7 +203,10 @@ class VPSDE(ScoreSDE):
     """Variance preserving: ``dx = -beta x/2 dt + sqrt(beta) dW``, DDPM in continuous time."""
 
     own = VPLinear()
-    formula = r"dx=-\tfrac12\beta x\,dt+\sqrt\beta\,dW,\quad dx=[-\tfrac12\beta x-\beta\nabla\log p_t]\,dt+\sqrt\beta\,d\bar W"
+    formula = (
+        r"dx=-\tfrac12\beta x\,dt+\sqrt\beta\,dW,\quad "
+        r"dx=[-\tfrac12\beta x-\beta\nabla\log p_t]\,dt+\sqrt\beta\,d\bar W"
+    )
 
 
 class VESDE(ScoreSDE):

@@ -50,8 +50,8 @@ from lecture_lib.nets.embeddings import (
 )
 from lecture_lib.nets.event_mlp import EventMLP
 from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
-from lecture_lib.nets.icnn import ICNN, PositiveLinear
 from lecture_lib.nets.generators import ConvGenerator, LabelledNoise, PointGenerator
+from lecture_lib.nets.icnn import ICNN, PositiveLinear
 from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.labelled import LabelConv, LabelMLP
 from lecture_lib.nets.lora import Adapter, add_lora
@@ -139,8 +139,8 @@ __all__ = [
     "DiTReport",
     "DiTSize",
     "Encoder",
-    "EventMLP",
     "EqualLinear",
+    "EventMLP",
     "FeatureNetwork",
     "Flux",
     "GatedPixelCNN",
@@ -163,9 +163,9 @@ __all__ = [
     "MaskedAttention",
     "MaskedConv2d",
     "MaskedTransformer",
-    "ModulatedConv",
     "Mixed",
     "MixedTransformer",
+    "ModulatedConv",
     "MultiHeadAttention",
     "NoisyClassifier",
     "NumbersEmbedding",
@@ -175,9 +175,9 @@ __all__ = [
     "PerceptualDistance",
     "PlacePredictor",
     "PointCritic",
-    "PositiveLinear",
     "PointFeatures",
     "PointGenerator",
+    "PositiveLinear",
     "Posterior",
     "ProjectionCritic",
     "QKNorm",

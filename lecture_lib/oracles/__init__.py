@@ -23,8 +23,8 @@ from lecture_lib.oracles.divergences import (
     wasserstein,
 )
 from lecture_lib.oracles.flow import flow_map
-from lecture_lib.oracles.gradient_flows import jko_path, jko_step, ornstein_uhlenbeck
 from lecture_lib.oracles.fokker_planck import fokker_planck
+from lecture_lib.oracles.gradient_flows import jko_path, jko_step, ornstein_uhlenbeck
 from lecture_lib.oracles.guided import Gaussian, Tilted, guided_moments, guided_ode_variance, tilted_gaussian
 from lecture_lib.oracles.limits import (
     RateDistortion,
