@@ -25,7 +25,15 @@ from lecture_lib.families.base import Batch, GenerativeModel, LogProb, Phase
 from lecture_lib.families.encoding import heard, jumped
 from lecture_lib.families.masked import gumbel
 from lecture_lib.families.observation import DiscretisedLogistic, Observation
-from lecture_lib.nets import FSQ, CausalTransformer, Decoder, Quantised, TokenAutoencoder, VectorQuantizer, WindowEncoder
+from lecture_lib.nets import (
+    FSQ,
+    CausalTransformer,
+    Decoder,
+    Quantised,
+    TokenAutoencoder,
+    VectorQuantizer,
+    WindowEncoder,
+)
 from lecture_lib.tensors import check_count, check_number
 
 
@@ -104,7 +112,7 @@ class QuantisedVAE(GenerativeModel):
 
     @torch.no_grad()
     def reverse_process(self, z, cond=None, *, steps=None, generator) -> Iterator[Tensor]:
-        """The tokens so far, (b, 1), (b, 2), ..., then x_hat, then a draw around it. There are ``steps`` tokens, always.
+        """The tokens so far, (b, 1), (b, 2), ..., then x_hat, then a draw around it. It takes ``steps`` tokens.
 
         ``z`` may hold first tokens, (b, m), that are to be kept.
         """
@@ -164,7 +172,9 @@ class FSQVAE(QuantisedVAE):
     Channels are bounded before they are rounded; rounding alone would give as many levels as the encoder cares for.
     """
 
-    formula = r"\hat z=\mathrm{round}\big(h\tanh(z+\delta)-o\big)/\lfloor L/2\rfloor,\quad \log p(x)\ge\log p(k)+\log p(x|k)"
+    formula = (
+        r"\hat z=\mathrm{round}\big(h\tanh(z+\delta)-o\big)/\lfloor L/2\rfloor,\quad \log p(x)\ge\log p(k)+\log p(x|k)"
+    )
     source = "Mentzer et al. 2023 (2309.15505), section 3.1"
 
     @classmethod

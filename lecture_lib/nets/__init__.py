@@ -48,10 +48,11 @@ from lecture_lib.nets.embeddings import (
     TimeTextEmbedding,
     timestep_features,
 )
+from lecture_lib.nets.energies import ImageEnergy, PointEnergy
 from lecture_lib.nets.event_mlp import EventMLP
 from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
-from lecture_lib.nets.icnn import ICNN, PositiveLinear
 from lecture_lib.nets.generators import ConvGenerator, LabelledNoise, PointGenerator
+from lecture_lib.nets.icnn import ICNN, PositiveLinear
 from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.labelled import LabelConv, LabelMLP
 from lecture_lib.nets.lora import Adapter, add_lora
@@ -139,14 +140,15 @@ __all__ = [
     "DiTReport",
     "DiTSize",
     "Encoder",
-    "EventMLP",
     "EqualLinear",
+    "EventMLP",
     "FeatureNetwork",
     "Flux",
     "GatedPixelCNN",
     "GlossWriter",
     "HintEncoder",
     "ImageEncoder",
+    "ImageEnergy",
     "InContextBlock",
     "JointAttention",
     "JointText",
@@ -163,9 +165,9 @@ __all__ = [
     "MaskedAttention",
     "MaskedConv2d",
     "MaskedTransformer",
-    "ModulatedConv",
     "Mixed",
     "MixedTransformer",
+    "ModulatedConv",
     "MultiHeadAttention",
     "NoisyClassifier",
     "NumbersEmbedding",
@@ -175,9 +177,10 @@ __all__ = [
     "PerceptualDistance",
     "PlacePredictor",
     "PointCritic",
-    "PositiveLinear",
+    "PointEnergy",
     "PointFeatures",
     "PointGenerator",
+    "PositiveLinear",
     "Posterior",
     "ProjectionCritic",
     "QKNorm",
