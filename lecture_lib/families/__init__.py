@@ -15,7 +15,7 @@ from lecture_lib.families.denoising import DenoisingModel, FlowMatching, OTFlowM
 from lecture_lib.families.editing import between, image_to_image, inpaint, keep_known
 from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
 from lecture_lib.families.gan import GAN
-from lecture_lib.families.implicit import ImplicitModel
+from lecture_lib.families.implicit import ImplicitModel, drift
 from lecture_lib.families.latent import LatentSpace, psnr
 from lecture_lib.families.laws import laws
 from lecture_lib.families.masked import (
@@ -67,6 +67,7 @@ __all__ = [
     "controlled",
     "cosine",
     "decode",
+    "drift",
     "fit",
     "gloss_loss",
     "hide",
