@@ -12,11 +12,14 @@ from worlds import F64, gap, inner_times, normal, plane, seeded, times
 
 from lecture_lib.core import (
     EPS,
+    VE,
     Denoiser,
     Discrete,
     FunctionPath,
     LearnedSchedule,
     Sigmoid,
+    SubVP,
+    TableTimes,
     UniformTimes,
     VPCosine,
     VPLinear,
@@ -47,7 +50,9 @@ CLEAN_START = {
     "sigmoid": Sigmoid(),
     "sigmoid of RIN": Sigmoid(0.0, 3.0, 0.3),
     "steep sigmoid": Sigmoid(tau=0.1),
-    "sub-VP": sub_vp(),
+    "sub-VP": SubVP(),
+    "sub-VP of functions": sub_vp(),
+    "VE": VE(),
     "cosine table": Discrete(cosine_table()),
     "cosine table, zero SNR": Discrete(zero_terminal_snr(cosine_table())),
     "function of another clock": FunctionPath(lambda t: 1 - t / 5, lambda t: 2 * t / 5, t_max=5.0),
@@ -298,12 +303,40 @@ def test_equal_functions_make_equal_paths():
     assert repr(path) == "FunctionPath(falling, rising, t_max=1)"
 
 
-def test_sub_vp_has_songs_forward_sde():
-    path, t = sub_vp(), inner_times(VP)
+@pytest.mark.parametrize("path", [SubVP(), sub_vp()], ids=repr)
+def test_sub_vp_has_songs_forward_sde(path):
+    t = inner_times(VP)
     f, g2 = path.drift_diffusion(t)
     beta, integral = 0.1 + t * 19.9, 0.1 * t + 19.9 * t**2 / 2
     assert gap(f, -beta / 2) <= 1e-11
     assert gap(g2, beta * -torch.expm1(-2 * integral)) <= 1e-10
+
+
+def test_sub_vp_is_below_vp_and_equal_at_the_ends():
+    t = inner_times(VP, 99)
+    assert (SubVP().sigma(t) < VP.sigma(t)).all() and torch.equal(SubVP().alpha(t), VP.alpha(t))
+    assert gap(SubVP().sigma(times(1.0)), times(1.0)) <= 1e-4
+
+
+def test_ve_has_songs_forward_sde():
+    """MISTAKES B115: g^2 is the *slope* of s^2, 17.03 s^2 for 0.01 -> 50; s^2 alone is too little noise."""
+    t = inner_times(VE())
+    s = 0.01 * 5000**t
+    f, g2 = VE().drift_diffusion(t)
+    assert gap(f, torch.zeros_like(t)) == 0
+    assert gap(g2 / s**2, torch.full_like(t, 2 * math.log(5000))) <= 1e-9 and 2 * math.log(5000) == pytest.approx(
+        17.03, abs=0.005
+    )
+    assert gap(VE().sigma(t) ** 2, s**2 - 1e-4) <= 1e-9  # what has been added since t = 0
+
+
+def test_a_table_is_trained_at_its_entries_all_alike():
+    path = Discrete(ddpm_linear(5))
+    t = TableTimes(path).sample(50_000, generator=seeded())
+    values, counts = t.unique(return_counts=True)
+    assert gap(values, times(0.2, 0.4, 0.6, 0.8, 1.0)) <= 1e-15
+    assert gap(path.alpha(values) ** 2, ddpm_linear(5)) <= 1e-15
+    assert (counts / 50_000 - 0.2).abs().max() <= 4 * (0.2 * 0.8 / 50_000) ** 0.5
 
 
 NOT_PATHS = {

@@ -1,4 +1,4 @@
-"""More paths: the sigmoid schedule, one that is learned, and any that you write down yourself."""
+"""More paths: sub-VP and VE of score SDEs, the sigmoid schedule, one that is learned, any that you write yourself."""
 
 from __future__ import annotations
 
@@ -11,12 +11,68 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lecture_lib.core.paths import Path
+from lecture_lib.core.paths import Path, VPLinear
 from lecture_lib.errors import RangeError, ShapeError
 from lecture_lib.tensors import check_count, check_finite, check_number
 
 TimeFunction = Callable[[Tensor], Tensor]
 """``t (b,) -> (b,)`` in float64, written in torch operations so that it can be differentiated."""
+
+
+@dataclass(frozen=True)
+class SubVP(Path):
+    """As the linear variance-preserving path, with its noise squared: the variance stays below that of VP.
+
+    Its forward SDE has the drift of VP, ``f = -beta/2``, and ``g^2 = beta (1 - e^{-2 int beta})``.
+    """
+
+    vp: VPLinear = field(default_factory=VPLinear)
+    formula: ClassVar[str] = r"\alpha=\alpha_{VP},\;\sigma=1-\alpha^2"
+    source: ClassVar[str] = "Song et al. 2021 (2011.13456), Eq. 12 and 29"
+
+    def alpha(self, t):
+        return self.vp.alpha(t)
+
+    def sigma(self, t):
+        return self.vp.sigma(t) ** 2
+
+    def time_of(self, lam):
+        # alpha = r sigma and sigma = 1 - alpha^2: a quadratic equation; then VP's time at the same alpha.
+        q = torch.exp(-lam.double())  # 1/r: 0 at clean data
+        root = torch.sqrt(q**2 + 4)
+        alpha, sigma = 2 / (q + root), 2 / (1 + torch.sqrt(1 + 4 / q**2))
+        return self.vp.time_of(alpha.log() - sigma.log() / 2)
+
+
+@dataclass(frozen=True)
+class VE(Path):
+    """Variance exploding on a geometric clock: equal times multiply the noise level by equal factors.
+
+    The exact solution of ``dx = sqrt(d s^2/dt) dW`` with ``s = sigma_min (sigma_max/sigma_min)^t``, from data: its
+    variance is ``s(t)^2 - s(0)^2``, so that t = 0 is data itself. ``g^2 = 2 log(sigma_max/sigma_min) s^2``.
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    formula: ClassVar[str] = r"\alpha=1,\;\sigma^2=\sigma_{min}^2\big((\sigma_{max}/\sigma_{min})^{2t}-1\big)"
+    source: ClassVar[str] = "Song et al. 2021 (2011.13456), Eq. 29 and 30"
+
+    def __post_init__(self):
+        check_number("sigma_min", self.sigma_min, 1e-9)
+        check_number("sigma_max", self.sigma_max, self.sigma_min * (1 + 1e-6))
+
+    @property
+    def _rate(self) -> float:
+        return 2 * math.log(self.sigma_max / self.sigma_min)
+
+    def alpha(self, t):
+        return torch.ones_like(t)
+
+    def sigma(self, t):
+        return self.sigma_min * torch.sqrt(torch.expm1(self._rate * t))
+
+    def time_of(self, lam):
+        return (torch.log1p((torch.exp(-lam.double()) / self.sigma_min) ** 2) / self._rate).clamp(0, self.t_max)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lecture_lib.core.paths import Path
+from lecture_lib.core.tables import Discrete
 from lecture_lib.errors import RangeError
 from lecture_lib.tensors import check_count, check_number
 
@@ -39,6 +40,17 @@ class UniformTimes:
 
     def sample(self, n, *, generator=None, device=None):
         return self.low + (self.high - self.low) * _draw(torch.rand, n, generator, device)
+
+
+@dataclass(frozen=True)
+class TableTimes:
+    """The times of a table's entries, ``i/T`` for i = 1..T, all equally often: DDPM's training (Ho et al., Alg. 1)."""
+
+    path: Discrete
+
+    def sample(self, n, *, generator=None, device=None):
+        T = len(self.path.angles) - 1
+        return (T * _draw(torch.rand, n, generator, device)).floor().add(1).clamp(max=T) / T
 
 
 @dataclass(frozen=True)

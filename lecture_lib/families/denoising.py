@@ -39,7 +39,7 @@ class DenoisingModel(GenerativeModel):
     """
 
     steps = 50
-    likelihood_steps = 100
+    likelihood_steps = 40
 
     def __init__(self, denoiser: Denoiser, event: tuple[int, ...], *, w: float = 1.0, p_uncond: float = 0.1) -> None:
         super().__init__()
@@ -63,6 +63,10 @@ class DenoisingModel(GenerativeModel):
     def grid(self, steps: int) -> Float[Tensor, " n+1"]:
         """The times of ``reverse_process``, falling."""
         return uniform_grid(self.denoiser.path, steps)
+
+    def likelihood_grid(self) -> Float[Tensor, " n+1"]:
+        """The times of ``log_prob``, falling; a path whose velocity is infinite at t = 0 stops short of it."""
+        return self.grid(self.likelihood_steps)
 
     # What follows --------------------------------------------------------------------------------------------------
 
@@ -91,8 +95,9 @@ class DenoisingModel(GenerativeModel):
         """By the probability-flow ODE; in few dimensions exact up to its steps, in many Hutchinson's estimate."""
         few = x[0].numel() <= FEW
         divergence = exact_divergence if few else hutchinson(randn_like(x, generator).sign())
-        grid = self.grid(self.likelihood_steps)
-        nats = log_likelihood(self.denoiser.given(cond), self.denoiser.path, x, grid, divergence=divergence)
+        nats = log_likelihood(
+            self.denoiser.given(cond), self.denoiser.path, x, self.likelihood_grid(), divergence=divergence
+        )
         return LogProb(nats, "exact" if few else "estimate")
 
 

@@ -12,6 +12,7 @@ from lecture_lib.nets.attention_maps import (
     word_shares,
 )
 from lecture_lib.nets.autoencoder import Decoder, Encoder, KLAutoencoder, Posterior, kl_to_standard_normal
+from lecture_lib.nets.causal_transformer import CausalTransformer, CausalTrunk, block_causal_mask
 from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.concepts import concept_direction, concept_maps, random_direction, steered
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
@@ -47,16 +48,23 @@ from lecture_lib.nets.embeddings import (
     TimeTextEmbedding,
     timestep_features,
 )
+from lecture_lib.nets.energies import ImageEnergy, PointEnergy
+from lecture_lib.nets.event_mlp import EventMLP
 from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
 from lecture_lib.nets.generators import ConvGenerator, LabelledNoise, PointGenerator
+from lecture_lib.nets.icnn import ICNN, PositiveLinear
 from lecture_lib.nets.joint_attention import JointAttention
+from lecture_lib.nets.labelled import LabelConv, LabelMLP
 from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.masked_transformer import MaskedTransformer
-from lecture_lib.nets.mlp import TimeMLP
+from lecture_lib.nets.mixed_transformer import Mixed, MixedTransformer, mixed_mask
+from lecture_lib.nets.mlp import TimeMLP, TokenMLP
 from lecture_lib.nets.mmdit import MMDiT, MMDiTBlock, sd3_medium
 from lecture_lib.nets.modulated import EqualLinear, MappingNetwork, ModulatedConv, modulated_conv
+from lecture_lib.nets.patch_transformer import PatchEncoder, PlacePredictor, patches_3d, positions_3d
 from lecture_lib.nets.patchgan import PatchDiscriminator
 from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
+from lecture_lib.nets.pixelcnn import GatedPixelCNN, MaskedConv2d, left_mask, raster_mask, rows_mask
 from lecture_lib.nets.positions import (
     AxialRotary,
     LearnedPositions,
@@ -71,6 +79,7 @@ from lecture_lib.nets.positions import (
 from lecture_lib.nets.projection import ConvFeatures, PointFeatures, ProjectionCritic
 from lecture_lib.nets.quantizers import FSQ, Quantised, VectorQuantizer, perplexity, straight_through
 from lecture_lib.nets.resnext import ResNeXtBlock, ResNeXtFeatures, ResNeXtGenerator
+from lecture_lib.nets.scales import ScaleQuantizer, Scales, ScaleTransformer, scale_levels
 from lecture_lib.nets.spatial_transformer import GEGLU, CrossAttention, SpatialTransformer, TransformerBlock
 from lecture_lib.nets.stable_diffusion import (
     autoencoder_from_diffusers,
@@ -108,10 +117,13 @@ __all__ = [
     "DIT_SIZES",
     "FSQ",
     "GEGLU",
+    "ICNN",
     "MODULATIONS",
     "AdaLNBlock",
     "Adapter",
     "AxialRotary",
+    "CausalTransformer",
+    "CausalTrunk",
     "ContrastivePair",
     "ControlNet",
     "ControlledDiT",
@@ -129,34 +141,46 @@ __all__ = [
     "DiTSize",
     "Encoder",
     "EqualLinear",
+    "EventMLP",
     "FeatureNetwork",
     "Flux",
+    "GatedPixelCNN",
     "GlossWriter",
     "HintEncoder",
     "ImageEncoder",
+    "ImageEnergy",
     "InContextBlock",
     "JointAttention",
     "JointText",
     "KLAutoencoder",
     "LabelAndScale",
+    "LabelConv",
     "LabelEmbedding",
+    "LabelMLP",
     "LabelledNoise",
     "LearnedPositions",
     "MMDiT",
     "MMDiTBlock",
     "MappingNetwork",
     "MaskedAttention",
+    "MaskedConv2d",
     "MaskedTransformer",
+    "Mixed",
+    "MixedTransformer",
     "ModulatedConv",
     "MultiHeadAttention",
     "NoisyClassifier",
     "NumbersEmbedding",
     "PatchDiscriminator",
+    "PatchEncoder",
     "Penultimate",
     "PerceptualDistance",
+    "PlacePredictor",
     "PointCritic",
+    "PointEnergy",
     "PointFeatures",
     "PointGenerator",
+    "PositiveLinear",
     "Posterior",
     "ProjectionCritic",
     "QKNorm",
@@ -165,6 +189,9 @@ __all__ = [
     "ResNeXtBlock",
     "ResNeXtFeatures",
     "ResNeXtGenerator",
+    "ScaleQuantizer",
+    "ScaleTransformer",
+    "Scales",
     "Seen",
     "ShapeFeatures",
     "SingleStreamBlock",
@@ -182,6 +209,7 @@ __all__ = [
     "TimestepEmbedding",
     "TokenAutoencoder",
     "TokenDiT",
+    "TokenMLP",
     "Tokenizer",
     "TransformerBlock",
     "UNet",
@@ -191,6 +219,7 @@ __all__ = [
     "add_lora",
     "attention_layers",
     "autoencoder_from_diffusers",
+    "block_causal_mask",
     "block_table",
     "causal_mask",
     "concept_direction",
@@ -213,26 +242,33 @@ __all__ = [
     "hinge_generator_loss",
     "joint_positions",
     "kl_to_standard_normal",
+    "left_mask",
     "logistic_discriminator_loss",
     "logistic_generator_loss",
+    "mixed_mask",
     "mmdit_from_diffusers",
     "modulated_conv",
     "modulations",
     "multiply_adds",
     "online_softmax",
     "parameter_count",
+    "patches_3d",
     "patchify",
     "peak_memory",
     "perplexity",
     "positions_1d",
     "positions_2d",
+    "positions_3d",
     "quadrant_shares",
     "quadrants",
     "random_direction",
+    "raster_mask",
     "recorded_attention",
     "relativistic_discriminator_loss",
     "rotary_angles",
     "rotate",
+    "rows_mask",
+    "scale_levels",
     "sd3_condition",
     "sd3_medium",
     "sdxl_unet",

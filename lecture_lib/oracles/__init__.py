@@ -24,7 +24,10 @@ from lecture_lib.oracles.divergences import (
     wasserstein,
 )
 from lecture_lib.oracles.flow import flow_map
+from lecture_lib.oracles.fokker_planck import fokker_planck
+from lecture_lib.oracles.gradient_flows import jko_path, jko_step, ornstein_uhlenbeck
 from lecture_lib.oracles.guided import Gaussian, Tilted, guided_moments, guided_ode_variance, tilted_gaussian
+from lecture_lib.oracles.hexagon import CORNERS, Corner, Edge, hexagon
 from lecture_lib.oracles.limits import (
     RateDistortion,
     binary_entropy,
@@ -34,9 +37,13 @@ from lecture_lib.oracles.limits import (
     water_filling,
 )
 from lecture_lib.oracles.mixture import GaussianMixture
+from lecture_lib.oracles.quantiles import distribution, quantile
+from lecture_lib.oracles.schrodinger import GaussianSchrodinger
+from lecture_lib.oracles.unbalanced import unbalanced_plan
 from lecture_lib.oracles.worlds import ring_of_modes
 
 __all__ = [
+    "CORNERS",
     "F_DIVERGENCES",
     "HELLINGER",
     "JENSEN_SHANNON",
@@ -48,26 +55,37 @@ __all__ = [
     "TOTAL_VARIATION",
     "WASSERSTEIN",
     "BestCritic",
+    "Corner",
     "DiracGame",
+    "Edge",
     "FDivergence",
     "Gaussian",
     "GaussianBridge",
     "GaussianMixture",
+    "GaussianSchrodinger",
     "RateDistortion",
     "Tilted",
     "binary_entropy",
     "dirac_gradient_penalty",
     "dirac_r1",
     "dirac_r1_r2",
+    "distribution",
     "divergence",
     "flow_map",
+    "fokker_planck",
     "gaussian_information",
     "guided_moments",
     "guided_ode_variance",
+    "hexagon",
+    "jko_path",
+    "jko_step",
     "one_evaluation",
+    "ornstein_uhlenbeck",
+    "quantile",
     "ring_of_modes",
     "steps_demanded",
     "tilted_gaussian",
+    "unbalanced_plan",
     "wasserstein",
     "water_filling",
 ]

@@ -21,8 +21,10 @@ from lecture_lib.samplers.dpm_solver_multistep import (
 )
 from lecture_lib.samplers.dpm_solver_v3 import DPMSolverV3, Statistics, measure_statistics
 from lecture_lib.samplers.exponential import DATA, NOISE, ExponentialAdams
+from lecture_lib.samplers.langevin import langevin
 from lecture_lib.samplers.pndm import FPNDM, PLMS
 from lecture_lib.samplers.sde import (
+    ConstantDiffusion,
     EDMChurn,
     EulerMaruyama,
     PredictorCorrector,
@@ -45,6 +47,7 @@ __all__ = [
     "PLMS",
     "RK45",
     "ConsistencyMultistep",
+    "ConstantDiffusion",
     "DPMSolver1",
     "DPMSolver2",
     "DPMSolver3",
@@ -72,6 +75,7 @@ __all__ = [
     "consistency",
     "forward_diffusion",
     "forward_variance",
+    "langevin",
     "last",
     "measure_statistics",
     "no_diffusion",

@@ -17,7 +17,7 @@ from lecture_lib.zoo.library import judge, load, recipe
 from lecture_lib.zoo.row import Row
 
 STEP = 1 / 8  # between two grey levels of the digits
-DEQUANTISED = 8  # draws of the noise within cells per picture: their mean is what the bound is about
+DEQUANTISED = 4  # draws of the noise within cells per picture: their mean is what the bound is about
 CHUNK = 256
 OBEDIENT = 0.95  # share of a conditional family's digits that the judge must read as asked
 
