@@ -24,6 +24,7 @@ from lecture_lib.families.energy import EnergyBased, grid_log_normaliser, score_
 from lecture_lib.families.energy_matching import EnergyMatching
 from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
 from lecture_lib.families.gan import GAN
+from lecture_lib.families.implicit import ImplicitModel, drift
 from lecture_lib.families.implicit import ImplicitModel
 from lecture_lib.families.interpolants import (
     Cloud,
@@ -154,6 +155,7 @@ __all__ = [
     "controlled",
     "cosine",
     "decode",
+    "drift",
     "diffflow_velocity",
     "displaced",
     "enlarged",

@@ -1,5 +1,6 @@
 """Oracles: Gaussian worlds in which every learned quantity has an exact counterpart."""
 
+from lecture_lib.oracles.best_critic import BestCritic
 from lecture_lib.oracles.bridge import GaussianBridge
 from lecture_lib.oracles.dirac import (
     NON_SATURATING,
@@ -53,6 +54,7 @@ __all__ = [
     "REVERSE_KL",
     "TOTAL_VARIATION",
     "WASSERSTEIN",
+    "BestCritic",
     "Corner",
     "DiracGame",
     "Edge",
