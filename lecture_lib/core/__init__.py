@@ -12,6 +12,7 @@ from lecture_lib.core.couplings import (
     optimal_pairing,
     sinkhorn,
     within_class,
+    within,
 )
 from lecture_lib.core.denoiser import Denoiser, Given, quarter_log_noise, thousand, unit_input
 from lecture_lib.core.grids import (
@@ -140,5 +141,6 @@ __all__ = [
     "uniform_grid",
     "unit_input",
     "within_class",
+    "within",
     "zero_terminal_snr",
 ]
