@@ -11,8 +11,8 @@ from lecture_lib.core.couplings import (
     offset_noise,
     optimal_pairing,
     sinkhorn,
-    within_class,
     within,
+    within_class,
 )
 from lecture_lib.core.denoiser import Denoiser, Given, quarter_log_noise, thousand, unit_input
 from lecture_lib.core.grids import (
@@ -140,7 +140,7 @@ __all__ = [
     "truncated_snr",
     "uniform_grid",
     "unit_input",
-    "within_class",
     "within",
+    "within_class",
     "zero_terminal_snr",
 ]

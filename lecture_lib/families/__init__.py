@@ -25,7 +25,6 @@ from lecture_lib.families.energy_matching import EnergyMatching
 from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
 from lecture_lib.families.gan import GAN
 from lecture_lib.families.implicit import ImplicitModel, drift
-from lecture_lib.families.implicit import ImplicitModel
 from lecture_lib.families.interpolants import (
     Cloud,
     End,
@@ -69,7 +68,9 @@ from lecture_lib.families.stylegan import StyleGAN
 from lecture_lib.families.text_to_image import TextToImage
 from lecture_lib.families.transfusion import CaptionedThings, Transfusion, enlarged, thing_words
 from lecture_lib.families.unbalanced import IDENTITY, RELATIVE_ENTROPY, SOFTPLUS, Conjugate, UnbalancedTransport
+from lecture_lib.families.vae import VAE, BetaVAE, active_units
 from lecture_lib.families.var import VAR, ScaleTokenizer
+from lecture_lib.families.vq import FSQVAE, VQVAE
 from lecture_lib.families.wgan import WGANGP
 from lecture_lib.nets import adaptive_weight
 
@@ -77,6 +78,7 @@ __all__ = [
     "CATALOGUE",
     "CNF",
     "DDPM",
+    "FSQVAE",
     "GAN",
     "IDENTITY",
     "JEPA",
@@ -84,15 +86,18 @@ __all__ = [
     "R3GAN",
     "RELATIVE_ENTROPY",
     "SOFTPLUS",
+    "VAE",
     "VAR",
     "VESDE",
     "VJEPA",
     "VPSDE",
+    "VQVAE",
     "WGANGP",
     "ActNorm",
     "AffineCoupling",
     "AutoregressiveModel",
     "AutoregressiveTransformer",
+    "BetaVAE",
     "Bijection",
     "BridgeMatching",
     "CaptionedThings",
@@ -146,6 +151,7 @@ __all__ = [
     "Variational",
     "White",
     "absolute_error",
+    "active_units",
     "adaptive_weight",
     "adversarial_optimizers",
     "antithetic_loss",
@@ -155,9 +161,9 @@ __all__ = [
     "controlled",
     "cosine",
     "decode",
-    "drift",
     "diffflow_velocity",
     "displaced",
+    "drift",
     "enlarged",
     "fit",
     "gloss_loss",
