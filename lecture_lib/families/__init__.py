@@ -64,6 +64,7 @@ from lecture_lib.families.pixelcnn import PixelCNN
 from lecture_lib.families.r3gan import R3GAN
 from lecture_lib.families.realnvp import RealNVP
 from lecture_lib.families.rectified import Reflow
+from lecture_lib.families.special_cases import ONE_SIDED, SPECIAL_CASES, TWO_SIDED, SpecialCase
 from lecture_lib.families.stylegan import StyleGAN
 from lecture_lib.families.text_to_image import TextToImage
 from lecture_lib.families.transfusion import CaptionedThings, Transfusion, enlarged, thing_words
@@ -83,9 +84,12 @@ __all__ = [
     "IDENTITY",
     "JEPA",
     "MAR",
+    "ONE_SIDED",
     "R3GAN",
     "RELATIVE_ENTROPY",
     "SOFTPLUS",
+    "SPECIAL_CASES",
+    "TWO_SIDED",
     "VAE",
     "VAR",
     "VESDE",
@@ -139,6 +143,7 @@ __all__ = [
     "ScaleTokenizer",
     "SchrodingerBridge",
     "ScoreSDE",
+    "SpecialCase",
     "StochasticInterpolant",
     "StyleGAN",
     "SubVPSDE",

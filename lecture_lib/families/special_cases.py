@@ -20,11 +20,11 @@ from lecture_lib.core import (
     VELOCITY,
     BrownianNoise,
     Denoiser,
-    FunctionPath,
     Interpolant,
     Parameterization,
     Path,
     RectifiedFlow,
+    SubVP,
     Trigonometric,
     V,
     VPCosine,
@@ -106,17 +106,6 @@ class SpecialCase:
         return f"**{self.name}**: ${self.path.formula}$, {self.coupling}. *{self.source}*"
 
 
-def sub_vp(beta_min: float = 0.1, beta_max: float = 20.0) -> FunctionPath:
-    """``alpha = exp(-B/2), sigma = 1 - exp(-B)`` with ``B = int beta``: VP's mean, and less noise at every time.
-
-    Source: Song et al. 2021 (2011.13456), equation 29 of appendix B.
-    """
-    vp = VPLinear(beta_min, beta_max)
-    return FunctionPath(
-        vp.alpha, lambda t: vp.sigma(t) ** 2, formula=r"\alpha=e^{-B/2},\;\sigma=1-e^{-B}", source="Song et al. 2021"
-    )
-
-
 def _bridge(data: GaussianMixture, other: GaussianMixture, sigma: float) -> GaussianSchrodinger:
     ends = ((m.means[0], m.axes[0] @ torch.diag(m.variances[0]) @ m.axes[0].mT) for m in (data, other))
     (mean0, cov0), (mean1, cov1) = ends
@@ -139,7 +128,7 @@ _BROWNIAN = linear_interpolant(BrownianNoise(_SIGMA**2))
 ONE_SIDED: tuple[SpecialCase, ...] = (
     _case("DDPM / VP", VPLinear(), NOISE, DDIM(), "Ho et al. 2020; Song et al. 2021", output=EPS),
     _case("cosine", VPCosine(), NOISE, DDIM(), "Nichol & Dhariwal 2021", output=V),
-    _case("sub-VP", sub_vp(), NOISE, Heun(), "Song et al. 2021", output=EPS),
+    _case("sub-VP", SubVP(), NOISE, Heun(), "Song et al. 2021", output=EPS),
     SpecialCase(
         "EDM / VE", EDM(), NOISE, Heun(), lambda steps: karras_grid(EDM(), steps), "Karras et al. 2022", output=EPS
     ),
