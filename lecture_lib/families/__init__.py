@@ -52,6 +52,7 @@ from lecture_lib.families.masked import (
     hide,
 )
 from lecture_lib.families.masked_text_to_image import MaskedTextToImage
+from lecture_lib.families.observation import DiscretisedLogistic, GaussianObservation, Observation, normal_log_prob
 from lecture_lib.families.particles import (
     MMDFlow,
     blob_score,
@@ -68,7 +69,9 @@ from lecture_lib.families.stylegan import StyleGAN
 from lecture_lib.families.text_to_image import TextToImage
 from lecture_lib.families.transfusion import CaptionedThings, Transfusion, enlarged, thing_words
 from lecture_lib.families.unbalanced import IDENTITY, RELATIVE_ENTROPY, SOFTPLUS, Conjugate, UnbalancedTransport
+from lecture_lib.families.vae import VAE, BetaVAE, active_units
 from lecture_lib.families.var import VAR, ScaleTokenizer
+from lecture_lib.families.vq import FSQVAE, VQVAE, QuantisedVAE
 from lecture_lib.families.wgan import WGANGP
 from lecture_lib.nets import adaptive_weight
 
@@ -76,6 +79,7 @@ __all__ = [
     "CATALOGUE",
     "CNF",
     "DDPM",
+    "FSQVAE",
     "GAN",
     "IDENTITY",
     "JEPA",
@@ -83,15 +87,18 @@ __all__ = [
     "R3GAN",
     "RELATIVE_ENTROPY",
     "SOFTPLUS",
+    "VAE",
     "VAR",
     "VESDE",
     "VJEPA",
     "VPSDE",
+    "VQVAE",
     "WGANGP",
     "ActNorm",
     "AffineCoupling",
     "AutoregressiveModel",
     "AutoregressiveTransformer",
+    "BetaVAE",
     "Bijection",
     "BridgeMatching",
     "CaptionedThings",
@@ -101,11 +108,13 @@ __all__ = [
     "DenoisingModel",
     "DiffFlow",
     "DiffusionSchrodingerBridge",
+    "DiscretisedLogistic",
     "End",
     "EnergyBased",
     "EnergyMatching",
     "FlowMatching",
     "GaussianDecoder",
+    "GaussianObservation",
     "GenerativeModel",
     "ImplicitModel",
     "JKOFlow",
@@ -123,9 +132,11 @@ __all__ = [
     "Masks",
     "MostConfident",
     "OTFlowMatching",
+    "Observation",
     "OneSidedInterpolant",
     "Phase",
     "PixelCNN",
+    "QuantisedVAE",
     "RandomOrder",
     "RealNVP",
     "Reconstruction",
@@ -145,6 +156,7 @@ __all__ = [
     "Variational",
     "White",
     "absolute_error",
+    "active_units",
     "adaptive_weight",
     "adversarial_optimizers",
     "antithetic_loss",
@@ -172,6 +184,7 @@ __all__ = [
     "laplace_nll",
     "laws",
     "mmd_velocity",
+    "normal_log_prob",
     "particle_flow",
     "phase_loss",
     "phase_optimizer",
