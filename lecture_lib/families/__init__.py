@@ -52,6 +52,7 @@ from lecture_lib.families.masked import (
     hide,
 )
 from lecture_lib.families.masked_text_to_image import MaskedTextToImage
+from lecture_lib.families.observation import DiscretisedLogistic, GaussianObservation, Observation, normal_log_prob
 from lecture_lib.families.particles import (
     MMDFlow,
     blob_score,
@@ -72,6 +73,7 @@ from lecture_lib.families.unbalanced import IDENTITY, RELATIVE_ENTROPY, SOFTPLUS
 from lecture_lib.families.vae import VAE, BetaVAE, active_units
 from lecture_lib.families.var import VAR, ScaleTokenizer
 from lecture_lib.families.vq import FSQVAE, VQVAE
+from lecture_lib.families.vq import FSQVAE, VQVAE, QuantisedVAE
 from lecture_lib.families.wgan import WGANGP
 from lecture_lib.nets import adaptive_weight
 
@@ -111,11 +113,13 @@ __all__ = [
     "DenoisingModel",
     "DiffFlow",
     "DiffusionSchrodingerBridge",
+    "DiscretisedLogistic",
     "End",
     "EnergyBased",
     "EnergyMatching",
     "FlowMatching",
     "GaussianDecoder",
+    "GaussianObservation",
     "GenerativeModel",
     "ImplicitModel",
     "JKOFlow",
@@ -133,9 +137,11 @@ __all__ = [
     "Masks",
     "MostConfident",
     "OTFlowMatching",
+    "Observation",
     "OneSidedInterpolant",
     "Phase",
     "PixelCNN",
+    "QuantisedVAE",
     "RandomOrder",
     "RealNVP",
     "Reconstruction",
@@ -185,6 +191,7 @@ __all__ = [
     "laplace_nll",
     "laws",
     "mmd_velocity",
+    "normal_log_prob",
     "particle_flow",
     "phase_loss",
     "phase_optimizer",
