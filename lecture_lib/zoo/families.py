@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from lecture_lib.zoo.families_exact import EXACT
 from lecture_lib.zoo.families_flow import FLOWS
 from lecture_lib.zoo.family_recipe import FamilyRecipe
 
 FAMILIES: tuple[FamilyRecipe, ...] = (
+    *EXACT,
     *FLOWS,
 )  # fmt: skip
