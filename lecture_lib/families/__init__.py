@@ -25,7 +25,6 @@ from lecture_lib.families.energy_matching import EnergyMatching
 from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
 from lecture_lib.families.gan import GAN
 from lecture_lib.families.implicit import ImplicitModel, drift
-from lecture_lib.families.implicit import ImplicitModel
 from lecture_lib.families.interpolants import (
     Cloud,
     End,
@@ -155,9 +154,9 @@ __all__ = [
     "controlled",
     "cosine",
     "decode",
-    "drift",
     "diffflow_velocity",
     "displaced",
+    "drift",
     "enlarged",
     "fit",
     "gloss_loss",
