@@ -25,6 +25,7 @@ from lecture_lib.families.energy_matching import EnergyMatching
 from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
 from lecture_lib.families.gan import GAN
 from lecture_lib.families.implicit import ImplicitModel, drift
+from lecture_lib.families.implicit import ImplicitModel, generator_drift
 from lecture_lib.families.interpolants import (
     Cloud,
     End,
@@ -177,6 +178,7 @@ __all__ = [
     "drift",
     "enlarged",
     "fit",
+    "generator_drift",
     "gloss_loss",
     "grid_log_normaliser",
     "hidden_shares",
