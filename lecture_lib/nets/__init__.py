@@ -44,7 +44,7 @@ from lecture_lib.nets.embeddings import (
     TimeTextEmbedding,
     timestep_features,
 )
-from lecture_lib.nets.energies import ImageEnergy, PointEnergy
+from lecture_lib.nets.energies import PointEnergy
 from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
 from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.lora import Adapter, add_lora
@@ -124,7 +124,6 @@ __all__ = [
     "GlossWriter",
     "HintEncoder",
     "ImageEncoder",
-    "ImageEnergy",
     "InContextBlock",
     "JointAttention",
     "JointText",
