@@ -26,7 +26,7 @@ EVENT = (1, 8, 8)
 
 def digit_ddpm(dim: int, depth: int, T: int) -> DDPM:
     """DDPM of T steps (its schedule at T of its times) on grey levels."""
-    table = VPLinear().alpha(torch.arange(1, T + 1, dtype=torch.float64) / T) ** 2
+    table = VPLinear().alpha(torch.arange(1, T + 1, dtype=torch.float64, device="cpu") / T) ** 2
     network = digit_dit(dim=dim, depth=depth, heads=4, ratio=3.0)
     return DDPM(network, EVENT, table=table, null=torch.tensor(CLASSES), decoder=LevelDecoder())
 
