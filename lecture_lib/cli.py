@@ -115,6 +115,23 @@ def train(
 
 
 @app.command()
+def scale(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe; `course zoo` lists them.")],
+    shards: Annotated[int, typer.Option(help="Batches per update, shared out among the processes.")] = 2,
+    steps: Annotated[int | None, typer.Option(help="Updates; default: the recipe's.")] = None,
+    spread: Annotated[str, typer.Option(help="copies (data parallel) or parts (sharded weights).")] = "copies",
+    path: Annotated[Path | None, typer.Option(help="The weights; default: runs/RECIPE.safetensors.")] = None,
+) -> None:
+    """Train a recipe in several processes: torchrun --nproc_per_node=2 -m lecture_lib.cli scale RECIPE.
+
+    One process or many, the losses are the same up to rounding. The zoo is left alone.
+    """
+    from lecture_lib.tooling import models
+
+    models.scale(recipe, path or Path("runs") / f"{recipe}.safetensors", shards=shards, steps=steps, spread=spread)
+
+
+@app.command()
 def zoo(
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure quality now (about ten minutes).")] = False,
     embed: Annotated[bool, typer.Option("--embed", help="Write what was measured into the weights files.")] = False,

@@ -38,7 +38,7 @@ def test_demo(family):
     start = time.process_time()
     demo = family.demo()
     assert time.process_time() - start < 10
-    assert torch.isfinite(demo.samples).all()
+    assert demo.samples is None or torch.isfinite(demo.samples).all()
     for name, losses in demo.losses.items():
         tenth = max(1, len(losses) // 10)
         first, last = (torch.tensor(part).mean().item() for part in (losses[:tenth], losses[-tenth:]))

@@ -18,6 +18,7 @@ from lecture_lib.families import TextToImage
 from lecture_lib.guidance import linear
 from lecture_lib.nets import add_lora
 from lecture_lib.samplers import ConsistencyMultistep
+from lecture_lib.zoo import evaluate_lcm
 from lecture_lib.zoo.evaluate_shapes import fresh_scenes
 from lecture_lib.zoo.shapes_latent_consistency import LCM, LCM_LORA
 from lecture_lib.zoo.shapes_text import shapes_tokenizer
@@ -212,3 +213,14 @@ def test_guidance_may_be_added_to_the_adapter():
     plain = model.generate(PROMPTS[:2], generator=seeded(1), rule=linear(1.0), **options)
     assert gap(plain, model.jump(PROMPTS[:2], generator=seeded(1), steps=2)) <= 1e-4
     assert gap(plain, model.generate(PROMPTS[:2], generator=seeded(1), rule=linear(1.5), **options)) > 0.05
+
+
+def test_the_bar_is_about_all_captions(monkeypatch):
+    """The quotient of all captions is that of the sums, not the mean of the three kinds' quotients."""
+    teacher = dict(zip(evaluate_lcm.KINDS, (1.0, 0.5, 0.25), strict=True))
+    monkeypatch.setattr(evaluate_lcm, "teacher_rate", lambda kind, seed: teacher[kind])
+    monkeypatch.setattr(evaluate_lcm, "student_rate", lambda _, kind, seed, *, steps, **asked: steps / 8)
+    rows = {row.measure: row for row in evaluate_lcm.jump_rows("shapes-lcm", None, {"all captions": 0.95}, (0, 1))}
+    assert rows["all captions: 4 NFE over its teacher"].values == (pytest.approx(1.5 / 1.75),)
+    assert rows["all captions: 4 NFE over its teacher"].bar == 0.95
+    assert [rows[f"{kind}: 4 NFE over its teacher"].values[0] for kind in teacher] == [0.5, 1.0, 2.0]

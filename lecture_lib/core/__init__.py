@@ -1,7 +1,19 @@
 """The core: paths -> predictions -> denoisers. Everything else in the library is written in these words."""
 
 from lecture_lib.core.conditions import Cond, drop_condition
-from lecture_lib.core.couplings import given_noise, independent, minibatch_ot, offset_noise, within_class
+from lecture_lib.core.couplings import (
+    EntropicPairing,
+    Pairing,
+    as_drawn,
+    given_noise,
+    independent,
+    minibatch_ot,
+    offset_noise,
+    optimal_pairing,
+    sinkhorn,
+    within,
+    within_class,
+)
 from lecture_lib.core.denoiser import Denoiser, Given, quarter_log_noise, thousand, unit_input
 from lecture_lib.core.grids import (
     check_grid,
@@ -22,13 +34,14 @@ from lecture_lib.core.interpolants import (
     TwoSided,
     encoding_decoding,
     linear_interpolant,
+    mirrored,
     no_noise,
     one_sided,
     parabolic_noise,
     sine_noise,
     trigonometric_interpolant,
 )
-from lecture_lib.core.likelihood import exact_divergence, hutchinson, log_likelihood
+from lecture_lib.core.likelihood import exact_divergence, hutchinson, log_likelihood, transported
 from lecture_lib.core.losses import min_snr, plain, truncated_snr
 from lecture_lib.core.parameterization import EPS, SCORE, VELOCITY, X0, Parameterization, V, edm
 from lecture_lib.core.paths import EDM, Coeffs, Path, RectifiedFlow, Trigonometric, VPCosine, VPLinear
@@ -38,6 +51,8 @@ from lecture_lib.core.schedules import VE, FunctionPath, LearnedSchedule, Sigmoi
 from lecture_lib.core.shift import ShiftedTimes, shift_times, shifted_grid
 from lecture_lib.core.tables import Discrete, cosine_table, ddpm_linear, stable_diffusion, zero_terminal_snr
 from lecture_lib.core.times import LogitNormalTimes, LogNormalNoise, TableTimes, Times, UniformTimes
+from lecture_lib.core.transport import AdaptiveRungeKutta, OdeSolver, RungeKutta4, runge_kutta
+from lecture_lib.core.two_sided import TwoSidedDenoiser, TwoSidedGiven
 
 __all__ = [
     "EDM",
@@ -46,22 +61,27 @@ __all__ = [
     "VE",
     "VELOCITY",
     "X0",
+    "AdaptiveRungeKutta",
     "BrownianNoise",
     "Coeffs",
     "Cond",
     "Denoise",
     "Denoiser",
     "Discrete",
+    "EntropicPairing",
     "FunctionPath",
     "Given",
     "Interpolant",
     "LearnedSchedule",
     "LogNormalNoise",
     "LogitNormalTimes",
+    "OdeSolver",
+    "Pairing",
     "Parameterization",
     "Path",
     "Prediction",
     "RectifiedFlow",
+    "RungeKutta4",
     "ShiftedTimes",
     "Sigmoid",
     "SubVP",
@@ -69,10 +89,13 @@ __all__ = [
     "Times",
     "Trigonometric",
     "TwoSided",
+    "TwoSidedDenoiser",
+    "TwoSidedGiven",
     "UniformTimes",
     "V",
     "VPCosine",
     "VPLinear",
+    "as_drawn",
     "check_grid",
     "cosine_table",
     "ddpm_linear",
@@ -92,26 +115,32 @@ __all__ = [
     "logsnr_grid",
     "min_snr",
     "minibatch_ot",
+    "mirrored",
     "no_noise",
     "offset_noise",
     "one_sided",
+    "optimal_pairing",
     "parabolic_noise",
     "plain",
     "quadratic_grid",
     "quarter_log_noise",
     "rebase",
+    "runge_kutta",
     "shift_times",
     "shifted_grid",
     "sine_noise",
+    "sinkhorn",
     "stable_diffusion",
     "then_clean",
     "thousand",
     "timestep_grid",
     "trailing_grid",
+    "transported",
     "trigonometric_interpolant",
     "truncated_snr",
     "uniform_grid",
     "unit_input",
+    "within",
     "within_class",
     "zero_terminal_snr",
 ]

@@ -7,6 +7,7 @@ else in the library is the one-sided case, where x1 is noise already and gamma =
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -74,6 +75,14 @@ class Interpolant(Path):
             row = lambda t: (self.alpha(t), self.beta(t), self.gamma(t))  # noqa: E731
             return torch.func.jvp(row, (t,), (torch.ones_like(t),))[1]
 
+    def mirrored(self) -> Interpolant:
+        """The same way walked from the other end: x1 is at t = 0, and what was forward in time is backward.
+
+        A sampler that runs down its clock thus follows ``self`` upwards. Mirrored twice it is itself again.
+        """
+        alpha, beta, gamma = (_flip(f, self.t_max) for f in (self.beta, self.alpha, self.gamma))
+        return Interpolant(alpha, beta, gamma, self.t_max, self.formula, self.source)
+
     def mix(self, x0, eps, t):
         """Refused: there are three things to mix."""
         raise ShapeError("mix: got two tensors, expected x0, x1 and z; use interpolate(x0, x1, z, t)")
@@ -104,6 +113,40 @@ class TwoSided:
     x1: Float[Tensor, " b *d"]
     z: Float[Tensor, " b *d"]
     nfe: int = 1
+
+    @classmethod
+    def decoded(
+        cls,
+        path: Interpolant,
+        t: Float[Tensor, " b"],
+        x_t: Float[Tensor, " b *d"],
+        transport: Float[Tensor, " b *d"],
+        z: Float[Tensor, " b *d"],
+        nfe: int = 1,
+    ) -> TwoSided:
+        """From the two things that are learned: ``transport = E[alpha' x0 + beta' x1 | x_t]`` and ``z = E[z | x_t]``.
+
+        Two equations for x0 and x1: ``alpha x0 + beta x1 = x_t - gamma z`` and ``alpha' x0 + beta' x1 = transport``.
+
+        Raises:
+            SingularError: the equations are one and the same, as where encoding-decoding has lost one of the ends.
+        """
+        alpha, beta, gamma = (f(t.double()) for f in (path.alpha, path.beta, path.gamma))
+        dalpha, dbeta, _ = path.derivatives(t)
+        det = alpha * dbeta - dalpha * beta
+        if not (all_finite(det) and (det.abs() > 1e-9).all()):
+            raise SingularError(
+                "decoded: alpha beta' - alpha' beta is zero or infinite, so x0 and x1 do not follow from their mixture "
+                "and its slope; expected an interpolant that mixes both ends at these times"
+            )
+        ends = (1.0, x_t), (-gamma, z)
+        x0 = blend(*((dbeta / det * c, y) for c, y in ends), (-beta / det, transport))
+        x1 = blend(*((-dalpha / det * c, y) for c, y in ends), (alpha / det, transport))
+        return cls(path, t, x_t, x0, x1, z, nfe)
+
+    def mirrored(self) -> TwoSided:
+        """The same means, told by the clock of ``path.mirrored()``."""
+        return TwoSided(self.path.mirrored(), self.path.t_max - self.t, self.x_t, self.x1, self.x0, self.z, self.nfe)
 
     @property
     def velocity(self) -> Float[Tensor, " b *d"]:
@@ -145,6 +188,26 @@ class TwoSided:
         """
         asked = {name: w for name, w in weights.items() if isinstance(w, Tensor) or w != 0.0}
         return [(weight, getattr(self, name)) for name, weight in asked.items()]
+
+
+def mirrored(denoise: Callable[[Tensor, Tensor], TwoSided], path: Interpolant) -> Callable[[Tensor, Tensor], TwoSided]:
+    """A two-sided denoiser of ``path``, on the clock of ``path.mirrored()``: any sampler then goes from x0 to x1."""
+    return lambda x_t, t: denoise(x_t, path.t_max - t).mirrored()
+
+
+@dataclass(frozen=True)
+class _Flipped:
+    """``f(t_max - t)``, equal for equal functions."""
+
+    f: TimeFunction
+    t_max: float
+
+    def __call__(self, t):
+        return self.f(self.t_max - t)
+
+
+def _flip(f: TimeFunction, t_max: float) -> TimeFunction:
+    return f.f if isinstance(f, _Flipped) and f.t_max == t_max else _Flipped(f, t_max)
 
 
 # What gamma may be, and the usual interpolants. Named functions, not lambdas: equal ones must compare equal.

@@ -1,18 +1,22 @@
-"""Data of the course: two-dimensional worlds, the 8x8 digits, and batches that stay on their device."""
+"""Data of the course: two-dimensional worlds, the 8x8 digits, clips of them, and batches that stay on their device."""
 
+from lecture_lib.data.clips import DIRECTIONS, LabelledClips, moving_digits
 from lecture_lib.data.digits import LabelledImages, digits
 from lecture_lib.data.loaders import Batches, Dequantised, Draws
 from lecture_lib.data.toy import checkerboard, labelled_mixture, moons, ring, spirals
 
 __all__ = [
+    "DIRECTIONS",
     "Batches",
     "Dequantised",
     "Draws",
+    "LabelledClips",
     "LabelledImages",
     "checkerboard",
     "digits",
     "labelled_mixture",
     "moons",
+    "moving_digits",
     "ring",
     "spirals",
 ]

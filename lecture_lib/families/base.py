@@ -77,12 +77,12 @@ class Demo:
     Attributes:
         model: trained a little.
         losses: per phase, one number per update.
-        samples: (n, *event).
+        samples: (n, *event); None from a family that draws none.
     """
 
     model: GenerativeModel
     losses: dict[str, list[float]]
-    samples: Float[Tensor, " n *event"]
+    samples: Float[Tensor, " n *event"] | None
 
 
 class GenerativeModel(nn.Module, ABC):
@@ -189,7 +189,11 @@ class GenerativeModel(nn.Module, ABC):
         losses: dict[str, list[float]] = {phase.name: [] for phase in model.phases()}
         for step in fit(model, batches, steps=steps, lr=lr, generator=generator):
             losses[step.phase].append(step.loss)
-        return Demo(model, losses, model.sample(n, generator=generator))
+        try:
+            samples = model.sample(n, generator=generator)
+        except NotDefined:
+            samples = None
+        return Demo(model, losses, samples)
 
     def _repr_markdown_(self) -> str:
         size = sum(weight.numel() for weight in self.parameters())

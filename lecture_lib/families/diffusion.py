@@ -224,7 +224,7 @@ class VPSDE(ScoreSDE):
 
     own = VPLinear()
     formula = (
-        r"dx=-\tfrac12\beta x\,dt+\sqrt\beta\,dW,\quad"
+        r"dx=-\tfrac12\beta x\,dt+\sqrt\beta\,dW,\quad "
         r"dx=[-\tfrac12\beta x-\beta\nabla\log p_t]\,dt+\sqrt\beta\,d\bar W"
     )
 

@@ -12,6 +12,7 @@ from lecture_lib.nets.attention_maps import (
     word_shares,
 )
 from lecture_lib.nets.autoencoder import Decoder, Encoder, KLAutoencoder, Posterior, kl_to_standard_normal
+from lecture_lib.nets.causal_transformer import CausalTransformer, CausalTrunk, block_causal_mask
 from lecture_lib.nets.classifier import FeatureNetwork, NoisyClassifier
 from lecture_lib.nets.concepts import concept_direction, concept_maps, random_direction, steered
 from lecture_lib.nets.contrastive import ContrastivePair, ImageEncoder
@@ -24,6 +25,9 @@ from lecture_lib.nets.critics import (
     hinge_generator_loss,
     logistic_discriminator_loss,
     logistic_generator_loss,
+    relativistic_discriminator_loss,
+    squared_slope,
+    wasserstein_discriminator_loss,
 )
 from lecture_lib.nets.dit import MODULATIONS, DiT, DiTBlock, modulations, patchify, unpatchify
 from lecture_lib.nets.dit_conditioning import AdaLNBlock, CrossAttentionBlock, InContextBlock, TokenDiT
@@ -45,14 +49,23 @@ from lecture_lib.nets.embeddings import (
     timestep_features,
 )
 from lecture_lib.nets.energies import PointEnergy
+from lecture_lib.nets.energies import ImageEnergy, PointEnergy
+from lecture_lib.nets.event_mlp import EventMLP
 from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
+from lecture_lib.nets.generators import ConvGenerator, LabelledNoise, PointGenerator
+from lecture_lib.nets.icnn import ICNN, PositiveLinear
 from lecture_lib.nets.joint_attention import JointAttention
+from lecture_lib.nets.labelled import LabelConv, LabelMLP
 from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.masked_transformer import MaskedTransformer
-from lecture_lib.nets.mlp import TimeMLP
+from lecture_lib.nets.mixed_transformer import Mixed, MixedTransformer, mixed_mask
+from lecture_lib.nets.mlp import TimeMLP, TokenMLP
 from lecture_lib.nets.mmdit import MMDiT, MMDiTBlock, sd3_medium
+from lecture_lib.nets.modulated import EqualLinear, MappingNetwork, ModulatedConv, modulated_conv
+from lecture_lib.nets.patch_transformer import PatchEncoder, PlacePredictor, patches_3d, positions_3d
 from lecture_lib.nets.patchgan import PatchDiscriminator
 from lecture_lib.nets.perceptual import PerceptualDistance, ShapeFeatures
+from lecture_lib.nets.pixelcnn import GatedPixelCNN, MaskedConv2d, left_mask, raster_mask, rows_mask
 from lecture_lib.nets.positions import (
     AxialRotary,
     LearnedPositions,
@@ -64,7 +77,10 @@ from lecture_lib.nets.positions import (
     rotary_angles,
     rotate,
 )
+from lecture_lib.nets.projection import ConvFeatures, PointFeatures, ProjectionCritic
 from lecture_lib.nets.quantizers import FSQ, Quantised, VectorQuantizer, perplexity, straight_through
+from lecture_lib.nets.resnext import ResNeXtBlock, ResNeXtFeatures, ResNeXtGenerator
+from lecture_lib.nets.scales import ScaleQuantizer, Scales, ScaleTransformer, scale_levels
 from lecture_lib.nets.spatial_transformer import GEGLU, CrossAttention, SpatialTransformer, TransformerBlock
 from lecture_lib.nets.stable_diffusion import (
     autoencoder_from_diffusers,
@@ -75,6 +91,7 @@ from lecture_lib.nets.stable_diffusion import (
     stable_diffusion_unet,
     unet_from_diffusers,
 )
+from lecture_lib.nets.style_generator import StyledLayer, StyleGenerator
 from lecture_lib.nets.text import (
     GlossWriter,
     JointText,
@@ -101,14 +118,19 @@ __all__ = [
     "DIT_SIZES",
     "FSQ",
     "GEGLU",
+    "ICNN",
     "MODULATIONS",
     "AdaLNBlock",
     "Adapter",
     "AxialRotary",
+    "CausalTransformer",
+    "CausalTrunk",
     "ContrastivePair",
     "ControlNet",
     "ControlledDiT",
     "ControlledUNet",
+    "ConvFeatures",
+    "ConvGenerator",
     "CrossAttention",
     "CrossAttentionBlock",
     "Decoder",
@@ -119,8 +141,11 @@ __all__ = [
     "DiTReport",
     "DiTSize",
     "Encoder",
+    "EqualLinear",
+    "EventMLP",
     "FeatureNetwork",
     "Flux",
+    "GatedPixelCNN",
     "GlossWriter",
     "HintEncoder",
     "ImageEncoder",
@@ -129,29 +154,51 @@ __all__ = [
     "JointText",
     "KLAutoencoder",
     "LabelAndScale",
+    "LabelConv",
     "LabelEmbedding",
+    "LabelMLP",
+    "LabelledNoise",
     "LearnedPositions",
     "MMDiT",
     "MMDiTBlock",
+    "MappingNetwork",
     "MaskedAttention",
+    "MaskedConv2d",
     "MaskedTransformer",
+    "Mixed",
+    "MixedTransformer",
+    "ModulatedConv",
     "MultiHeadAttention",
     "NoisyClassifier",
     "NumbersEmbedding",
     "PatchDiscriminator",
+    "PatchEncoder",
     "Penultimate",
     "PerceptualDistance",
+    "PlacePredictor",
     "PointCritic",
     "PointEnergy",
+    "PointFeatures",
+    "PointGenerator",
+    "PositiveLinear",
     "Posterior",
+    "ProjectionCritic",
     "QKNorm",
     "Quadrants",
     "Quantised",
+    "ResNeXtBlock",
+    "ResNeXtFeatures",
+    "ResNeXtGenerator",
+    "ScaleQuantizer",
+    "ScaleTransformer",
+    "Scales",
     "Seen",
     "ShapeFeatures",
     "SingleStreamBlock",
     "SpanDenoiser",
     "SpatialTransformer",
+    "StyleGenerator",
+    "StyledLayer",
     "TextDiT",
     "TextDiTBlock",
     "TextEncoder",
@@ -162,6 +209,7 @@ __all__ = [
     "TimestepEmbedding",
     "TokenAutoencoder",
     "TokenDiT",
+    "TokenMLP",
     "Tokenizer",
     "TransformerBlock",
     "UNet",
@@ -171,6 +219,7 @@ __all__ = [
     "add_lora",
     "attention_layers",
     "autoencoder_from_diffusers",
+    "block_causal_mask",
     "block_table",
     "causal_mask",
     "concept_direction",
@@ -193,28 +242,38 @@ __all__ = [
     "hinge_generator_loss",
     "joint_positions",
     "kl_to_standard_normal",
+    "left_mask",
     "logistic_discriminator_loss",
     "logistic_generator_loss",
+    "mixed_mask",
     "mmdit_from_diffusers",
+    "modulated_conv",
     "modulations",
     "multiply_adds",
     "online_softmax",
     "parameter_count",
+    "patches_3d",
     "patchify",
     "peak_memory",
     "perplexity",
     "positions_1d",
     "positions_2d",
+    "positions_3d",
     "quadrant_shares",
     "quadrants",
     "random_direction",
+    "raster_mask",
     "recorded_attention",
+    "relativistic_discriminator_loss",
     "rotary_angles",
     "rotate",
+    "rows_mask",
+    "scale_levels",
     "sd3_condition",
     "sd3_medium",
     "sdxl_unet",
     "size_features",
+    "squared_slope",
     "stable_diffusion_autoencoder",
     "stable_diffusion_unet",
     "steered",
@@ -223,6 +282,7 @@ __all__ = [
     "timestep_features",
     "unet_from_diffusers",
     "unpatchify",
+    "wasserstein_discriminator_loss",
     "with_kernel",
     "word_map",
     "word_shares",

@@ -56,6 +56,48 @@ def logistic_generator_loss(fake: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]
     return F.softplus(-fake).reshape(len(fake), -1).mean(1)
 
 
+def wasserstein_discriminator_loss(real: Float[Tensor, " b *d"], fake: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
+    """``D(x_hat) - D(x)``, mean over the logits of each sample; the generator pays ``hinge_generator_loss``, -D(x_hat).
+
+    If |D(x) - D(y)| <= |x - y|, the mean of its negative is at most W1(p, q), and the best such critic reaches it.
+
+    Raises:
+        ShapeError: real and fake differ in shape.
+
+    Source: Arjovsky et al. 2017, eq. 2 and 3.
+    """
+    _check_alike(real, fake)
+    return (fake - real).reshape(len(real), -1).mean(1)
+
+
+def relativistic_discriminator_loss(real: Float[Tensor, " b *d"], fake: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
+    """``-log sigmoid(D(x) - D(x_hat))``: each sample of data against a fake of its own; mean over the logits of a pair.
+
+    Only the difference counts, so that the critic must place every fake against data somewhere near it. The generator
+    pays the same with the roles exchanged: ``relativistic_discriminator_loss(real=fakes, fake=data)``.
+
+    Raises:
+        ShapeError: real and fake differ in shape.
+
+    Source: Jolicoeur-Martineau 2018 (1807.00734); Huang et al. 2024 (2501.05441, R3GAN), section 2.
+    """
+    _check_alike(real, fake)
+    return F.softplus(fake - real).reshape(len(real), -1).mean(1)
+
+
+def squared_slope(logits: Float[Tensor, " b *d"], x: Float[Tensor, " b *e"]) -> Float[Tensor, " b"]:
+    """``|dD/dx|^2``, sum over the dimensions of each sample; a critic can be trained on it.
+
+    Args:
+        logits: ``critic(x)``, each sample judged alone (no batch normalisation); several logits of one are added up.
+        x: what they were said about; it required a gradient when they were.
+
+    Source: Mescheder et al. 2018 (1801.04406), section 4.1: R1 at data, R2 at fakes.
+    """
+    (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    return slope.flatten(1).square().sum(1)
+
+
 def _check_alike(real: Tensor, fake: Tensor) -> None:
     if real.shape != fake.shape:
         raise ShapeError(f"fake: got shape {tuple(fake.shape)}, expected that of real, {tuple(real.shape)}")

@@ -1,4 +1,4 @@
-"""The time-conditioned MLP of the two-dimensional worlds."""
+"""MLPs that hear the time: on the points of the two-dimensional worlds, and on single tokens."""
 
 from __future__ import annotations
 
@@ -69,6 +69,35 @@ class TimeMLP(nn.Module):
         if self.numbers is not None:
             c = c + self.numbers(cond, len(x))
         c, x = F.silu(c), self.enter(x)
+        for layer in self.layers:
+            x = layer(x, c)
+        return self.leave(F.silu(x))
+
+
+class TokenMLP(nn.Module):
+    """A residual MLP on one token, told the time and a vector that knows everything else about it.
+
+    Args:
+        features: length of the token.
+        context: length of the vector.
+        width, depth: width and number of residual layers.
+
+    Source: Li et al. 2024 (MAR), section 4.1, "denoising MLP": the vector is added to the time's and modulates norms.
+    """
+
+    def __init__(self, features: int, context: int, *, width: int = 128, depth: int = 3) -> None:
+        super().__init__()
+        self.time, self.hear = TimestepEmbedding(width), nn.Linear(context, width)
+        self.enter = nn.Linear(features, width)
+        self.layers = nn.ModuleList(ResidualLayer(width) for _ in range(depth))
+        self.leave = nn.Linear(width, features)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(
+        self, x: Float[Tensor, " b f"], t: Float[Tensor, " b"], cond: Float[Tensor, " b d"]
+    ) -> Float[Tensor, " b f"]:
+        c, x = F.silu(self.time(t) + self.hear(cond)), self.enter(x)
         for layer in self.layers:
             x = layer(x, c)
         return self.leave(F.silu(x))

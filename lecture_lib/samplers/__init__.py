@@ -24,6 +24,7 @@ from lecture_lib.samplers.exponential import DATA, NOISE, ExponentialAdams
 from lecture_lib.samplers.langevin import langevin
 from lecture_lib.samplers.pndm import FPNDM, PLMS
 from lecture_lib.samplers.sde import (
+    ConstantDiffusion,
     EDMChurn,
     EulerMaruyama,
     PredictorCorrector,
@@ -46,6 +47,7 @@ __all__ = [
     "PLMS",
     "RK45",
     "ConsistencyMultistep",
+    "ConstantDiffusion",
     "DPMSolver1",
     "DPMSolver2",
     "DPMSolver3",

@@ -58,7 +58,7 @@ class Sampler(ABC):
 
 def _name(value: Any) -> str:
     """A function by its name, anything else by its repr."""
-    return value.__name__ if callable(value) else repr(value)
+    return getattr(value, "__name__", repr(value))
 
 
 class Frame(NamedTuple):

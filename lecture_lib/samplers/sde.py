@@ -46,6 +46,20 @@ def bump_diffusion(c: Coeffs) -> Number:
     return (1 - _cos(2 * math.pi / c.path.t_max * c.time)) / 2
 
 
+@dataclass(frozen=True)
+class ConstantDiffusion:
+    """``w`` the same at all times: ``2 epsilon`` of stochastic interpolants, ``sigma^2`` of a Schroedinger bridge."""
+
+    w: float
+
+    def __post_init__(self):
+        check_number("w", self.w, 0)
+
+    def __call__(self, c: Coeffs) -> Number:
+        """``w``, whatever the moment."""
+        return self.w
+
+
 def _cos(angle: Number) -> Number:
     return math.cos(angle) if isinstance(angle, float) else angle.cos()
 

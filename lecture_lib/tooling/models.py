@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from lecture_lib.errors import MissingPackageError
+from lecture_lib.errors import MissingPackageError, UnknownNameError
 
 
 def _zoo() -> ModuleType:
@@ -65,6 +66,24 @@ def train(name: str, directory: Path, *, resume: bool, install: bool) -> None:
         print(f"installed in the zoo, with its measured figures: {_install(zoo, name, checkpoint)}")
     else:
         print(f"done: {checkpoint} (course train {name} --install puts it into the zoo)")
+
+
+def scale(name: str, path: Path, *, shards: int, steps: int | None, spread: str) -> None:
+    """Train one recipe in all processes of the group that ``torchrun`` started; process 0 speaks."""
+    from lecture_lib.zoo import scale_out as room
+
+    recipe, ways = _zoo().recipe(name), {"copies": room.copies, "parts": room.parts}
+    if spread not in ways:
+        raise UnknownNameError(f"spread: got {spread!r}, expected one of {', '.join(ways)}")
+    with room.process_group():
+        began = time.monotonic()
+        for step in room.scale_out(recipe, path, shards=shards, steps=steps, spread=ways[spread]):
+            if room.rank() == 0 and (step.number == 1 or step.number % 50 == 0 or step.number == steps):
+                print(
+                    f"{step.number:>6} loss {step.loss:.6f}  {step.number / (time.monotonic() - began):.1f} updates/s"
+                )
+        if room.rank() == 0:
+            print(f"{room.processes()} processes, {shards} shards: {path}")
 
 
 def _install(zoo: ModuleType, name: str, checkpoint: Path) -> Path:

@@ -5,11 +5,13 @@ from lecture_lib.widgets.attention import attention_explorer
 from lecture_lib.widgets.concepts import concept_slider
 from lecture_lib.widgets.controls import choice, count, ladder, number, same_seed, switch, text
 from lecture_lib.widgets.convergence import error_nfe_explorer
+from lecture_lib.widgets.couplings import coupling_explorer
 from lecture_lib.widgets.curricula import curriculum_explorer
 from lecture_lib.widgets.digits import guidance_sweep, interval_explorer, two_conventions
 from lecture_lib.widgets.explorer import Explorer, Scene, explore
 from lecture_lib.widgets.flow_maps import flow_map_explorer
 from lecture_lib.widgets.front import front_explorer, front_picture, measured_front
+from lecture_lib.widgets.interpolants import interpolant_explorer
 from lecture_lib.widgets.latents import latent_explorer
 from lecture_lib.widgets.laws import mixture_playground, negative_prompt
 from lecture_lib.widgets.modulations import modulation_explorer
@@ -32,6 +34,7 @@ __all__ = [
     "choice",
     "concept_slider",
     "count",
+    "coupling_explorer",
     "curriculum_explorer",
     "error_nfe_explorer",
     "explore",
@@ -39,6 +42,7 @@ __all__ = [
     "front_explorer",
     "front_picture",
     "guidance_sweep",
+    "interpolant_explorer",
     "interval_explorer",
     "ladder",
     "latent_explorer",

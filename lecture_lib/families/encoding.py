@@ -1,0 +1,35 @@
+"""Two habits of families that encode: with which labels a batch is heard, and the one jump that is made by time t."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lecture_lib.core.conditions import drop_condition
+from lecture_lib.errors import RangeError
+from lecture_lib.families.base import Batch
+
+
+def heard(
+    batch: Batch, n_classes: int, p_uncond: float, generator: torch.Generator
+) -> tuple[Float[Tensor, " b *d"], Int[Tensor, " b"] | None]:
+    """Data and labels of a batch, each label replaced by ``n_classes``, "no class", with probability ``p_uncond``.
+
+    So one model learns p(x | label) and p(x) at once. A batch without labels stays without.
+    """
+    x, *labels = batch
+    if not labels:
+        return x, None
+    return x, drop_condition(labels[0], torch.tensor(n_classes), p_uncond, generator)
+
+
+def jumped(t: Float[Tensor, " b"]) -> bool:
+    """Whether an encoder has encoded by time t: False where t = 0, True where t = 1; there is nothing in between.
+
+    Raises:
+        RangeError: other times, or some of a batch here and some there (a batch has one shape).
+    """
+    if not ((t == 0).all() or (t == 1).all()):
+        raise RangeError(f"t: got {t.min():g}..{t.max():g}, expected all 0 or all 1: an encoder is a single jump")
+    return bool((t == 1).all())
