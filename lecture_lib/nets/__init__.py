@@ -48,7 +48,7 @@ from lecture_lib.nets.embeddings import (
     TimeTextEmbedding,
     timestep_features,
 )
-from lecture_lib.nets.energies import ImageEnergy, PointEnergy
+from lecture_lib.nets.energies import PointEnergy
 from lecture_lib.nets.event_mlp import EventMLP
 from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
 from lecture_lib.nets.generators import ConvGenerator, LabelledNoise, PointGenerator
@@ -147,7 +147,6 @@ __all__ = [
     "GlossWriter",
     "HintEncoder",
     "ImageEncoder",
-    "ImageEnergy",
     "InContextBlock",
     "JointAttention",
     "JointText",
