@@ -93,7 +93,7 @@ class DenoisingModel(GenerativeModel):
         divergence = exact_divergence if few else hutchinson(randn_like(x, generator).sign())
         grid = self.grid(self.likelihood_steps)
         nats = log_likelihood(self.denoiser.given(cond), self.denoiser.path, x, grid, divergence=divergence)
-        return LogProb(nats, "exact" if few else "estimate")
+        return LogProb(nats.detach(), "exact" if few else "estimate")  # a learned path would leave a gradient
 
 
 class FlowMatching(DenoisingModel):
