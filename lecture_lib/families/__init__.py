@@ -24,7 +24,6 @@ from lecture_lib.families.energy import EnergyBased, grid_log_normaliser, score_
 from lecture_lib.families.energy_matching import EnergyMatching
 from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
 from lecture_lib.families.gan import GAN
-from lecture_lib.families.implicit import ImplicitModel, drift
 from lecture_lib.families.implicit import ImplicitModel, generator_drift
 from lecture_lib.families.interpolants import (
     Cloud,
@@ -73,7 +72,6 @@ from lecture_lib.families.transfusion import CaptionedThings, Transfusion, enlar
 from lecture_lib.families.unbalanced import IDENTITY, RELATIVE_ENTROPY, SOFTPLUS, Conjugate, UnbalancedTransport
 from lecture_lib.families.vae import VAE, BetaVAE, active_units
 from lecture_lib.families.var import VAR, ScaleTokenizer
-from lecture_lib.families.vq import FSQVAE, VQVAE
 from lecture_lib.families.vq import FSQVAE, VQVAE, QuantisedVAE
 from lecture_lib.families.wgan import WGANGP
 from lecture_lib.nets import adaptive_weight
@@ -175,7 +173,6 @@ __all__ = [
     "decode",
     "diffflow_velocity",
     "displaced",
-    "drift",
     "enlarged",
     "fit",
     "generator_drift",
