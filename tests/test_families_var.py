@@ -186,7 +186,7 @@ def test_samples_have_the_law_of_the_model(label, w):
 
 
 def test_the_bound_is_below_the_sum_over_all_pyramids():
-    """log p(x) by enumeration, with a decoder that hardly hears the tokens, so that the posterior is far from a point."""
+    """log p(x) by enumeration, with a decoder that hardly hears the tokens: the posterior is far from a point."""
     model, x, label = tiny(), 0.3 * normal(16, 1, 2, 2, seed=2).float(), torch.arange(16) % 2
     *_, every = model.tokenizer.quantiser.partial(PYRAMIDS)
     means = model.tokenizer.decoder(every).double()
@@ -240,7 +240,7 @@ def test_what_does_not_fit_is_named():
     model = tiny()
     with pytest.raises(ShapeError, match="whole scales"):
         list(model.tokenizer.quantiser.partial(torch.zeros(1, 3, dtype=torch.long)))
-    with pytest.raises(RangeError, match="expected 0..1"):
+    with pytest.raises(RangeError, match=r"expected 0\.\.1"):
         list(model.tokenizer.quantiser.partial(torch.full((1, 5), 2)))
     with pytest.raises(ShapeError, match="steps: got 3"):
         model.sample(1, steps=3, generator=seeded())
