@@ -125,7 +125,8 @@ def test_a_trained_loss_of_words_is_their_entropy():
     model, batches, _ = Transfusion.small()
     model.picture_first = 0.0
     model.p_uncond = 0.0
-    *_, end = fit(model, batches, steps=120, lr=4e-3, generator=seeded())
+    for _ in fit(model, batches, steps=120, lr=4e-3, generator=seeded()):
+        pass
     x, captions = CaptionedThings(500).draw(seeded(9))
     with torch.no_grad():
         found = model.parts((x, captions), generator=seeded())["words"].mean().item()
