@@ -162,8 +162,8 @@ def test_the_encoder_gets_the_decoders_gradient_and_the_codes_get_theirs():
     for f_hat in quantiser.partial(found.tokens):
         expected = expected + 0.25 * 2 * (f - f_hat) / 12 / 2
     torch.testing.assert_close(of_f, expected.detach())
-    apart = sum((f.detach() - f_hat).square().mean() for f_hat in quantiser.partial(found.tokens)) / 2  # per sample: * b
-    torch.testing.assert_close(of_codes, torch.autograd.grad(2 * apart, quantiser.codebook)[0])
+    apart = sum((f.detach() - f_hat).square().mean() for f_hat in quantiser.partial(found.tokens)) / 2
+    torch.testing.assert_close(of_codes, torch.autograd.grad(2 * apart, quantiser.codebook)[0])  # two samples
 
 
 # --- the law of pyramids ---------------------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ class JEPA(JointEmbedding):
 class VJEPA(JointEmbedding):
     """Clips: tubes through all frames are guessed, in L1; once a few small ones, once a few that leave little to see.
 
-    A block that were hidden in one frame only could be read off the next one.
+    What is hidden in one frame only could be read off the next one.
 
     Args:
         event: (frames, c, h, w).

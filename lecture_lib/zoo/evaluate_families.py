@@ -26,8 +26,8 @@ OBEDIENT = 0.95  # share of a conditional family's digits that the judge must re
 def family_rows(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
     """As many digits as the training split has, with its labels, per seed; all compared with the test split.
 
-    A family that draws nothing is asked what its features are worth. A likelihood that does not exist has no row: ``course bench families`` prints
-    the reason.
+    A family that draws nothing is asked what its features are worth. A likelihood that does not exist has no row:
+    ``course bench families`` prints the reason.
     """
     model, asked = load(name), recipe(name).labelled
     if isinstance(model, JointEmbedding):
