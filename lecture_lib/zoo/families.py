@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from lecture_lib.zoo.families_flow import FLOWS
+from lecture_lib.zoo.families_unified import UNIFIED
 from lecture_lib.zoo.family_recipe import FamilyRecipe
 
 FAMILIES: tuple[FamilyRecipe, ...] = (
     *FLOWS,
+    *UNIFIED,
 )  # fmt: skip
