@@ -7,6 +7,7 @@ from lecture_lib.zoo.families_flow import FLOWS
 from lecture_lib.zoo.families_implicit import IMPLICIT
 from lecture_lib.zoo.families_patches import PATCH_FAMILIES
 from lecture_lib.zoo.families_score import SCORES
+from lecture_lib.zoo.families_unified import UNIFIED
 from lecture_lib.zoo.family_recipe import FamilyRecipe
 
 FAMILIES: tuple[FamilyRecipe, ...] = (
@@ -15,4 +16,5 @@ FAMILIES: tuple[FamilyRecipe, ...] = (
     *FLOWS,
     *SCORES,
     *PATCH_FAMILIES,
+    *UNIFIED,
 )  # fmt: skip
