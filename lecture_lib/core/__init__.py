@@ -11,6 +11,8 @@ from lecture_lib.core.couplings import (
     offset_noise,
     optimal_pairing,
     sinkhorn,
+    within,
+    within_class,
 )
 from lecture_lib.core.denoiser import Denoiser, Given, quarter_log_noise, thousand, unit_input
 from lecture_lib.core.grids import (
@@ -49,6 +51,7 @@ from lecture_lib.core.schedules import VE, FunctionPath, LearnedSchedule, Sigmoi
 from lecture_lib.core.shift import ShiftedTimes, shift_times, shifted_grid
 from lecture_lib.core.tables import Discrete, cosine_table, ddpm_linear, stable_diffusion, zero_terminal_snr
 from lecture_lib.core.times import LogitNormalTimes, LogNormalNoise, TableTimes, Times, UniformTimes
+from lecture_lib.core.transport import AdaptiveRungeKutta, OdeSolver, RungeKutta4, runge_kutta
 from lecture_lib.core.two_sided import TwoSidedDenoiser, TwoSidedGiven
 
 __all__ = [
@@ -58,6 +61,7 @@ __all__ = [
     "VE",
     "VELOCITY",
     "X0",
+    "AdaptiveRungeKutta",
     "BrownianNoise",
     "Coeffs",
     "Cond",
@@ -71,11 +75,13 @@ __all__ = [
     "LearnedSchedule",
     "LogNormalNoise",
     "LogitNormalTimes",
+    "OdeSolver",
     "Pairing",
     "Parameterization",
     "Path",
     "Prediction",
     "RectifiedFlow",
+    "RungeKutta4",
     "ShiftedTimes",
     "Sigmoid",
     "SubVP",
@@ -119,6 +125,7 @@ __all__ = [
     "quadratic_grid",
     "quarter_log_noise",
     "rebase",
+    "runge_kutta",
     "shift_times",
     "shifted_grid",
     "sine_noise",
@@ -133,5 +140,7 @@ __all__ = [
     "truncated_snr",
     "uniform_grid",
     "unit_input",
+    "within",
+    "within_class",
     "zero_terminal_snr",
 ]

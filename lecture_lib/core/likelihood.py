@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -13,6 +12,7 @@ from torch import Tensor
 from lecture_lib.core.grids import check_grid
 from lecture_lib.core.paths import Path
 from lecture_lib.core.prediction import Denoise
+from lecture_lib.core.transport import runge_kutta
 from lecture_lib.errors import SingularError
 from lecture_lib.tensors import check_batch, check_times
 
@@ -20,28 +20,43 @@ Divergence = Callable[[Callable[[Tensor], Tensor], Tensor], tuple[Tensor, Tensor
 """``(field, x) -> (field(x) (b, ...), divergence (b,))``."""
 
 
-def exact_divergence(field: Callable[[Tensor], Tensor], x: Float[Tensor, " b *d"]) -> tuple[Tensor, Tensor]:
-    """The trace of the Jacobian, one gradient per dimension: for small d."""
+def exact_divergence(
+    field: Callable[[Tensor], Tensor], x: Float[Tensor, " b *d"], *, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The trace of the Jacobian, one gradient per dimension: for small d.
+
+    ``create_graph`` as in ``torch.autograd.grad``: the results then carry gradients, for training through a solver.
+    """
     with torch.enable_grad():
-        x = x.detach().requires_grad_()
+        x = x if create_graph and x.requires_grad else x.detach().requires_grad_()
         u = field(x)
         flat = u.flatten(1)
         rows = [
-            torch.autograd.grad(flat[:, i].sum(), x, retain_graph=True)[0].flatten(1)[:, i]
+            torch.autograd.grad(flat[:, i].sum(), x, retain_graph=True, create_graph=create_graph)[0].flatten(1)[:, i]
             for i in range(flat.shape[1])
         ]
-    return u.detach(), torch.stack(rows, 1).sum(1).detach()
+        total = torch.stack(rows, 1).sum(1)
+    return (u, total) if create_graph else (u.detach(), total.detach())
 
 
-def hutchinson(probe: Float[Tensor, " b *d"]) -> Divergence:
-    """``z^T J z`` with a fixed probe z of independent signs: unbiased, one gradient (Grathwohl et al. 2019)."""
+def hutchinson(probe: Float[Tensor, " b *d"], *, create_graph: bool = False) -> Divergence:
+    """``z^T J z`` with a fixed probe z of independent signs: unbiased, one gradient (Grathwohl et al. 2019).
+
+    Its variance is ``2 (|S|_F^2 - sum S_ii^2)``, S = (J + J^T)/2: what is off the diagonal; for a normal probe it is
+    ``2 |S|_F^2``. One probe serves a whole solve, else the field would change from one evaluation to the next.
+
+    Args:
+        probe: signs of the shape of x.
+        create_graph: as in ``exact_divergence``.
+    """
 
     def divergence(field, x):
         with torch.enable_grad():
-            x = x.detach().requires_grad_()
+            x = x if create_graph and x.requires_grad else x.detach().requires_grad_()
             u = field(x)
-            (vjp,) = torch.autograd.grad((u * probe).sum(), x)
-        return u.detach(), (vjp * probe).flatten(1).sum(1).detach()
+            (vjp,) = torch.autograd.grad((u * probe).sum(), x, create_graph=create_graph)
+            total = (vjp * probe).flatten(1).sum(1)
+        return (u, total) if create_graph else (u.detach(), total.detach())
 
     return divergence
 
@@ -87,13 +102,4 @@ def transported(
     def slope(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return divergence(lambda y: denoise(y, t.expand(b)).on(path).velocity, x)
 
-    total = torch.zeros(b, dtype=torch.float64, device=x.device)
-    for t, s in pairwise(grid):
-        h = float(s - t)
-        k1, d1 = slope(x, t)
-        k2, d2 = slope(x + h / 2 * k1, (t + s) / 2)
-        k3, d3 = slope(x + h / 2 * k2, (t + s) / 2)
-        k4, d4 = slope(x + h * k3, s)
-        x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-        total = total + h / 6 * (d1 + 2 * d2 + 2 * d3 + d4)
-    return x, total
+    return runge_kutta(slope, x, grid)

@@ -139,12 +139,12 @@ class Logit(Bijection):
         return self.low + (torch.sigmoid(z) - self.margin) / self.slope
 
 
-def checkerboard(event: tuple[int, ...]) -> Bool[Tensor, " *event"]:
+def checker_mask(event: tuple[int, ...]) -> Bool[Tensor, " *event"]:
     """True where the last two indices (of a vector: the one index) add up to an even number."""
     return sum(torch.meshgrid(*(torch.arange(n) for n in event[-2:]), indexing="ij")).expand(event) % 2 == 0
 
 
-def stripes(event: tuple[int, ...]) -> Bool[Tensor, " *event"]:
+def stripe_mask(event: tuple[int, ...]) -> Bool[Tensor, " *event"]:
     """True in every other row.
 
     In a picture of half the side, whose channels are the four pixels of a square, this is a mask of channels.
@@ -152,7 +152,7 @@ def stripes(event: tuple[int, ...]) -> Bool[Tensor, " *event"]:
     return (torch.arange(event[-2]) % 2 == 0)[:, None].expand(event)
 
 
-def halves(event: tuple[int, ...]) -> Bool[Tensor, " *event"]:
+def half_mask(event: tuple[int, ...]) -> Bool[Tensor, " *event"]:
     """True in the first half along the first axis that is longer than 1: channels, rows, or the parts of a vector."""
     axis = next((i for i, n in enumerate(event) if n > 1), 0)
     shape = [-1 if i == axis else 1 for i in range(len(event))]

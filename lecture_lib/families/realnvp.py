@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lecture_lib.core.conditions import drop_condition
 from lecture_lib.errors import ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb
 from lecture_lib.families.bijections import (
@@ -17,13 +18,13 @@ from lecture_lib.families.bijections import (
     Bijection,
     Labels,
     Logit,
-    checkerboard,
-    halves,
-    stripes,
+    checker_mask,
+    half_mask,
+    stripe_mask,
 )
 from lecture_lib.families.denoising import two_moons
 from lecture_lib.nets import LabelConv, LabelMLP
-from lecture_lib.tensors import check_batch, check_times
+from lecture_lib.tensors import check_batch, check_number, check_times
 
 
 class RealNVP(GenerativeModel):
@@ -35,16 +36,21 @@ class RealNVP(GenerativeModel):
     Args:
         layers: bijections, from data to noise; ``RealNVP.plane`` and ``RealNVP.digits`` build them.
         event: shape of one sample.
+        null: the label that stands for "no class"; None for layers that hear no labels.
+        p_uncond: how often a label is dropped in training, so that the model can also be asked for no class.
     """
 
     formula = r"z=f(x),\quad\log p(x)=\log\mathcal N(z;0,I)+\sum_\ell\log|\det J_\ell|"
     source = "Dinh et al. 2017 (1605.08803), eq. 3 to 8"
 
-    def __init__(self, layers: Sequence[Bijection], event: tuple[int, ...]) -> None:
+    def __init__(
+        self, layers: Sequence[Bijection], event: tuple[int, ...], *, null: int | None = None, p_uncond: float = 0.1
+    ) -> None:
         super().__init__()
         if not layers:
             raise ShapeError("layers: got none, expected at least one bijection")
         self.layers, self.event = nn.ModuleList(layers), tuple(event)
+        self.null, self.p_uncond = null, check_number("p_uncond", p_uncond, 0, 1)
         self.steps = len(self.layers)
 
     def encode(
@@ -67,8 +73,10 @@ class RealNVP(GenerativeModel):
 
     def loss(self, batch: Batch, phase: str = "all", *, generator: torch.Generator) -> Float[Tensor, " b"]:
         """Nats per dimension: pictures and points of the plane then learn at the same rate."""
-        x = batch[0]
-        return (-self.density(*batch) / x[0].numel()).to(x.dtype)
+        x, *cond = batch
+        if cond and self.null is not None:
+            cond = [drop_condition(cond[0], torch.tensor(self.null), self.p_uncond, generator)]
+        return (-self.density(x, *cond) / x[0].numel()).to(x.dtype)
 
     @torch.no_grad()
     def log_prob(self, x, cond=None, *, generator=None):
@@ -107,21 +115,21 @@ class RealNVP(GenerativeModel):
     @classmethod
     def plane(cls, *, couplings: int = 6, width: int = 64, n_classes: int = 0) -> RealNVP:
         """For points (2,): the coordinates take turns, with an ActNorm before each coupling."""
-        mask, layers = halves((2,)), []
+        mask, layers = half_mask((2,)), []
         for number in range(couplings):
             network = LabelMLP(2, 4, width=width, n_classes=n_classes)
             layers += [ActNorm((2,)), AffineCoupling(mask if number % 2 else ~mask, network)]
-        return cls(layers, (2,))
+        return cls(layers, (2,), null=n_classes or None)
 
     @classmethod
     def digits(cls, *, rounds: int = 2, width: int = 32, depth: int = 2, n_classes: int = 10) -> RealNVP:
         """For dequantised digits (1, 8, 8): logits, then rounds of two checkerboards and two stripes."""
         event = (1, 8, 8)
         layers: list[Bijection] = [Logit(-17 / 16, 17 / 16), ActNorm(event)]
-        for mask in (checkerboard(event), ~checkerboard(event), stripes(event), ~stripes(event)) * rounds:
+        for mask in (checker_mask(event), ~checker_mask(event), stripe_mask(event), ~stripe_mask(event)) * rounds:
             network = LabelConv(1, 2, width=width, depth=depth, n_classes=n_classes)
             layers += [AffineCoupling(mask, network), ActNorm(event)]
-        return cls(layers, event)
+        return cls(layers, event, null=n_classes or None)
 
     @classmethod
     def small(cls):

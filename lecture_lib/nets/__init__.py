@@ -48,6 +48,7 @@ from lecture_lib.nets.embeddings import (
     TimeTextEmbedding,
     timestep_features,
 )
+from lecture_lib.nets.energies import ImageEnergy, PointEnergy
 from lecture_lib.nets.event_mlp import EventMLP
 from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
 from lecture_lib.nets.generators import ConvGenerator, LabelledNoise, PointGenerator
@@ -147,6 +148,7 @@ __all__ = [
     "GlossWriter",
     "HintEncoder",
     "ImageEncoder",
+    "ImageEnergy",
     "InContextBlock",
     "JointAttention",
     "JointText",
@@ -175,6 +177,7 @@ __all__ = [
     "PerceptualDistance",
     "PlacePredictor",
     "PointCritic",
+    "PointEnergy",
     "PointFeatures",
     "PointGenerator",
     "PositiveLinear",

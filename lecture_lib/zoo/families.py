@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from lecture_lib.zoo.families_flow import FLOWS
+from lecture_lib.zoo.families_patches import PATCH_FAMILIES
+from lecture_lib.zoo.families_score import SCORES
 from lecture_lib.zoo.family_recipe import FamilyRecipe
 
 FAMILIES: tuple[FamilyRecipe, ...] = (
     *FLOWS,
+    *SCORES,
+    *PATCH_FAMILIES,
 )  # fmt: skip

@@ -1,0 +1,100 @@
+"""Diffusion and energies on the digits."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from lecture_lib.core import VPLinear
+from lecture_lib.families import (
+    DDPM,
+    VESDE,
+    VPSDE,
+    EnergyBased,
+    EnergyMatching,
+    LevelDecoder,
+    ScoreSDE,
+    SubVPSDE,
+)
+from lecture_lib.nets import ImageEnergy
+from lecture_lib.zoo.family_recipe import FamilyRecipe
+from lecture_lib.zoo.models import CLASSES, digit_dit
+
+EVENT = (1, 8, 8)
+
+
+def digit_ddpm(dim: int, depth: int, T: int) -> DDPM:
+    """DDPM of T steps (its schedule at T of its times) on grey levels."""
+    table = VPLinear().alpha(torch.arange(1, T + 1, dtype=torch.float64) / T) ** 2
+    network = digit_dit(dim=dim, depth=depth, heads=4, ratio=3.0)
+    return DDPM(network, EVENT, table=table, null=torch.tensor(CLASSES), decoder=LevelDecoder())
+
+
+def digit_sde(family: type[ScoreSDE], dim: int, depth: int) -> ScoreSDE:
+    """A score SDE with the same transformer."""
+    network = digit_dit(dim=dim, depth=depth, heads=4, ratio=3.0)
+    return family(network, EVENT, null=torch.tensor(CLASSES), sigma_data=0.75)
+
+
+DDPM_DIGITS = FamilyRecipe(
+    name="family-ddpm",
+    about="DDPM: 200 noise levels, 200 steps back, a bound on grey levels",
+    network=partial(digit_ddpm, dim=64, depth=3, T=200),
+    steps=3000,
+    batch_size=64,
+)
+VP = FamilyRecipe(
+    name="family-vp-sde",
+    about="score SDE, variance preserving",
+    network=partial(digit_sde, family=VPSDE, dim=64, depth=3),
+    steps=3000,
+    batch_size=64,
+    dequantised=True,
+)
+VE = FamilyRecipe(
+    name="family-ve-sde",
+    about="score SDE, variance exploding",
+    network=partial(digit_sde, family=VESDE, dim=64, depth=3),
+    steps=3000,
+    batch_size=64,
+    dequantised=True,
+)
+SUB_VP = FamilyRecipe(
+    name="family-sub-vp-sde",
+    about="score SDE, sub-VP: less noise early on",
+    network=partial(digit_sde, family=SubVPSDE, dim=64, depth=3),
+    steps=3000,
+    batch_size=64,
+    dequantised=True,
+)
+
+
+def digit_energy(width: int, temperature: float, step: float, chain: int) -> EnergyBased:
+    """An energy that is told the label."""
+    network = ImageEnergy(width=width, n_classes=CLASSES)
+    return EnergyBased(network, EVENT, temperature=temperature, step=step, chain=chain)
+
+
+def digit_potential(width: int, temperature: float, contrast: float, chain: int) -> EnergyMatching:
+    """A static potential that is told the label."""
+    network = ImageEnergy(width=width, n_classes=CLASSES)
+    return EnergyMatching(network, EVENT, temperature=temperature, contrast=contrast, chain=chain)
+
+
+ENERGY = FamilyRecipe(
+    name="family-ebm",
+    about="energy-based model: short Langevin chains from data and from noise",
+    network=partial(digit_energy, width=24, temperature=0.02, step=0.001, chain=40),
+    steps=1000,
+    batch_size=64,
+    lr=1e-3,
+)
+ENERGY_MATCHING = FamilyRecipe(
+    name="family-energy-matching",
+    about="energy matching: one static potential, flow first, then balance",
+    network=partial(digit_potential, width=32, temperature=0.01, contrast=0.01, chain=30),
+    steps=2500,
+    batch_size=64,
+)
+SCORES = (DDPM_DIGITS, VP, VE, SUB_VP, ENERGY, ENERGY_MATCHING)
