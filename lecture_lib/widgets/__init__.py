@@ -8,6 +8,7 @@ from lecture_lib.widgets.convergence import error_nfe_explorer
 from lecture_lib.widgets.couplings import coupling_explorer
 from lecture_lib.widgets.curricula import curriculum_explorer
 from lecture_lib.widgets.digits import guidance_sweep, interval_explorer, two_conventions
+from lecture_lib.widgets.energies import Landscape, energy_landscape, exact_landscapes
 from lecture_lib.widgets.explorer import Explorer, Scene, explore
 from lecture_lib.widgets.flow_maps import flow_map_explorer
 from lecture_lib.widgets.front import front_explorer, front_picture, measured_front
@@ -29,6 +30,7 @@ from lecture_lib.widgets.verdicts import verdicts
 
 __all__ = [
     "Explorer",
+    "Landscape",
     "Scene",
     "attention_explorer",
     "choice",
@@ -36,7 +38,9 @@ __all__ = [
     "count",
     "coupling_explorer",
     "curriculum_explorer",
+    "energy_landscape",
     "error_nfe_explorer",
+    "exact_landscapes",
     "explore",
     "flow_map_explorer",
     "front_explorer",
