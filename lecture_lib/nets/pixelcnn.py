@@ -34,7 +34,7 @@ def _odd(kernel: int) -> int:
 def raster_mask(kernel: int, *, own: bool) -> Bool[Tensor, " k k"]:
     """True before the middle of the window in reading order, and in it if ``own``: masks A and B of a single stack."""
     place = torch.arange(_odd(kernel) ** 2).reshape(kernel, kernel)
-    return place <= place[kernel // 2, kernel // 2] - (not own)
+    return place <= kernel**2 // 2 - (not own)
 
 
 def rows_mask(kernel: int, *, own: bool) -> Bool[Tensor, " k k"]:
