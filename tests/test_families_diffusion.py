@@ -100,6 +100,14 @@ def test_the_prior_is_as_wide_as_the_path_ends(family):
     assert z.std().item() == pytest.approx(expected, rel=0.01)
 
 
+@SDES
+def test_the_last_step_is_to_clean_data(family):
+    """From t = 1e-3 to 0, without noise; n steps are n + 1 times also then."""
+    model = exact(family, plane())
+    assert [len(model.grid(n)) for n in (1, 2, 7)] == [2, 3, 8]
+    assert model.grid(7)[-2:].tolist() == [1e-3, 0.0] and model.grid(1).tolist() == [1.0, 0.0]
+
+
 # Popular mistakes. With the exact score of a Gaussian each step is affine, x <- a x + c + sqrt(q) z, so that mean and
 # variance follow without a single draw.
 
