@@ -22,19 +22,20 @@ from lecture_lib.zoo.family_recipe import FamilyRecipe
 from lecture_lib.zoo.models import CLASSES, digit_dit
 
 EVENT = (1, 8, 8)
+GUIDANCE = 1.5  # of samples; likelihoods are those of the plain conditional model
 
 
 def digit_ddpm(dim: int, depth: int, T: int) -> DDPM:
     """DDPM of T steps (its schedule at T of its times) on grey levels."""
     table = VPLinear().alpha(torch.arange(1, T + 1, dtype=torch.float64, device="cpu") / T) ** 2
     network = digit_dit(dim=dim, depth=depth, heads=4, ratio=3.0)
-    return DDPM(network, EVENT, table=table, null=torch.tensor(CLASSES), decoder=LevelDecoder())
+    return DDPM(network, EVENT, table=table, null=torch.tensor(CLASSES), decoder=LevelDecoder(), w=GUIDANCE)
 
 
 def digit_sde(family: type[ScoreSDE], dim: int, depth: int) -> ScoreSDE:
     """A score SDE with the same transformer."""
     network = digit_dit(dim=dim, depth=depth, heads=4, ratio=3.0)
-    return family(network, EVENT, null=torch.tensor(CLASSES), sigma_data=0.75)
+    return family(network, EVENT, null=torch.tensor(CLASSES), sigma_data=0.75, w=GUIDANCE)
 
 
 DDPM_DIGITS = FamilyRecipe(
