@@ -9,9 +9,11 @@ from lecture_lib.widgets.couplings import coupling_explorer
 from lecture_lib.widgets.curricula import curriculum_explorer
 from lecture_lib.widgets.digits import guidance_sweep, interval_explorer, two_conventions
 from lecture_lib.widgets.energies import Landscape, energy_landscape, exact_landscapes
+from lecture_lib.widgets.exhibits import Exhibit
 from lecture_lib.widgets.explorer import Explorer, Scene, explore
 from lecture_lib.widgets.flow_maps import flow_map_explorer
 from lecture_lib.widgets.front import front_explorer, front_picture, measured_front
+from lecture_lib.widgets.gallery import family_gallery
 from lecture_lib.widgets.interpolants import interpolant_explorer
 from lecture_lib.widgets.latents import latent_explorer
 from lecture_lib.widgets.laws import mixture_playground, negative_prompt
@@ -29,6 +31,7 @@ from lecture_lib.widgets.trajectories import trajectories_explorer
 from lecture_lib.widgets.verdicts import verdicts
 
 __all__ = [
+    "Exhibit",
     "Explorer",
     "Landscape",
     "Scene",
@@ -42,6 +45,7 @@ __all__ = [
     "error_nfe_explorer",
     "exact_landscapes",
     "explore",
+    "family_gallery",
     "flow_map_explorer",
     "front_explorer",
     "front_picture",
