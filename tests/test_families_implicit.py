@@ -13,7 +13,7 @@ from worlds import normal, seeded
 
 from lecture_lib.data import Batches, moons
 from lecture_lib.errors import NotDefined, NotTractable, RangeError, ShapeError, UnknownNameError
-from lecture_lib.families import GAN, R3GAN, WGANGP, StyleGAN, drift, fit
+from lecture_lib.families import GAN, R3GAN, WGANGP, StyleGAN, fit, generator_drift
 from lecture_lib.nets import (
     ConvFeatures,
     PointFeatures,
@@ -185,7 +185,7 @@ def test_the_games_move_densities():
     assert torch.allclose(critic(x), 0.32 - 0.8 * x, atol=1e-10)
     weight = fakes.log_prob(x).exp() * (x[1, 0] - x[0, 0])
     moved = [
-        (weight[:, None] * drift(critic, loss, x)).sum().item()
+        (weight[:, None] * generator_drift(critic, loss, x)).sum().item()
         for loss in (logistic_generator_loss, hinge_generator_loss)
     ]
     assert moved == pytest.approx([-0.455741, -0.8], abs=1e-6)

@@ -45,7 +45,7 @@ def test_demodulated_outputs_have_unit_variance():
 
 
 def test_a_layer_with_rate_r_is_a_plain_one_that_learns_r_times_as_fast():
-    """Adam's first step is its rate: what multiplies x moves by lr r/sqrt(n), and starts with variance 1/n all the same."""
+    """Adam's first step is its rate: outputs move by lr r/sqrt(n), and start with variance 1/n whatever r."""
     for rate in (1.0, 0.01):
         layer = built(lambda rate=rate: EqualLinear(400, 300, rate=rate, bias=0.5))
         read = lambda layer=layer: layer(torch.eye(400)).detach() - 0.5  # noqa: E731

@@ -1,4 +1,4 @@
-"""The Gaussian Schroedinger bridge and the Fokker-Planck solver: against Sinkhorn, POT, optimality and exact densities."""
+"""The Gaussian Schroedinger bridge and the Fokker-Planck solver: against POT, optimality and exact densities."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ from lecture_lib.core.couplings import (
     optimal_pairing,
     sinkhorn,
     within,
-    within_class,
 )
 from lecture_lib.core.denoiser import Denoiser, Given, quarter_log_noise, thousand, unit_input
 from lecture_lib.core.grids import (
@@ -141,6 +140,5 @@ __all__ = [
     "uniform_grid",
     "unit_input",
     "within",
-    "within_class",
     "zero_terminal_snr",
 ]

@@ -35,23 +35,6 @@ def minibatch_ot(x0: Float[Tensor, " b *d"], generator: torch.Generator | None =
     return optimal_pairing(x0, randn_like(x0, generator), generator)
 
 
-def within_class(labels: Int[Tensor, " b"]) -> Coupling:
-    """``minibatch_ot`` among the samples of each class: noise that is sorted by position must not tell the label.
-
-    Sorted across classes, the noise of one class is no longer N(0, I), from which a conditional model samples.
-    """
-
-    def coupling(x0: Float[Tensor, " b *d"], generator: torch.Generator | None = None) -> Float[Tensor, " b *d"]:
-        if labels.shape != x0.shape[:1]:
-            raise ShapeError(f"labels: got shape {tuple(labels.shape)}, expected ({len(x0)},), one per sample")
-        eps = torch.empty_like(x0)
-        for label in labels.unique():
-            eps[labels == label] = minibatch_ot(x0[labels == label], generator)
-        return eps
-
-    return coupling
-
-
 def given_noise(eps: Float[Tensor, " b *d"]) -> Coupling:
     """The noise that already belongs to each data point of the batch: pairs, as reflow trains on.
 

@@ -24,7 +24,7 @@ from lecture_lib.families.energy import EnergyBased, grid_log_normaliser, score_
 from lecture_lib.families.energy_matching import EnergyMatching
 from lecture_lib.families.fit import Update, fit, phase_loss, phase_optimizer
 from lecture_lib.families.gan import GAN
-from lecture_lib.families.implicit import ImplicitModel, drift
+from lecture_lib.families.implicit import ImplicitModel, generator_drift
 from lecture_lib.families.interpolants import (
     Cloud,
     End,
@@ -52,6 +52,7 @@ from lecture_lib.families.masked import (
     hide,
 )
 from lecture_lib.families.masked_text_to_image import MaskedTextToImage
+from lecture_lib.families.observation import DiscretisedLogistic, GaussianObservation, Observation, normal_log_prob
 from lecture_lib.families.particles import (
     MMDFlow,
     blob_score,
@@ -71,7 +72,7 @@ from lecture_lib.families.transfusion import CaptionedThings, Transfusion, enlar
 from lecture_lib.families.unbalanced import IDENTITY, RELATIVE_ENTROPY, SOFTPLUS, Conjugate, UnbalancedTransport
 from lecture_lib.families.vae import VAE, BetaVAE, active_units
 from lecture_lib.families.var import VAR, ScaleTokenizer
-from lecture_lib.families.vq import FSQVAE, VQVAE
+from lecture_lib.families.vq import FSQVAE, VQVAE, QuantisedVAE
 from lecture_lib.families.wgan import WGANGP
 from lecture_lib.nets import adaptive_weight
 
@@ -111,11 +112,13 @@ __all__ = [
     "DenoisingModel",
     "DiffFlow",
     "DiffusionSchrodingerBridge",
+    "DiscretisedLogistic",
     "End",
     "EnergyBased",
     "EnergyMatching",
     "FlowMatching",
     "GaussianDecoder",
+    "GaussianObservation",
     "GenerativeModel",
     "ImplicitModel",
     "JKOFlow",
@@ -133,9 +136,11 @@ __all__ = [
     "Masks",
     "MostConfident",
     "OTFlowMatching",
+    "Observation",
     "OneSidedInterpolant",
     "Phase",
     "PixelCNN",
+    "QuantisedVAE",
     "RandomOrder",
     "RealNVP",
     "Reconstruction",
@@ -168,9 +173,9 @@ __all__ = [
     "decode",
     "diffflow_velocity",
     "displaced",
-    "drift",
     "enlarged",
     "fit",
+    "generator_drift",
     "gloss_loss",
     "grid_log_normaliser",
     "hidden_shares",
@@ -185,6 +190,7 @@ __all__ = [
     "laplace_nll",
     "laws",
     "mmd_velocity",
+    "normal_log_prob",
     "particle_flow",
     "phase_loss",
     "phase_optimizer",

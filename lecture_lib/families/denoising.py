@@ -95,10 +95,9 @@ class DenoisingModel(GenerativeModel):
         """By the probability-flow ODE; in few dimensions exact up to its steps, in many Hutchinson's estimate."""
         few = x[0].numel() <= FEW
         divergence = exact_divergence if few else hutchinson(randn_like(x, generator).sign())
-        nats = log_likelihood(
-            self.denoiser.given(cond), self.denoiser.path, x, self.likelihood_grid(), divergence=divergence
-        )
-        return LogProb(nats, "exact" if few else "estimate")
+        grid = self.likelihood_grid()
+        nats = log_likelihood(self.denoiser.given(cond), self.denoiser.path, x, grid, divergence=divergence)
+        return LogProb(nats.detach(), "exact" if few else "estimate")  # a learned path would leave a gradient
 
 
 class FlowMatching(DenoisingModel):

@@ -136,7 +136,7 @@ def with_slope(
     return logits, squared_slope(logits, x)
 
 
-def drift(
+def generator_drift(
     critic: Critic, loss: Callable[[Tensor], Float[Tensor, " b"]], x: Float[Tensor, " b *d"], cond: Labels | None = None
 ) -> Float[Tensor, " b *d"]:
     """``-d loss(D(x))/dx``: where the generator's loss sends its samples, if each could move by itself.

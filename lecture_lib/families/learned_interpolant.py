@@ -32,13 +32,14 @@ class LearnedLine(nn.Module, Path):
     """``alpha`` from 1 to 0 and ``sigma`` from 0 to 1, each a monotone Bernstein polynomial with learned steps.
 
     A tenth of every step is fixed: neither can become flat. All logits 0 give the straight line. Unlike in
-    ``LearnedSchedule`` the ends are exact and the two are free of each other. Two are equal if they are the same object.
+    ``LearnedSchedule`` the ends are exact and the two are free of each other. Equal are only those that are the same
+    object.
 
     Args:
         degree: steps per polynomial; ``alpha_logits`` and ``sigma_logits`` are ``(degree,)``.
     """
 
-    formula = r"\alpha=1-\sum_kc_kB_{k,n}(t),\quad\sigma=\sum_kd_kB_{k,n}(t)"
+    formula = r"\alpha=\sum_kc_kB_{k,n}(1-t),\quad\sigma=\sum_kd_kB_{k,n}(t)"
     source = "the course's own; the game is Albergo & Vanden-Eijnden 2023 (2209.15571), section 3"
     fixed = 0.1
 
@@ -53,13 +54,13 @@ class LearnedLine(nn.Module, Path):
 
     def _rising(self, logits: Tensor, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         logits, k, binomial = (x.to(t.device, torch.float64) for x in (logits, self._k, self._binomial))
-        n, t = len(logits), t.double()[:, None]
+        n, t = len(logits), t.double()[..., None]
         steps = (1 - self.fixed) * logits.softmax(0) + self.fixed / n
         heights = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
         return (binomial * t**k * (1 - t) ** (n - k)) @ heights
 
     def alpha(self, t):
-        return 1 - self._rising(self.alpha_logits, t)
+        return self._rising(self.alpha_logits, 1 - t)
 
     def sigma(self, t):
         return self._rising(self.sigma_logits, t)

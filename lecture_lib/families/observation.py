@@ -59,7 +59,7 @@ class Observation(nn.Module, ABC):
 
     @abstractmethod
     def sample(self, x_hat: Float[Tensor, " b *d"], generator: torch.Generator) -> Float[Tensor, " b *d"]:
-        """A draw of x, noise of the scale included."""
+        """A draw of x, noise of the scale included; no gradients."""
 
     def check(self, x: Tensor, x_hat: Tensor) -> None:
         """Raise a named error unless both are samples of this event."""
@@ -68,7 +68,7 @@ class Observation(nn.Module, ABC):
             raise ShapeError(f"x, x_hat: got shapes {tuple(x.shape)}, {tuple(x_hat.shape)}, expected {expected}")
 
 
-class Gaussian(Observation):
+class GaussianObservation(Observation):
     """A density: x_hat and independent normal noise. For points of the plane, and for dequantised grey levels."""
 
     of = "density"
@@ -77,6 +77,7 @@ class Gaussian(Observation):
         self.check(x, x_hat)
         return normal_log_prob(x, x_hat, 2 * self.log_scale)
 
+    @torch.no_grad()
     def sample(self, x_hat, generator):
         return x_hat + self.log_scale.exp() * randn_like(x_hat, generator)
 
@@ -115,6 +116,7 @@ class DiscretisedLogistic(Observation):
         each = torch.where(number == 0, below, torch.where(number == last, above, below + above + inside))
         return each.flatten(1).sum(1)
 
+    @torch.no_grad()
     def sample(self, x_hat, generator):
         u = torch.rand(x_hat.shape, generator=generator, device=generator.device, dtype=x_hat.dtype).to(x_hat.device)
         u = u.clamp(1e-7, 1 - 1e-7)

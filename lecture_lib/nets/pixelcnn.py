@@ -58,7 +58,7 @@ class MaskedConv2d(nn.Conv2d):
     def __init__(self, channels: int, out_channels: int, mask: Bool[Tensor, " i j"]) -> None:
         height, width = mask.shape
         super().__init__(channels, out_channels, (height, width), padding=(height // 2, width // 2))
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", mask.clone(), persistent=False)
 
     def forward(self, x: Float[Tensor, " b c h w"]) -> Float[Tensor, " b k h w"]:
         return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)

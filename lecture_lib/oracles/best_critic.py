@@ -14,8 +14,7 @@ from lecture_lib.oracles.mixture import GaussianMixture
 class BestCritic:
     """``logit D*(x) = log p(x) - log q(x)``: a ratio of densities, the energy of neither.
 
-    It is called as critics of families are, so that their losses and ``families.drift`` can be asked what a generator
-    would do under it.
+    It is called as the critics of families are: ``families.generator_drift`` tells what a generator would do under it.
 
     Attributes:
         data, fakes: p and q.

@@ -66,15 +66,15 @@ OT_CFM = FamilyRecipe(
     name="family-ot-cfm",
     about="flow matching with noise and digits re-paired by optimal transport within each class of a batch",
     network=partial(on_digits, family=OTFlowMatching, dim=64, depth=3),
-    steps=3000,
-    batch_size=128,
+    steps=2500,
+    batch_size=96,
     dequantised=True,
 )
 RECTIFIED = FamilyRecipe(
     name="family-rectified-flow",
     about="rectified flow: a flow, then the straight lines between its own ends; 2 steps",
-    network=partial(rectified, dim=48, depth=3, share=0.4),
-    steps=5000,
+    network=partial(rectified, dim=48, depth=3, share=0.45, solver_steps=8),
+    steps=3300,
     batch_size=64,
     dequantised=True,
 )
@@ -90,7 +90,7 @@ BRIDGE = FamilyRecipe(
     name="family-schrodinger-bridge",
     about="Schroedinger bridge between digits and noise: Sinkhorn within each class of a batch",
     network=partial(bridge, dim=48, depth=3, sigma=0.7),
-    steps=3500,
+    steps=2000,
     batch_size=64,
     dequantised=True,
 )
