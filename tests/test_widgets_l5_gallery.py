@@ -149,9 +149,10 @@ def shelf(tmp_path, monkeypatch):
     sums = {"family-bars": {"sha256": "one"}}
     monkeypatch.setattr(store, "manifest", lambda folder=None: sums)
     path = tmp_path / "gallery.npz"
-    exhibits.on_record.cache_clear()
+    remembered = exhibits.on_record
+    remembered.cache_clear()
     yield path, sums
-    exhibits.on_record.cache_clear()
+    remembered.cache_clear()
 
 
 def kept(path, exhibit):

@@ -15,6 +15,7 @@ from lecture_lib.widgets.flow_maps import flow_map_explorer
 from lecture_lib.widgets.front import front_explorer, front_picture, measured_front
 from lecture_lib.widgets.gallery import family_gallery
 from lecture_lib.widgets.interpolants import interpolant_explorer
+from lecture_lib.widgets.latent_plane import latent_plane_explorer
 from lecture_lib.widgets.latents import latent_explorer
 from lecture_lib.widgets.laws import mixture_playground, negative_prompt
 from lecture_lib.widgets.modulations import modulation_explorer
@@ -54,6 +55,7 @@ __all__ = [
     "interval_explorer",
     "ladder",
     "latent_explorer",
+    "latent_plane_explorer",
     "lora_strength",
     "measured_front",
     "measured_runs",
