@@ -2,6 +2,7 @@
 
 from lecture_lib.widgets.adapters import lora_strength
 from lecture_lib.widgets.attention import attention_explorer
+from lecture_lib.widgets.bridges import bridge_explorer
 from lecture_lib.widgets.concepts import concept_slider
 from lecture_lib.widgets.controls import choice, count, ladder, number, same_seed, switch, text
 from lecture_lib.widgets.convergence import error_nfe_explorer
@@ -37,6 +38,7 @@ __all__ = [
     "Landscape",
     "Scene",
     "attention_explorer",
+    "bridge_explorer",
     "choice",
     "concept_slider",
     "count",
