@@ -21,8 +21,8 @@ def first_look() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def realnvp() -> RealNVP:
-    """Eight couplings, each an MLP."""
-    return RealNVP.digits(rounds=2, width=64).start_from(*first_look())
+    """Twelve couplings, each an MLP."""
+    return RealNVP.digits(rounds=3, width=48).start_from(*first_look())
 
 
 def cnf() -> CNF:
@@ -30,23 +30,23 @@ def cnf() -> CNF:
     x, _ = first_look()
     field = TimeMLP(64, width=96, depth=3, n_classes=CLASSES)
     return CNF(
-        field, (1, 8, 8), center=x.mean(0), scale=x.std(0), solver=RungeKutta4(4), kinetic=0.01, null=CLASSES
+        field, (1, 8, 8), center=x.mean(0), scale=x.std(0), solver=RungeKutta4(3), kinetic=0.01, null=CLASSES
     )  # fmt: skip
 
 
 REALNVP = FamilyRecipe(
     name="family-realnvp",
-    about="eight affine couplings: exact density, one pass each way",
+    about="twelve affine couplings: exact density, one pass each way",
     network=realnvp,
-    steps=800,
+    steps=500,
     decay=0.99,
     dequantised=True,
 )
 FFJORD = FamilyRecipe(
     name="family-cnf",
-    about="a field trained by maximum likelihood through four Runge-Kutta steps",
+    about="a field trained by maximum likelihood through three Runge-Kutta steps",
     network=cnf,
-    steps=800,
+    steps=700,
     batch_size=64,
     decay=0.99,
     dequantised=True,
