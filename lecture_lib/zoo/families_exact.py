@@ -63,7 +63,7 @@ TRANSFORMER = FamilyRecipe(
     name="family-autoregressive",
     about="a causal transformer that reads pixels as tokens",
     network=partial(AutoregressiveTransformer.digits, dim=64, depth=4),
-    steps=1000,
+    steps=1300,
     batch_size=64,
     decay=0.99,
 )
