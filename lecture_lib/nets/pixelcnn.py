@@ -133,6 +133,7 @@ class GatedPixelCNN(nn.Module):
         super().__init__()
         self.levels, self.size = check_count("levels", levels), tuple(size)
         self.label = LabelEmbedding(n_classes, width)
+        nn.init.normal_(self.label.table.weight)  # alone here, it must not be as quiet as beside a time
         # Where one is: the same windows mean something else in the middle of a picture and at its edge.
         self.places = nn.Parameter(0.1 * torch.randn(4, *self.size))
         self.layers = nn.ModuleList(
