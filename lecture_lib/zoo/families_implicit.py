@@ -60,7 +60,7 @@ FAMILY_WGAN_GP = FamilyRecipe(
     name="family-wgan-gp",
     about="WGAN-GP: five updates of the critic for one of the generator",
     network=partial(wgan_gp, penalty=10.0, width=32),
-    steps=3600,
+    steps=2400,
     batch_size=64,
     decay=0.998,
 )
@@ -77,7 +77,7 @@ FAMILY_R3GAN = FamilyRecipe(
     name="family-r3gan",
     about="R3GAN: relativistic pairs, R1 and R2, no normalisation",
     network=partial(r3gan, gamma=0.5, width=48, groups=12),
-    steps=2000,
+    steps=1600,
     batch_size=64,
     decay=0.998,
 )
