@@ -67,17 +67,17 @@ FAMILY_WGAN_GP = FamilyRecipe(
 FAMILY_STYLEGAN = FamilyRecipe(
     name="family-stylegan",
     about="StyleGAN: mapping network, modulated convolutions, noise, R1",
-    network=partial(style_gan, gamma=0.3, width=32, critic_width=32),
-    steps=2500,
+    network=partial(style_gan, gamma=1.0, width=32, critic_width=32),
+    steps=4000,
     batch_size=64,
-    lr=4e-3,
+    lr=3e-3,
     decay=0.998,
 )
 FAMILY_R3GAN = FamilyRecipe(
     name="family-r3gan",
     about="R3GAN: relativistic pairs, R1 and R2, no normalisation",
-    network=partial(r3gan, gamma=0.5, width=48, groups=12),
-    steps=1600,
+    network=partial(r3gan, gamma=1.0, width=48, groups=12),
+    steps=3000,
     batch_size=64,
     decay=0.998,
 )
