@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from worlds import F64, gap, normal, plane, seeded
 
-from lecture_lib.core import minibatch_ot, within_class
+from lecture_lib.core import minibatch_ot
 from lecture_lib.data import Batches, ring
-from lecture_lib.errors import NonFiniteError, NotTractable, RangeError, ShapeError
+from lecture_lib.errors import NonFiniteError, NotTractable, RangeError
 from lecture_lib.families import EnergyBased, EnergyMatching, fit, grid_log_normaliser, score_matching_loss, slope
-from lecture_lib.nets import ImageEnergy, PointEnergy
+from lecture_lib.nets import PointEnergy
 from lecture_lib.samplers import langevin
 
 
@@ -93,6 +93,23 @@ def test_the_loss_is_the_difference_and_nothing_flows_through_the_chain():
         y = y - 0.05 * k * y + math.sqrt(0.1) * torch.randn(y.shape, generator=g, dtype=F64)
     (wrong,) = torch.autograd.grad((k * (x**2 - y**2) / 2).mean(), k)
     assert abs(wrong.item() - right.item()) > 0.2  # MISTAKES B146
+
+
+def test_smoothed_data_is_walked_on_and_jumped_off():
+    """The energy sees x + s z; the last move takes a point of N(0, v + s^2) to its mean before the noise, v/(v + s^2)
+    of it (the smoothing problem of two Gaussians)."""
+    v, s = 1.0, 0.5
+    model = EnergyBased(Bowl(1 / (v + s**2)), (1,), step=0.05, smooth=s, chain=1, calm=0.0)
+    x = normal(40_000, 1)
+    *_, walked, jumped = model.reverse_process(x, steps=3, generator=seeded(1))
+    assert gap(jumped, v / (v + s**2) * walked) <= 1e-12
+    loss = model.loss((x,), generator=seeded(1)).detach()
+    z = torch.randn(x.shape, generator=seeded(1), dtype=F64)
+    g = seeded(1)
+    torch.randn(x.shape, generator=g, dtype=F64)
+    start = torch.cat([(x + s * z)[:20_000], model.prior(20_000, generator=g)])
+    fake = run(model.walk(start, None, 1, g))
+    assert gap(loss, (model.energy(x + s * z) - model.energy(fake)).detach()) <= 1e-12
 
 
 def fitted(penalty=0.0, n=4096):
@@ -229,27 +246,34 @@ def test_without_the_second_phase_samples_leave():
     assert variances["balance", 3.0] < 0.25 and variances["balance", 6.0] < 0.25
 
 
-def test_noise_is_sorted_within_classes():
-    """Sorted across classes the noise of each class has moved to its side; within classes it is N(0, I) for each."""
+def test_noise_is_paired_within_classes():
+    """Two classes far apart: paired across them, the noise of each would be half a bell, and V would learn that."""
     labels = torch.arange(2).repeat(256)
     x = normal(512, 2, seed=1) * 0.1 + 4.0 * labels[:, None]
-    across, within = minibatch_ot(x, seeded(2)), within_class(labels)(x, seeded(2))
-    means = [[eps[labels == k].mean().item() for k in (0, 1)] for eps in (across, within)]
-    assert means[0][1] - means[0][0] > 1.0 and abs(means[1][1] - means[1][0]) <= 4 * (2 / 512) ** 0.5
-    for k in (0, 1):  # and there it is sorted: no swap of two pairs is cheaper
-        a, b = x[labels == k], within[labels == k]
-        own = (a * b).sum(1)
-        cross = a @ b.T
-        assert (own[:, None] + own[None] - cross - cross.T).min() >= -1e-9
-    with pytest.raises(ShapeError, match="labels: got shape"):
-        within_class(labels[:3])(x, seeded())
+    model, seen = EnergyMatching(Spy(), (2,)), []
+    model.network.seen = seen
+    for batch in ((x, labels), (x,)):
+        model.loss(batch, "flow", generator=seeded(2))
+    g = seeded(2)
+    eps, t = torch.randn(512, 2, generator=g, dtype=F64), torch.rand(512, generator=g, dtype=F64)[:, None]
+    noise = [(x_t - (1 - t) * x) / t for x_t in seen]
+    (within, across), means = noise, []
+    for part in noise:
+        assert gap(part.sort(0).values, eps.sort(0).values) <= 1e-6  # the same draws, in another order
+        means.append((part[labels == 1].mean() - part[labels == 0].mean()).item())
+    assert abs(means[0]) <= 4 * (2 / 512) ** 0.5 < 1.0 < means[1] and gap(within, across) > 0.1
 
 
-def test_energies_hear_the_label():
-    for net, x in (
-        (PointEnergy(2, n_classes=3), normal(4, 2).float()),
-        (ImageEnergy(n_classes=3), normal(4, 1, 8, 8).float()),
-    ):
-        given, null = net(x, torch.full((4,), 3)), net(x)
-        assert torch.equal(given, null) and not torch.equal(net(x, torch.zeros(4, dtype=torch.long)), null)
-        assert torch.allclose(net(x)[2:], net(x[2:]), atol=1e-6)  # no sample hears its neighbours
+class Spy(Bowl):
+    """A bowl that keeps what it is shown."""
+
+    def forward(self, x, cond=None):
+        self.seen.append(x.detach())
+        return super().forward(x, cond)
+
+
+def test_energies_hear_the_label_and_not_their_neighbours():
+    net, x = PointEnergy(64, n_classes=3), normal(4, 1, 8, 8).float()
+    given, null = net(x, torch.full((4,), 3)), net(x)
+    assert torch.equal(given, null) and not torch.equal(net(x, torch.zeros(4, dtype=torch.long)), null)
+    assert torch.allclose(null[2:], net(x[2:]), atol=1e-6)

@@ -162,6 +162,8 @@ def test_the_encoder_gets_the_decoders_gradient_and_the_codes_get_theirs():
     for f_hat in quantiser.partial(found.tokens):
         expected = expected + 0.25 * 2 * (f - f_hat) / 12 / 2
     torch.testing.assert_close(of_f, expected.detach())
+    apart = sum((f.detach() - f_hat).square().mean() for f_hat in quantiser.partial(found.tokens)) / 2
+    torch.testing.assert_close(of_codes, torch.autograd.grad(2 * apart, quantiser.codebook)[0])  # two samples
 
 
 # --- the law of pyramids ---------------------------------------------------------------------------------------------
@@ -186,7 +188,7 @@ def test_samples_have_the_law_of_the_model(label, w):
 
 
 def test_the_bound_is_below_the_sum_over_all_pyramids():
-    """log p(x) by enumeration; the decoder hardly hears the tokens, so that the posterior is far from a point."""
+    """log p(x) by enumeration, with a decoder that hardly hears the tokens: the posterior is far from a point."""
     model, x, label = tiny(), 0.3 * normal(16, 1, 2, 2, seed=2).float(), torch.arange(16) % 2
     *_, every = model.tokenizer.quantiser.partial(PYRAMIDS)
     means = model.tokenizer.decoder(every).double()

@@ -35,23 +35,6 @@ def minibatch_ot(x0: Float[Tensor, " b *d"], generator: torch.Generator | None =
     return optimal_pairing(x0, randn_like(x0, generator), generator)
 
 
-def within_class(labels: Int[Tensor, " b"]) -> Coupling:
-    """``minibatch_ot`` among the samples of each class: noise that is sorted by position must not tell the label.
-
-    Sorted across classes, the noise of one class is no longer N(0, I), from which a conditional model samples.
-    """
-
-    def coupling(x0: Float[Tensor, " b *d"], generator: torch.Generator | None = None) -> Float[Tensor, " b *d"]:
-        if labels.shape != x0.shape[:1]:
-            raise ShapeError(f"labels: got shape {tuple(labels.shape)}, expected ({len(x0)},), one per sample")
-        eps = torch.empty_like(x0)
-        for label in labels.unique():
-            eps[labels == label] = minibatch_ot(x0[labels == label], generator)
-        return eps
-
-    return coupling
-
-
 def given_noise(eps: Float[Tensor, " b *d"]) -> Coupling:
     """The noise that already belongs to each data point of the batch: pairs, as reflow trains on.
 
@@ -124,6 +107,32 @@ def optimal_pairing(
 
     _, columns = linear_sum_assignment(squared_cost(x0, x1).cpu().numpy())
     return x1[torch.as_tensor(columns, device=x1.device)]
+
+
+def within(labels: Int[Tensor, " b"], pairing: Pairing) -> Pairing:
+    """``pairing`` within each label: what a conditional model needs.
+
+    Paired across labels, the other end of a class is no fair draw any more: noise near the zeros goes to the zeros.
+    A sampler that starts class 0 from all of N(0, I) then meets points that training never showed it.
+
+    Raises:
+        ShapeError: (when called) not as many labels as points.
+
+    Source: Cheng & Schwing 2025 (2503.10636), who keep the pairing fair by a softer rule.
+    """
+
+    def paired(
+        x0: Float[Tensor, " b *d"], x1: Float[Tensor, " b *d"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, " b *d"]:
+        if labels.shape != (len(x0),):
+            raise ShapeError(f"labels: got shape {tuple(labels.shape)}, expected ({len(x0)},), one per point")
+        paired = x1.clone()
+        for label in labels.unique():
+            mine = labels == label
+            paired[mine] = pairing(x0[mine], x1[mine], generator)
+        return paired
+
+    return paired
 
 
 @torch.no_grad()

@@ -52,6 +52,7 @@ from lecture_lib.families.masked import (
     hide,
 )
 from lecture_lib.families.masked_text_to_image import MaskedTextToImage
+from lecture_lib.families.observation import DiscretisedLogistic, GaussianObservation, Observation, normal_log_prob
 from lecture_lib.families.particles import (
     MMDFlow,
     blob_score,
@@ -64,11 +65,14 @@ from lecture_lib.families.pixelcnn import PixelCNN
 from lecture_lib.families.r3gan import R3GAN
 from lecture_lib.families.realnvp import RealNVP
 from lecture_lib.families.rectified import Reflow
+from lecture_lib.families.special_cases import ONE_SIDED, SPECIAL_CASES, TWO_SIDED, SpecialCase
 from lecture_lib.families.stylegan import StyleGAN
 from lecture_lib.families.text_to_image import TextToImage
 from lecture_lib.families.transfusion import CaptionedThings, Transfusion, enlarged, thing_words
 from lecture_lib.families.unbalanced import IDENTITY, RELATIVE_ENTROPY, SOFTPLUS, Conjugate, UnbalancedTransport
+from lecture_lib.families.vae import VAE, BetaVAE, active_units
 from lecture_lib.families.var import VAR, ScaleTokenizer
+from lecture_lib.families.vq import FSQVAE, VQVAE, QuantisedVAE
 from lecture_lib.families.wgan import WGANGP
 from lecture_lib.nets import adaptive_weight
 
@@ -76,22 +80,29 @@ __all__ = [
     "CATALOGUE",
     "CNF",
     "DDPM",
+    "FSQVAE",
     "GAN",
     "IDENTITY",
     "JEPA",
     "MAR",
+    "ONE_SIDED",
     "R3GAN",
     "RELATIVE_ENTROPY",
     "SOFTPLUS",
+    "SPECIAL_CASES",
+    "TWO_SIDED",
+    "VAE",
     "VAR",
     "VESDE",
     "VJEPA",
     "VPSDE",
+    "VQVAE",
     "WGANGP",
     "ActNorm",
     "AffineCoupling",
     "AutoregressiveModel",
     "AutoregressiveTransformer",
+    "BetaVAE",
     "Bijection",
     "BridgeMatching",
     "CaptionedThings",
@@ -101,11 +112,13 @@ __all__ = [
     "DenoisingModel",
     "DiffFlow",
     "DiffusionSchrodingerBridge",
+    "DiscretisedLogistic",
     "End",
     "EnergyBased",
     "EnergyMatching",
     "FlowMatching",
     "GaussianDecoder",
+    "GaussianObservation",
     "GenerativeModel",
     "ImplicitModel",
     "JKOFlow",
@@ -123,9 +136,11 @@ __all__ = [
     "Masks",
     "MostConfident",
     "OTFlowMatching",
+    "Observation",
     "OneSidedInterpolant",
     "Phase",
     "PixelCNN",
+    "QuantisedVAE",
     "RandomOrder",
     "RealNVP",
     "Reconstruction",
@@ -133,6 +148,7 @@ __all__ = [
     "ScaleTokenizer",
     "SchrodingerBridge",
     "ScoreSDE",
+    "SpecialCase",
     "StochasticInterpolant",
     "StyleGAN",
     "SubVPSDE",
@@ -145,6 +161,7 @@ __all__ = [
     "Variational",
     "White",
     "absolute_error",
+    "active_units",
     "adaptive_weight",
     "adversarial_optimizers",
     "antithetic_loss",
@@ -173,6 +190,7 @@ __all__ = [
     "laplace_nll",
     "laws",
     "mmd_velocity",
+    "normal_log_prob",
     "particle_flow",
     "phase_loss",
     "phase_optimizer",

@@ -46,7 +46,7 @@ class AffineCoupling(Bijection):
 
     Args:
         mask: m, (*event), True where x is seen and kept.
-        network: ``(x, cond) -> (b, 2 k, ...)``, twice the channels of x: raw s, then t.
+        network: ``(x (b, d), cond) -> (b, 2 d)``, all numbers of a sample in a row: raw s, then t.
         bound: where the learned c starts, one for each dimension.
 
     Raises:
@@ -61,13 +61,13 @@ class AffineCoupling(Bijection):
             raise ShapeError(
                 f"mask: got {mask.dtype} with {int(mask.sum())} of {mask.numel()}, expected bool with both"
             )
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", mask.clone(), persistent=False)
         self.network = network
         self.bound = nn.Parameter(torch.full(mask.shape, check_number("bound", bound, 0)))
 
     def stretch_and_shift(self, seen: Tensor, cond: Labels) -> tuple[Tensor, Tensor]:
         """s and t, zero where x is kept."""
-        s, t = self.network(seen, cond).chunk(2, dim=1)
+        s, t = (half.reshape(seen.shape) for half in self.network(seen.flatten(1), cond).chunk(2, dim=1))
         return ~self.mask * self.bound * torch.tanh(s), ~self.mask * t
 
     def forward(self, x, cond=None):

@@ -80,7 +80,8 @@ class DDPM(DenoisingModel):
         w: float = 1.0,
         p_uncond: float = 0.1,
     ) -> None:
-        path = Discrete(ddpm_linear() if table is None else table)
+        with torch.device("cpu"):  # a table is numbers, not weights, also for who builds the model on "meta"
+            path = Discrete(ddpm_linear() if table is None else table)
         super().__init__(Denoiser(network, path, EPS, null=null), event, w=w, p_uncond=p_uncond)
         self.decoder = GaussianDecoder() if decoder is None else decoder
         self.variance, self.step = variance, Ancestral(variance) if sampler is None else sampler
@@ -232,6 +233,7 @@ class VESDE(ScoreSDE):
     """Variance exploding: no drift, noise that grows by equal factors in equal times."""
 
     own = VE()
+    likelihood_steps = 100
     formula = (
         r"dx=\sqrt{\tfrac{d\sigma^2}{dt}}\,dW,\quad\sigma=\sigma_{min}\big(\tfrac{\sigma_{max}}{\sigma_{min}}\big)^t"
     )

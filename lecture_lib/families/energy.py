@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import chain
 from typing import ClassVar
 
 import torch
@@ -17,7 +16,7 @@ from lecture_lib.families.base import Batch, GenerativeModel
 from lecture_lib.families.denoising import two_moons
 from lecture_lib.nets import PointEnergy
 from lecture_lib.samplers import langevin
-from lecture_lib.tensors import check_count, check_number
+from lecture_lib.tensors import blend, check_count, check_number, randn_like
 
 Energy = Callable[[Tensor], Tensor]
 """``x (b, ...) -> (b,)``."""
@@ -37,11 +36,16 @@ class EnergyBased(GenerativeModel):
     short, so half of them start at data (contrastive divergence), which they need only correct, and half at noise,
     where samples will start. Chains are not differentiated through.
 
+    A chain cannot walk along data that is thinner than its own steps. ``smooth`` widens the data by noise, and then the
+    last move of ``reverse_process`` takes that noise off again: ``x - smooth^2 grad E`` is the mean of what it was
+    added to (walk and jump).
+
     Args:
         network: ``(x, cond) -> (b,)``, or ``(x, None)``; smooth in x.
         event: shape of one sample.
-        temperature: the network's unit: ``E = network/temperature``. Small for data that is thin in its space.
-        step: of the Langevin chains; at most the variance of the thinnest direction of the data, or so.
+        temperature: the network's unit: ``E = network/temperature``.
+        step: of the Langevin chains; well below the variance of the (smoothed) data's thinnest direction.
+        smooth: standard deviation of the noise that widens the data; 0 for none.
         chain: steps of a chain in training.
         calm: weight of ``(T E)^2``, which keeps energies from drifting off together: the loss sees differences only.
     """
@@ -49,7 +53,10 @@ class EnergyBased(GenerativeModel):
     steps = 200
     games: ClassVar[tuple[str, ...]] = ("all",)
     formula = r"p=e^{-E}/Z,\quad\nabla_\theta\mathcal L=\mathbb E_x\nabla_\theta E-\mathbb E_{\tilde x}\nabla_\theta E"
-    source = "Hinton 2002 (contrastive divergence); Nijkamp et al. 2019 (1904.09770); Du & Mordatch 2019 (1903.08689)"
+    source = (
+        "Hinton 2002 (contrastive divergence); Nijkamp et al. 2019 (1904.09770); "
+        "walk and jump: Saremi & Hyvarinen 2019 (1903.02334)"
+    )
 
     def __init__(
         self,
@@ -58,30 +65,40 @@ class EnergyBased(GenerativeModel):
         *,
         temperature: float = 1.0,
         step: float = 0.01,
+        smooth: float = 0.0,
         chain: int = 40,
         calm: float = 0.01,
     ) -> None:
         super().__init__()
         self.network, self.event = network, tuple(event)
         self.temperature, self.step = check_number("temperature", temperature, 1e-9), check_number("step", step, 1e-12)
+        self.smooth = check_number("smooth", smooth, 0)
         self.chain, self.calm = check_count("chain", chain), check_number("calm", calm, 0)
 
     def energy(self, x: Float[Tensor, " b *event"], cond: Cond | None = None) -> Float[Tensor, " b"]:
-        """``-log p(x)``, or ``-log p(x | cond)``, up to a constant (one for each condition)."""
+        """``-log p(x)``, or ``-log p(x | cond)``, up to a constant (one for each condition); p of smoothed data."""
         return self.network(x, cond) / self.temperature
+
+    def walk(self, x: Float[Tensor, " b *event"], cond: Cond | None, steps: int, generator) -> Iterator[Tensor]:
+        """Langevin on the energy as it is."""
+        force = lambda x: -slope(lambda y: self.energy(y, cond), x)  # noqa: E731
+        return langevin(force, x, step=self.step, temperatures=[1.0] * steps, generator=generator)
 
     def loss(self, batch: Batch, phase: str = "all", *, generator: torch.Generator) -> Float[Tensor, " b"]:
         x, cond = batch[0], batch[1] if len(batch) > 1 else None
-        half = len(x) // 2
+        x, half = blend((1.0, x), (self.smooth, randn_like(x, generator))), len(x) // 2
         start = torch.cat([x[:half], self.prior(len(x) - half, generator=generator)])
-        *_, fake = self.reverse_process(start, cond, steps=self.chain, generator=generator)
+        *_, fake = self.walk(start, cond, self.chain, generator)
         low, high = self.energy(x, cond), self.energy(fake, cond)
         return low - high + self.calm * self.temperature**2 * (low**2 + high**2)
 
     def reverse_process(self, z, cond=None, *, steps=None, generator) -> Iterator[Tensor]:
-        steps = self.steps if steps is None else check_count("steps", steps)
-        force = lambda x: -slope(lambda y: self.energy(y, cond), x)  # noqa: E731
-        return chain([z], langevin(force, z, step=self.step, temperatures=[1.0] * steps, generator=generator))
+        x = z
+        yield x
+        for x in self.walk(z, cond, self.steps if steps is None else check_count("steps", steps), generator):
+            yield x
+        if self.smooth:
+            yield x - self.smooth**2 * slope(lambda y: self.energy(y, cond), x)
 
     def log_prob(self, x, cond=None, *, generator=None):
         raise NotTractable(unnormalised(self))

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lecture_lib.core import Cond, RectifiedFlow, minibatch_ot, within_class
+from lecture_lib.core import Cond, RectifiedFlow, optimal_pairing, within
 from lecture_lib.errors import NotTractable
 from lecture_lib.families.base import Batch, GenerativeModel, Phase
 from lecture_lib.families.denoising import two_moons
@@ -86,7 +86,8 @@ class EnergyMatching(GenerativeModel):
 
     def flow_loss(self, x, cond, generator) -> Float[Tensor, " b"]:
         """``|grad V(x_t) - (eps - x0)|^2``, mean over dimensions; pairs by optimal transport, within each class."""
-        eps = (minibatch_ot if cond is None else within_class(cond))(x, generator)
+        pairing = optimal_pairing if cond is None else within(cond, optimal_pairing)
+        eps = pairing(x, randn_like(x, generator), generator)
         t = torch.rand(len(x), generator=generator, dtype=torch.float64)
         velocity = slope(lambda y: self.network(y, cond), self.path.mix(x, eps, t), create_graph=True)
         return (velocity - (eps - x)).square().flatten(1).mean(1)

@@ -34,7 +34,7 @@ from lecture_lib.core import (
     transported,
     uniform_grid,
 )
-from lecture_lib.core.couplings import Pairing
+from lecture_lib.core.couplings import Pairing, within
 from lecture_lib.errors import NotTractable
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb
 from lecture_lib.families.denoising import FEW, DenoisingModel, two_moons
@@ -161,7 +161,8 @@ class TwoSidedModel(GenerativeModel):
 
     def loss(self, batch: Batch, phase: str = "all", *, generator: torch.Generator) -> Float[Tensor, " b"]:
         x0, *cond = batch
-        x1 = self.pairing()(x0, self.other(len(x0), generator).to(x0), generator)
+        pairing = within(*cond, self.pairing()) if cond else self.pairing()
+        x1 = pairing(x0, self.other(len(x0), generator).to(x0), generator)
         return self.denoiser.loss(
             x0, x1, *cond, times=self.times(), p_uncond=self.p_uncond, generator=generator
         )  # fmt: skip

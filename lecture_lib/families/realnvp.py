@@ -23,7 +23,7 @@ from lecture_lib.families.bijections import (
     stripe_mask,
 )
 from lecture_lib.families.denoising import two_moons
-from lecture_lib.nets import LabelConv, LabelMLP
+from lecture_lib.nets import LabelMLP
 from lecture_lib.tensors import check_batch, check_number, check_times
 
 
@@ -122,12 +122,12 @@ class RealNVP(GenerativeModel):
         return cls(layers, (2,), null=n_classes or None)
 
     @classmethod
-    def digits(cls, *, rounds: int = 2, width: int = 32, depth: int = 2, n_classes: int = 10) -> RealNVP:
+    def digits(cls, *, rounds: int = 2, width: int = 64, depth: int = 1, n_classes: int = 10) -> RealNVP:
         """For dequantised digits (1, 8, 8): logits, then rounds of two checkerboards and two stripes."""
         event = (1, 8, 8)
         layers: list[Bijection] = [Logit(-17 / 16, 17 / 16), ActNorm(event)]
         for mask in (checker_mask(event), ~checker_mask(event), stripe_mask(event), ~stripe_mask(event)) * rounds:
-            network = LabelConv(1, 2, width=width, depth=depth, n_classes=n_classes)
+            network = LabelMLP(64, 128, width=width, depth=depth, n_classes=n_classes)
             layers += [AffineCoupling(mask, network), ActNorm(event)]
         return cls(layers, event, null=n_classes or None)
 

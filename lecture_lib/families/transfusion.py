@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from lecture_lib.core import VELOCITY, Denoiser, RectifiedFlow, UniformTimes
 from lecture_lib.core.conditions import check_cond, expand_cond
 from lecture_lib.data.shapes import COLOURS, SHAPES, SIZES, draw, draw_scenes
+from lecture_lib.data.shapes.scenes import MARGIN
 from lecture_lib.errors import NotTractable
 from lecture_lib.families.base import Batch
 from lecture_lib.families.denoising import DenoisingModel
@@ -33,6 +34,7 @@ from lecture_lib.samplers import Euler
 from lecture_lib.tensors import check_count, check_number, randn_like
 
 SIDE = 16  # of the small pictures, in pixels
+WANDER = 4.0  # largest distance of a thing from the middle along an axis, in pixels of the large ones
 CAPTION = 6  # <start> a size colour shape <end>
 
 
@@ -46,8 +48,8 @@ def thing_words() -> Tokenizer:
 class CaptionedThings:
     """Batches of fresh pictures (b, 3, 16, 16) of one thing on grey, with the tokens (b, 6) of "a small red circle".
 
-    Where the thing is, no caption says. The oracle of the shapes world reads these pictures from 32x32 pixels:
-    ``enlarged`` makes them so, and it is then right about all that are drawn.
+    The thing stands near the middle; where exactly, no caption says. The oracle of the shapes world reads 32x32 pixels:
+    ``enlarged`` makes them, and it is then right about all that are drawn.
     """
 
     batch_size: int
@@ -55,7 +57,8 @@ class CaptionedThings:
     def draw(self, generator: torch.Generator) -> tuple[Float[Tensor, " b 3 16 16"], Int[Tensor, " b 6"]]:
         """One batch; the generator is the whole state."""
         scenes = draw_scenes(self.batch_size, generator, two=0.0)
-        scenes = replace(scenes, background=torch.ones_like(scenes.background))
+        centre = 16 + WANDER * (scenes.centre - 16) / (16 - MARGIN - scenes.radius[..., None])
+        scenes = replace(scenes, background=torch.ones_like(scenes.background), centre=centre)
         ids = thing_words().ids
         columns = [
             torch.tensor([ids[word] for word in names])[index[:, 0]]

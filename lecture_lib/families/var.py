@@ -185,4 +185,4 @@ class VAR(GenerativeModel):
     @classmethod
     def small(cls):
         batches = Batches((digits().images, digits().labels), 64)
-        return cls(n_classes=10, dim=32, code_width=16), batches, 500
+        return cls(n_classes=10, dim=32, code_width=16), batches, 400

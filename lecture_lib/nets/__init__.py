@@ -48,17 +48,16 @@ from lecture_lib.nets.embeddings import (
     TimeTextEmbedding,
     timestep_features,
 )
-from lecture_lib.nets.energies import ImageEnergy, PointEnergy
+from lecture_lib.nets.energies import PointEnergy
 from lecture_lib.nets.event_mlp import EventMLP
 from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
 from lecture_lib.nets.generators import ConvGenerator, LabelledNoise, PointGenerator
 from lecture_lib.nets.icnn import ICNN, PositiveLinear
 from lecture_lib.nets.joint_attention import JointAttention
-from lecture_lib.nets.labelled import LabelConv, LabelMLP
 from lecture_lib.nets.lora import Adapter, add_lora
 from lecture_lib.nets.masked_transformer import MaskedTransformer
 from lecture_lib.nets.mixed_transformer import Mixed, MixedTransformer, mixed_mask
-from lecture_lib.nets.mlp import TimeMLP, TokenMLP
+from lecture_lib.nets.mlp import LabelMLP, TimeMLP, TokenMLP
 from lecture_lib.nets.mmdit import MMDiT, MMDiTBlock, sd3_medium
 from lecture_lib.nets.modulated import EqualLinear, MappingNetwork, ModulatedConv, modulated_conv
 from lecture_lib.nets.patch_transformer import PatchEncoder, PlacePredictor, patches_3d, positions_3d
@@ -148,13 +147,11 @@ __all__ = [
     "GlossWriter",
     "HintEncoder",
     "ImageEncoder",
-    "ImageEnergy",
     "InContextBlock",
     "JointAttention",
     "JointText",
     "KLAutoencoder",
     "LabelAndScale",
-    "LabelConv",
     "LabelEmbedding",
     "LabelMLP",
     "LabelledNoise",

@@ -101,3 +101,31 @@ class TokenMLP(nn.Module):
         for layer in self.layers:
             x = layer(x, c)
         return self.leave(F.silu(x))
+
+
+class LabelMLP(nn.Module):
+    """A residual MLP from vectors to vectors, told a label and no time; its output is zero at initialisation.
+
+    Args:
+        features, out_features: lengths of x and of the output.
+        width, depth: width and number of residual layers.
+        n_classes: number of classes; 0 for none. Label ``n_classes`` is "no class".
+    """
+
+    def __init__(
+        self, features: int, out_features: int, *, width: int = 64, depth: int = 1, n_classes: int = 0
+    ) -> None:
+        super().__init__()
+        self.label = LabelEmbedding(n_classes, width)
+        self.enter = nn.Linear(features, width)
+        self.layers = nn.ModuleList(ResidualLayer(width) for _ in range(depth))
+        self.leave = nn.Linear(width, out_features)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, x: Float[Tensor, " b f"], cond: Int[Tensor, " b"] | None = None) -> Float[Tensor, " b k"]:
+        """The output for the labels ``cond``; None stands for no class."""
+        c, x = F.silu(self.label(cond, len(x))), self.enter(x)
+        for layer in self.layers:
+            x = layer(x, c)
+        return self.leave(F.silu(x))

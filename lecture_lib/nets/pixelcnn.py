@@ -34,7 +34,7 @@ def _odd(kernel: int) -> int:
 def raster_mask(kernel: int, *, own: bool) -> Bool[Tensor, " k k"]:
     """True before the middle of the window in reading order, and in it if ``own``: masks A and B of a single stack."""
     place = torch.arange(_odd(kernel) ** 2).reshape(kernel, kernel)
-    return place <= place[kernel // 2, kernel // 2] - (not own)
+    return place <= kernel**2 // 2 - (not own)
 
 
 def rows_mask(kernel: int, *, own: bool) -> Bool[Tensor, " k k"]:
@@ -58,7 +58,7 @@ class MaskedConv2d(nn.Conv2d):
     def __init__(self, channels: int, out_channels: int, mask: Bool[Tensor, " i j"]) -> None:
         height, width = mask.shape
         super().__init__(channels, out_channels, (height, width), padding=(height // 2, width // 2))
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", mask.clone(), persistent=False)
 
     def forward(self, x: Float[Tensor, " b c h w"]) -> Float[Tensor, " b k h w"]:
         return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)

@@ -8,7 +8,6 @@ from functools import cache, lru_cache
 import numpy as np
 import torch
 from jaxtyping import Float
-from matplotlib.colors import LinearSegmentedColormap
 from PIL import Image
 from torch import Tensor
 
@@ -28,7 +27,7 @@ from lecture_lib.core import (
 from lecture_lib.core.schedules import TimeFunction
 from lecture_lib.errors import RangeError
 from lecture_lib.oracles import GaussianBridge, GaussianMixture
-from lecture_lib.viz import DATA, EXACT, NOISE, OTHERS, SAMPLED, Backdrop, panels, styled
+from lecture_lib.viz import DATA, EXACT, NOISE, OTHERS, SAMPLED, Backdrop, panels, shades, styled
 from lecture_lib.widgets.controls import choice, number, same_seed
 from lecture_lib.widgets.explorer import Explorer, Scene
 
@@ -200,11 +199,6 @@ def apart(found: Tables, row: int, x: np.ndarray) -> float:
 
 
 @cache
-def _shades() -> LinearSegmentedColormap:
-    return LinearSegmentedColormap.from_list("density", ["#FFFFFF", "#9CC7E2", DATA])
-
-
-@cache
 @styled
 def _stage() -> Backdrop:
     figure, axes = panels(2, 3, size=(10.8, 6.3), width_ratios=(2.2, 1, 1), height_ratios=(3.2, 1))
@@ -260,8 +254,8 @@ def _painted(found: Tables, row: int, x: np.ndarray, epsilon: float) -> Image.Im
     plane, density, speed, scales = stage.figure.axes[:4]
     t, p, b = found.times[row], found.density[row], found.velocity[row]
     extent = (0, 1, _X[0], _X[-1])
-    artists = [plane.imshow(found.density.T**0.6, origin="lower", extent=extent, aspect="auto", cmap=_shades(), vmin=0,
-                            vmax=1.15, interpolation="bilinear")]  # fmt: skip
+    look = {"cmap": shades(DATA), "vmin": 0, "vmax": 1.3, "interpolation": "bilinear"}
+    artists = [plane.imshow(found.density.T**0.6, origin="lower", extent=extent, aspect="auto", **look)]
     plane.set(xlim=(0, 1), ylim=(-_WINDOW, _WINDOW))
     artists += plane.plot(found.times, x[:, :SHOWN], color=SAMPLED, linewidth=0.9, alpha=0.75)
     artists += plane.plot(np.full(SHOWN, t), x[row, :SHOWN], "o", color=SAMPLED, markersize=4)

@@ -1,0 +1,70 @@
+"""Families with an exact likelihood on the digits."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from lecture_lib.core import RungeKutta4
+from lecture_lib.data import Batches, Dequantised, digits
+from lecture_lib.families import CNF, AutoregressiveTransformer, PixelCNN, RealNVP
+from lecture_lib.nets import TimeMLP
+from lecture_lib.zoo.family_recipe import FamilyRecipe
+from lecture_lib.zoo.models import CLASSES
+
+
+def first_look() -> tuple[torch.Tensor, torch.Tensor]:
+    """One large batch of dequantised digits with labels, always the same: where normalisations start from."""
+    train = digits("train")
+    return Dequantised(Batches((train.images, train.labels), 1442)).draw(torch.Generator().manual_seed(0))
+
+
+def realnvp() -> RealNVP:
+    """Eight couplings, each an MLP."""
+    return RealNVP.digits(rounds=2, width=64).start_from(*first_look())
+
+
+def cnf() -> CNF:
+    """A field of four residual layers, and noise with the mean and the spread of each pixel."""
+    x, _ = first_look()
+    field = TimeMLP(64, width=96, depth=3, n_classes=CLASSES)
+    return CNF(
+        field, (1, 8, 8), center=x.mean(0), scale=x.std(0), solver=RungeKutta4(4), kinetic=0.01, null=CLASSES
+    )  # fmt: skip
+
+
+REALNVP = FamilyRecipe(
+    name="family-realnvp",
+    about="eight affine couplings: exact density, one pass each way",
+    network=realnvp,
+    steps=800,
+    decay=0.99,
+    dequantised=True,
+)
+FFJORD = FamilyRecipe(
+    name="family-cnf",
+    about="a field trained by maximum likelihood through four Runge-Kutta steps",
+    network=cnf,
+    steps=800,
+    batch_size=64,
+    decay=0.99,
+    dequantised=True,
+)
+PIXELCNN = FamilyRecipe(
+    name="family-pixelcnn",
+    about="a gated PixelCNN: 64 softmaxes over 17 levels",
+    network=partial(PixelCNN.digits, width=32, depth=7, kernel=3),
+    steps=700,
+    batch_size=64,
+    decay=0.99,
+)
+TRANSFORMER = FamilyRecipe(
+    name="family-autoregressive",
+    about="a causal transformer that reads pixels as tokens",
+    network=partial(AutoregressiveTransformer.digits, dim=64, depth=4),
+    steps=1000,
+    batch_size=64,
+    decay=0.99,
+)
+EXACT = (REALNVP, FFJORD, PIXELCNN, TRANSFORMER)
