@@ -131,7 +131,7 @@ def test_one_step_of_diffflow_is_its_formula(share):
 
 
 def test_annealed_langevin_reaches_the_data():
-    """share = 1 with the exact score: mean as it should be, variance 0.5 plus the last smoothing and the step's bias."""
+    """share = 1, exact score: the mean is right, the variance 0.5 plus the last smoothing's and the step's bias."""
     world = GaussianMixture([1.0], [[3.0, -1.0]], [0.5])
     model = DiffFlow(Known(world), Bowl(), (2,), share=1.0, levels=200, sigmas=(3.0, 0.3), rate=0.2)
     x = model.sample(20_000, generator=seeded())

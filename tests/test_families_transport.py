@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -58,16 +59,19 @@ def test_jko_is_of_first_order():
     ends = [jko_path(start, tau, round(1 / tau))[-1] for tau in (0.2, 0.1, 0.05, 0.025)]
     assert [end.mean - true.mean for end in ends] == pytest.approx([0.068, 0.035, 0.018, 0.009], abs=6e-4)
     spread = [abs(math.sqrt(end.var) - math.sqrt(true.var)) for end in ends]
-    assert all(1.8 < big / small < 2.1 for big, small in zip(spread, spread[1:], strict=False))
+    assert all(1.8 < big / small < 2.1 for big, small in pairwise(spread))
 
 
-def learned_step(proximal: float, target=Gaussian(2, 0.25), tau=0.5):
-    """One convex network on N(0, 1), and where it moves it."""
+TARGET = Gaussian(2, 0.25)
+
+
+def learned_step(proximal: float, tau: float = 0.5):
+    """One convex network on N(0, 1), and where it moves it on the way to TARGET."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         psi = ICNN(1, width=16)
     optimizer, g = torch.optim.Adam(psi.parameters(), lr=0.03, betas=(0.9, 0.99)), seeded()
-    energy = lambda x: (x[:, 0] - target.mean) ** 2 / (2 * target.var)  # noqa: E731
+    energy = lambda x: (x[:, 0] - TARGET.mean) ** 2 / (2 * TARGET.var)  # noqa: E731
     for step in range(400):
         optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / 400)
         optimizer.zero_grad()
@@ -80,7 +84,7 @@ def learned_step(proximal: float, target=Gaussian(2, 0.25), tau=0.5):
 
 def test_a_learned_step_is_the_closed_one():
     """mean 1.333, std 0.608: what scipy finds for N(0, 1) -> N(2, 0.5^2) with tau = 0.5."""
-    mean, std = gaussian_step(Gaussian(0, 1), Gaussian(2, 0.25), 0.5)
+    mean, std = gaussian_step(Gaussian(0, 1), TARGET, 0.5)
     assert (mean, std) == pytest.approx((4 / 3, 0.6076), abs=1e-3)
     assert learned_step(1.0) == pytest.approx((mean, std), abs=0.02)
 

@@ -17,8 +17,8 @@ WORLD = GaussianMixture([0.3, 0.5, 0.2], [[-2.0], [0.5], [2.0]], [0.1, 0.3, 0.05
 
 @pytest.mark.parametrize("path", [RectifiedFlow(), Trigonometric(), VPLinear(), EDM(3.0)], ids=repr)
 def test_every_edge_of_the_hexagon(path):
-    """Algebra and autograd to 1e-13, quadrature to 1e-11 (64 nodes), the ODE to its tolerance of 1e-11, the fourth-order
-    difference of quantiles to 2e-8: h^4 = 1e-12 times the fifth derivative, which a VP path makes large."""
+    """Algebra and autograd to 1e-13, quadrature to 1e-11 (64 nodes), the ODE to ten times its tolerance of 1e-11, the
+    fourth-order difference of quantiles to 2e-8: h^4 = 1e-12 times a fifth derivative, which a VP path makes large."""
     edges = hexagon(WORLD, path, points=7)
     assert len(edges) == 30
     for edge in edges:
