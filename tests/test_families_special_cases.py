@@ -21,7 +21,7 @@ from lecture_lib.core import (
 from lecture_lib.data import Batches
 from lecture_lib.families import fit
 from lecture_lib.families.learned_interpolant import LearnedInterpolant, LearnedLine, path_energy
-from lecture_lib.families.special_cases import ONE_SIDED, SPECIAL_CASES, TWO_SIDED
+from lecture_lib.families.special_cases import one_sided_cases, special_cases, two_sided_cases
 from lecture_lib.metrics import two_sample_test
 from lecture_lib.nets import TimeMLP
 from lecture_lib.oracles import GaussianMixture
@@ -31,7 +31,7 @@ OTHER = GaussianMixture([1.0], [[2.0, 1.0]], torch.tensor([[[0.5, 0.2], [0.2, 0.
 GAUSSIAN = GaussianMixture([1.0], [[-1.0, 0.0]], torch.tensor([[[0.3, -0.1], [-0.1, 0.2]]], dtype=F64))
 
 
-@pytest.mark.parametrize("case", SPECIAL_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", special_cases(), ids=lambda case: case.name)
 def test_every_row_solved_draws_the_data(case):
     data = GAUSSIAN if case.sigma is not None else DATA
     got = case.solve(data, OTHER, 500, steps=100, generator=seeded(1))
@@ -40,7 +40,7 @@ def test_every_row_solved_draws_the_data(case):
 
 @pytest.mark.parametrize("name", ["DDPM / VP", "flow matching", "trigonometric (GVP)"])
 def test_one_row_of_each_kind_trained_draws_the_data(name):
-    case = next(case for case in ONE_SIDED if case.name == name)
+    case = next(case for case in one_sided_cases() if case.name == name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = case.model()
@@ -53,11 +53,11 @@ def test_one_row_of_each_kind_trained_draws_the_data(name):
 
 def test_coefficients_of_the_table():
     t = torch.linspace(0.1, 0.9, 5, dtype=F64)
-    for case in SPECIAL_CASES:
+    for case in special_cases():
         gamma = case.coefficients(t * case.path.t_max)[2]
         assert case.two_sided == bool((gamma > 0).all()) and case.source and case._repr_markdown_()
-        assert case in (TWO_SIDED if case.two_sided else ONE_SIDED)
-    by_name = {case.name: case for case in SPECIAL_CASES}
+        assert case in (two_sided_cases() if case.two_sided else one_sided_cases())
+    by_name = {case.name: case for case in special_cases()}
     vp = by_name["DDPM / VP"].coefficients(t)
     assert torch.allclose(vp[0] ** 2 + vp[1] ** 2, torch.ones(5, dtype=F64))
     below = by_name["sub-VP"].coefficients(t)  # the same mean, and sigma squared of VP's

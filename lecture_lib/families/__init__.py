@@ -66,7 +66,7 @@ from lecture_lib.families.pixelcnn import PixelCNN
 from lecture_lib.families.r3gan import R3GAN
 from lecture_lib.families.realnvp import RealNVP
 from lecture_lib.families.rectified import Reflow
-from lecture_lib.families.special_cases import ONE_SIDED, SPECIAL_CASES, TWO_SIDED, SpecialCase
+from lecture_lib.families.special_cases import SpecialCase, one_sided_cases, special_cases, two_sided_cases
 from lecture_lib.families.stylegan import StyleGAN
 from lecture_lib.families.text_to_image import TextToImage
 from lecture_lib.families.transfusion import Transfusion
@@ -86,12 +86,9 @@ __all__ = [
     "IDENTITY",
     "JEPA",
     "MAR",
-    "ONE_SIDED",
     "R3GAN",
     "RELATIVE_ENTROPY",
     "SOFTPLUS",
-    "SPECIAL_CASES",
-    "TWO_SIDED",
     "VAE",
     "VAR",
     "VESDE",
@@ -192,6 +189,7 @@ __all__ = [
     "laws",
     "mmd_velocity",
     "normal_log_prob",
+    "one_sided_cases",
     "particle_flow",
     "phase_loss",
     "phase_optimizer",
@@ -203,9 +201,11 @@ __all__ = [
     "slope",
     "smoothed",
     "span_loss",
+    "special_cases",
     "still_hidden",
     "thing_words",
     "train_adversarially",
+    "two_sided_cases",
     "variational_bound",
     "velocity_loss",
     "witness",

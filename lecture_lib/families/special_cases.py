@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -121,33 +122,40 @@ def _case(name, path, coupling, sampler, source, *, start=1.0, end=0.0, **more) 
 
 
 NOISE, APART = "data and noise, independent", "two ends, independent"
-_LINEAR, _TRIG = linear_interpolant(BrownianNoise(1.0)), trigonometric_interpolant(BrownianNoise(1.0))
-_SIGMA = 1.0
-_BROWNIAN = linear_interpolant(BrownianNoise(_SIGMA**2))
 
-ONE_SIDED: tuple[SpecialCase, ...] = (
-    _case("DDPM / VP", VPLinear(), NOISE, DDIM(), "Ho et al. 2020; Song et al. 2021", output=EPS),
-    _case("cosine", VPCosine(), NOISE, DDIM(), "Nichol & Dhariwal 2021", output=V),
-    _case("sub-VP", SubVP(), NOISE, Heun(), "Song et al. 2021", output=EPS),
-    SpecialCase(
-        "EDM / VE", EDM(), NOISE, Heun(), lambda steps: karras_grid(EDM(), steps), "Karras et al. 2022", output=EPS
-    ),
-    _case("flow matching", RectifiedFlow(), NOISE, Heun(), "Lipman et al. 2023; Liu et al. 2023", output=VELOCITY),
-    _case("trigonometric (GVP)", Trigonometric(), NOISE, Heun(), "Albergo et al. 2023; SiT", output=VELOCITY),
-)
-"""Rows whose x1 is the noise. DDPM is here and not among the two-sided: its noise does not vanish at t = 1."""
-TWO_SIDED: tuple[SpecialCase, ...] = (
-    _case("stochastic interpolant", _LINEAR, APART, Heun(), "Albergo et al. 2023", start=0.999, end=1e-3),
-    _case(
-        "its SDE, epsilon = 1/2", _LINEAR, APART, EulerMaruyama(ConstantDiffusion(1.0)), "Albergo et al. 2023",
-        start=0.999,
-    ),
-    _case("trigonometric, two-sided", _TRIG, APART, Heun(), "Albergo et al. 2023", start=0.999, end=1e-3),
-    _case("encoding-decoding", encoding_decoding(), APART, Heun(), "Albergo et al. 2023"),
-    _case(
-        "Schroedinger bridge", _BROWNIAN, "two ends, entropic optimal transport",
-        EulerMaruyama(ConstantDiffusion(_SIGMA**2)), "Tong et al. 2024; Shi et al. 2023", start=0.9999, sigma=_SIGMA,
-    ),
-)  # fmt: skip
-SPECIAL_CASES = (*ONE_SIDED, *TWO_SIDED)
-"""The whole table. OT-CFM and rectified flow are the flow-matching row with another coupling (``core.couplings``)."""
+
+@cache
+def one_sided_cases() -> tuple[SpecialCase, ...]:
+    """Rows whose x1 is the noise. DDPM is here and not among the two-sided: its noise does not vanish at t = 1."""
+    return (
+        _case("DDPM / VP", VPLinear(), NOISE, DDIM(), "Ho et al. 2020; Song et al. 2021", output=EPS),
+        _case("cosine", VPCosine(), NOISE, DDIM(), "Nichol & Dhariwal 2021", output=V),
+        _case("sub-VP", SubVP(), NOISE, Heun(), "Song et al. 2021", output=EPS),
+        SpecialCase(
+            "EDM / VE", EDM(), NOISE, Heun(), lambda steps: karras_grid(EDM(), steps), "Karras et al. 2022", output=EPS
+        ),
+        _case("flow matching", RectifiedFlow(), NOISE, Heun(), "Lipman et al. 2023; Liu et al. 2023", output=VELOCITY),
+        _case("trigonometric (GVP)", Trigonometric(), NOISE, Heun(), "Albergo et al. 2023; SiT", output=VELOCITY),
+    )
+
+
+@cache
+def two_sided_cases() -> tuple[SpecialCase, ...]:
+    """Rows with a distribution of its own at either end."""
+    linear, trigonometric = linear_interpolant(BrownianNoise(1.0)), trigonometric_interpolant(BrownianNoise(1.0))
+    noisy, bridge = EulerMaruyama(ConstantDiffusion(1.0)), "two ends, entropic optimal transport"
+    source, inside = "Albergo et al. 2023", {"start": 0.999, "end": 1e-3}
+    return (
+        _case("stochastic interpolant", linear, APART, Heun(), source, **inside),
+        _case("its SDE, epsilon = 1/2", linear, APART, noisy, source, start=0.999),
+        _case("trigonometric, two-sided", trigonometric, APART, Heun(), source, **inside),
+        _case("encoding-decoding", encoding_decoding(), APART, Heun(), source),
+        _case(
+            "Schroedinger bridge", linear, bridge, noisy, "Tong et al. 2024; Shi et al. 2023", start=0.9999, sigma=1.0
+        ),
+    )
+
+
+def special_cases() -> tuple[SpecialCase, ...]:
+    """The whole table. OT-CFM and rectified flow are its flow-matching row with another coupling (``core.couplings``)."""
+    return (*one_sided_cases(), *two_sided_cases())
