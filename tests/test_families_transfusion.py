@@ -38,6 +38,13 @@ def tiny(**options):
     return model
 
 
+def painting(depth=3):
+    """Nine words, five at most on each side, pictures of 8x8 pixels; its last layer is not zero any more."""
+    net = MixedTransformer(9, 5, (3, 8, 8), patch=4, dim=32, depth=depth).eval()
+    net.paint.weight.data += 0.1 * normal(*net.paint.weight.shape).float()
+    return net
+
+
 # --- who sees whom ---------------------------------------------------------------------------------------------------
 
 
@@ -49,7 +56,7 @@ def test_the_mask_is_causal_and_full_inside_the_picture():
 
 def test_words_before_a_picture_do_not_depend_on_it():
     """By changing each part in turn, exactly: a part hears those before it and itself, and nothing after it."""
-    net = MixedTransformer(9, 5, (3, 8, 8), patch=4, dim=32, depth=2).eval()
+    net = painting(depth=2)
     words, t = torch.tensor([[1, 4, 5]]), torch.tensor([300.0])
     x, after = normal(1, 3, 8, 8).float(), torch.tensor([[2, 3]])
     with torch.no_grad():
@@ -64,7 +71,7 @@ def test_words_before_a_picture_do_not_depend_on_it():
 
 
 def test_a_word_hears_those_before_it_only():
-    net = MixedTransformer(9, 5, (3, 8, 8), patch=4, dim=32).eval()
+    net = painting()
     before, after = torch.tensor([[1, 4, 5, 2]]), torch.tensor([[2, 3, 6, 7]])
     x, t = normal(1, 3, 8, 8).float(), torch.zeros(1)
     with torch.no_grad():
@@ -79,7 +86,7 @@ def test_a_word_hears_those_before_it_only():
 
 
 def test_every_patch_sees_every_patch():
-    net, x = MixedTransformer(9, 5, (3, 8, 8), patch=4, dim=32), normal(1, 3, 8, 8).float().requires_grad_()
+    net, x = painting(), normal(1, 3, 8, 8).float().requires_grad_()
     y = net(torch.tensor([[1, 2]]), x, torch.zeros(1)).image
     (slope,) = torch.autograd.grad(y[0, :, :4, :4].sum(), x)  # of the first patch
     assert (slope.abs().sum(1) > 0).all()
@@ -100,7 +107,7 @@ def test_the_loss_is_words_plus_lambda_times_picture():
 def test_without_lambda_no_gradient_reaches_the_pixels_and_words_alone_move():
     """lambda = 0 is a language model: the way out of the picture gets nothing. The picture alone trains no logits."""
     model, batch = Transfusion(len(thing_words()), 6, dim=32, depth=1), CaptionedThings(8).draw(seeded())
-    ends = (model.transformer.leave.weight, model.transformer.logits.weight)
+    ends = (model.transformer.paint.weight, model.transformer.logits.weight)
     parts = model.parts(batch, generator=seeded())
     of_pixels, of_words = torch.autograd.grad(parts["words"].mean(), ends, allow_unused=True, retain_graph=True)
     assert of_pixels is None and of_words.any()

@@ -11,6 +11,7 @@ from lecture_lib.families.autoregressive import AutoregressiveModel, Autoregress
 from lecture_lib.families.base import Demo, GenerativeModel, LogProb, Phase
 from lecture_lib.families.bijections import ActNorm, AffineCoupling, Bijection, Logit
 from lecture_lib.families.bridges import SchrodingerBridge
+from lecture_lib.families.captioned_things import CaptionedThings, enlarged, thing_words
 from lecture_lib.families.catalogue import CATALOGUE
 from lecture_lib.families.cnf import CNF
 from lecture_lib.families.contrastive import gloss_loss, info_nce, remove_span, same_texts, span_loss
@@ -68,7 +69,7 @@ from lecture_lib.families.rectified import Reflow
 from lecture_lib.families.special_cases import ONE_SIDED, SPECIAL_CASES, TWO_SIDED, SpecialCase
 from lecture_lib.families.stylegan import StyleGAN
 from lecture_lib.families.text_to_image import TextToImage
-from lecture_lib.families.transfusion import CaptionedThings, Transfusion, enlarged, thing_words
+from lecture_lib.families.transfusion import Transfusion
 from lecture_lib.families.unbalanced import IDENTITY, RELATIVE_ENTROPY, SOFTPLUS, Conjugate, UnbalancedTransport
 from lecture_lib.families.vae import VAE, BetaVAE, active_units
 from lecture_lib.families.var import VAR, ScaleTokenizer

@@ -16,6 +16,7 @@ from lecture_lib.families.interpolants import OneSidedInterpolant, StochasticInt
 from lecture_lib.families.iterated_bridges import BridgeMatching, DiffusionSchrodingerBridge
 from lecture_lib.families.jepa import JEPA, VJEPA
 from lecture_lib.families.jko import JKOFlow
+from lecture_lib.families.learned_interpolant import LearnedInterpolant
 from lecture_lib.families.mar import MAR
 from lecture_lib.families.particles import MMDFlow
 from lecture_lib.families.pixelcnn import PixelCNN
@@ -35,7 +36,7 @@ EXACT = (RealNVP, CNF, PixelCNN, AutoregressiveTransformer)
 IMPLICIT = (GAN, WGANGP, StyleGAN, R3GAN)
 SCORES = (DDPM, VPSDE, VESDE, SubVPSDE)
 ENERGIES = (EnergyBased, EnergyMatching)
-FLOWS = (FlowMatching, OTFlowMatching, Reflow)
+FLOWS = (FlowMatching, OTFlowMatching, Reflow, LearnedInterpolant)
 BRIDGES = (
     OneSidedInterpolant,
     StochasticInterpolant,

@@ -111,7 +111,7 @@ class JointEmbedding(GenerativeModel):
     def loss(self, batch: Batch, phase: str = "all", *, generator: torch.Generator) -> Float[Tensor, " b"]:
         patches = self.cut(batch[0])
         targets = self.targets(patches)
-        ways = self.masks(len(patches), generator)
+        ways = [Masks(*(part.to(patches.device) for part in way)) for way in self.masks(len(patches), generator)]
         return sum(self.mistaken(patches, targets, masks) for masks in ways) / len(ways)
 
     def mistaken(

@@ -86,7 +86,7 @@ class MAR(GenerativeModel):
     source = "Li, Tian, Li, Deng & He 2024 (2406.11838), MAR"
     steps = 8
     head_steps = 12
-    likelihood_steps = 24
+    likelihood_steps = 12
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ CLIPS = ClipRecipe(
     name="family-vjepa",
     about="features of hidden tubes of a clip from those of visible ones; draws nothing",
     network=partial(VJEPA, dim=64, depth=2),
-    steps=2000,
+    steps=800,
     batch_size=32,
     lr=1e-3,
     decay=0.99,
