@@ -134,4 +134,4 @@ class RealNVP(GenerativeModel):
     @classmethod
     def small(cls):
         batches = two_moons()
-        return cls.plane().start_from(*batches.tensors), batches, 500
+        return cls.plane().start_from(*batches.tensors), batches, 350
