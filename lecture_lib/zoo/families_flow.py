@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -18,6 +19,7 @@ from lecture_lib.families import (
 from lecture_lib.nets import DiT
 from lecture_lib.zoo.family_recipe import FamilyRecipe
 from lecture_lib.zoo.models import CLASSES, digit_dit
+from lecture_lib.zoo.recipe import trained
 
 EVENT = (1, 8, 8)
 
@@ -54,6 +56,18 @@ def two(dim: int, depth: int) -> tuple[DiT, DiT]:
     return digit_dit(dim=dim, depth=depth, heads=4, ratio=3.0), digit_dit(dim=dim, depth=depth, heads=4, ratio=3.0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReflowRecipe(FamilyRecipe):
+    """The second stage alone: the first flow is another recipe's, and the second starts as its copy."""
+
+    teacher: FamilyRecipe
+
+    def prepare(self, model: Reflow) -> None:
+        weights = trained(self.teacher).denoiser.state_dict()
+        for flow in (model.first, model.denoiser):
+            flow.load_state_dict(weights)
+
+
 FLOW_MATCHING = FamilyRecipe(
     name="family-flow-matching",
     about="flow matching: straight lines, mean velocities",
@@ -70,13 +84,16 @@ OT_CFM = FamilyRecipe(
     batch_size=96,
     dequantised=True,
 )
-RECTIFIED = FamilyRecipe(
+RECTIFIED = ReflowRecipe(
     name="family-rectified-flow",
-    about="rectified flow: a flow, then the straight lines between its own ends; 2 steps",
-    network=partial(rectified, dim=48, depth=3, share=0.45, solver_steps=8),
-    steps=3300,
+    about="rectified flow: the straight lines between the ends of family-flow-matching; 2 steps",
+    network=partial(rectified, dim=64, depth=3, share=0.0, solver_steps=8),
+    steps=1000,
     batch_size=64,
+    lr=1e-3,
+    decay=0.995,
     dequantised=True,
+    teacher=FLOW_MATCHING,
 )
 INTERPOLANT = FamilyRecipe(
     name="family-stochastic-interpolant",
