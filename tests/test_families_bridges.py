@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -92,20 +94,27 @@ def test_slerp_with_the_bridges_noise_is_no_bridge():
     start = ends[1].sample(8000, generator=seeded(1))
     end = last(sample(GaussianBridge(*ends).denoise(path), path, Heun(), uniform_grid(path, 100), start))
     mean, std, covariance = joint(start, end)
-    assert (mean, std) == (pytest.approx(0, abs=0.03), pytest.approx(1, rel=0.02))
-    assert covariance == pytest.approx(0.5, rel=0.02)  # the ODE's map: all order, no entropy; the bridge has 0.2071
+    assert (mean, std) == (pytest.approx(0, abs=0.05), pytest.approx(1, rel=0.02))
+    assert covariance == pytest.approx(0.5, rel=0.03)  # the ODE's map: all order, no entropy; the bridge has 0.2071
 
 
 def test_brownian_noise_on_independent_ends_is_no_bridge_either():
-    """The right path, the wrong coupling: the interpolant's SDE ends in the data, but forgets where it came from."""
+    """The right path, the wrong coupling: its SDE ends in the data, but is a little too forgetful (the first of IMF's
+    iterates, 0.364 for sigma = 1/2, where the bridge has 0.390)."""
     ends = GaussianMixture([1.0], [[0.0]], [1.0]), GaussianMixture([1.0], [[3.0]], [0.25])
-    path, start = EXACT.path, ends[1].sample(8000, generator=seeded(1))
-    grid = uniform_grid(path, 200, start=1 - 1e-4)
-    how = EulerMaruyama(ConstantDiffusion(1.0))
-    end = last(sample(GaussianBridge(*ends).denoise(path), path, how, grid, start, generator=seeded(2)))
-    mean, std, covariance = joint(start, end)
-    assert (mean, std) == (pytest.approx(0, abs=0.04), pytest.approx(1, rel=0.03))
-    assert covariance < 0.2071 - 0.05
+    exact = GaussianSchrodinger(times(0.0), ONE, times(3.0), 0.25 * ONE, 0.5)
+    start, grid = ends[1].sample(20_000, generator=seeded(1)), uniform_grid(exact.path, 150, start=1 - 1e-4)
+
+    def covariance(denoise):
+        how = EulerMaruyama(ConstantDiffusion(0.25))
+        end = last(sample(denoise, exact.path, how, grid, start, generator=seeded(2)))
+        mean, std, covariance = joint(start, end)
+        assert (mean, std) == (pytest.approx(0, abs=0.03), pytest.approx(1, rel=0.02))
+        return covariance
+
+    independent, bridge = covariance(GaussianBridge(*ends).denoise(exact.path)), covariance(exact.denoise(exact.path))
+    assert bridge == pytest.approx(exact.cross_covariance.item(), abs=0.012)
+    assert independent == pytest.approx(0.364, abs=0.012)
 
 
 def test_little_noise_is_optimal_transport():
@@ -115,21 +124,37 @@ def test_little_noise_is_optimal_transport():
     assert crossings(X0[:512], paired) < 0.1 < 0.45 < crossings(X0[:512], X1[:512])
 
 
-@pytest.mark.parametrize("family", ["DSB", "DSBM"])
-def test_iterations_find_it_too(family):
-    """IPF starts from the Brownian motion, IMF from independent ends; both end near the plan's covariance."""
-    other = Cloud(X1)
-    if family == "DSB":
-        drifts = lambda: (TimeMLP(1, width=64, depth=2) for _ in range(2))  # noqa: E731
-        model = built(lambda: DiffusionSchrodingerBridge(*drifts(), (1,), other=other, steps=20, rounds=3))
-        model = learned(model, 600)
-    else:
-        model = built(lambda: BridgeMatching(two_mlps(1), two_mlps(1), (1,), other=other, walk_steps=8, rounds=2))
-        model = learned(model, 480)
-    *_, end = model.reverse_process(X1[:4000], generator=seeded(3))
-    mean, std, covariance = joint(X1[:4000], end)
-    assert mean == pytest.approx(0, abs=0.15) and std == pytest.approx(1, rel=0.1)
-    assert covariance == pytest.approx(0.2071, abs=0.07)
+class Affine(nn.Module):
+    """``a(t) x + b(t)`` with smooth a and b that start at zero: between Gaussians every exact answer has this form."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.zeros(7)), nn.Parameter(torch.zeros(7))
+
+    def forward(self, x, t, cond=None):
+        waves = torch.cos(math.pi * t[:, None] / 1000 * torch.arange(7))
+        return (waves @ self.a)[:, None] * x + (waves @ self.b)[:, None]
+
+
+ITERATED = {
+    "DSB": lambda: DiffusionSchrodingerBridge(Affine(), Affine(), (1,), other=Cloud(X1), steps=16, rounds=4),
+    "DSBM": lambda: BridgeMatching((Affine(), Affine()), (Affine(), Affine()), (1,), other=Cloud(X1), walk_steps=8),
+}
+
+
+@pytest.mark.parametrize(("family", "turn"), [("DSB", 100), ("DSBM", 75)])
+def test_iterations_find_it_too(family, turn):
+    """IPF starts from the Brownian motion, IMF from independent ends; both end near the plan's covariance. Their walks
+    of 16 and 8 steps cost some of it: 0.17 to 0.18 in place of 0.207."""
+    model, updates = ITERATED[family](), turn * {"DSB": 8, "DSBM": 4}[family]
+    falling = lambda k: 1 - (k % turn) / turn  # noqa: E731 - anew in each turn
+    data = Batches((X0,), 2048 if family == "DSB" else 512)
+    for _ in fit(model, data, steps=updates, lr=0.1, generator=seeded(2), schedule=falling, clip=None):
+        pass
+    *_, end = model.reverse_process(X1[:8000], steps={"DSB": 16, "DSBM": 60}[family], generator=seeded(3))
+    mean, std, covariance = joint(X1[:8000], end)
+    assert mean == pytest.approx(0, abs=0.12) and std == pytest.approx(1, rel=0.1)
+    assert covariance == pytest.approx(0.2071, abs=0.055)
 
 
 def test_turns_of_the_iterations():
@@ -170,6 +195,7 @@ LINE = RectifiedFlow()
 def test_the_wrong_way_round():
     """B106: t = 1 is noise, so steps go down with -v; up from noise with +v ends at -4.00, 2.01 for N(2, 1/2)."""
     denoise, noise, steps = WORLD.denoise(LINE), normal(20_000, 1), 200
+    noise = (noise - noise.mean()) / noise.std()
     wrong = noise.clone()
     for k in range(1, steps + 1):
         wrong = wrong + denoise(wrong, times(k / steps).expand(20_000)).velocity / steps

@@ -13,7 +13,7 @@ from worlds import F64, gap, plane, seeded
 
 from lecture_lib.core import VE, Discrete, VPLinear, ddpm_linear
 from lecture_lib.errors import RangeError
-from lecture_lib.families import DDPM, VESDE, VPSDE, LevelDecoder, SubVPSDE, variational_bound
+from lecture_lib.families import DDPM, VESDE, VPSDE, LevelDecoder, Levels, SubVPSDE, variational_bound
 from lecture_lib.families.decoders import GaussianDecoder
 from lecture_lib.metrics import GaussianKernel, median_bandwidth, mmd2
 from lecture_lib.nets import TimeMLP
@@ -98,6 +98,14 @@ def test_the_prior_is_as_wide_as_the_path_ends(family):
     z = exact(family, plane()).prior(20_000, generator=seeded())
     expected = {VPSDE: 1.0, VESDE: 50.0, SubVPSDE: 1.0}[family]
     assert z.std().item() == pytest.approx(expected, rel=0.01)
+
+
+@SDES
+def test_the_last_step_is_to_clean_data(family):
+    """From t = 1e-3 to 0, without noise; n steps are n + 1 times also then."""
+    model = exact(family, plane())
+    assert [len(model.grid(n)) for n in (1, 2, 7)] == [2, 3, 8]
+    assert model.grid(7)[-2:].tolist() == [1e-3, 0.0] and model.grid(1).tolist() == [1.0, 0.0]
 
 
 # Popular mistakes. With the exact score of a Gaussian each step is affine, x <- a x + c + sqrt(q) z, so that mean and
@@ -228,7 +236,7 @@ def expected_bound(x0, table, forward=False):
 @pytest.mark.parametrize("variance", [posterior_variance, forward_variance], ids=lambda v: v.__name__)
 @pytest.mark.parametrize("terms", [1000, 7], ids=["all terms", "seven of them"])
 def test_the_bound_has_its_expectation(terms, variance):
-    table, n = VPLinear().alpha(steps(40)) ** 2, 40_000
+    table, n = VPLinear().alpha(0.5 * steps(40)) ** 2, 20_000  # it ends with data left, so that the last term counts
     x0, path = torch.tensor([[1.2], [2.5]], dtype=F64).repeat_interleave(n, 0), Discrete(table)
     draws = variational_bound(
         gaussian().denoise(path), path, x0, GaussianDecoder(), variance, terms=terms, generator=seeded()
@@ -269,7 +277,7 @@ def test_no_bound_beats_the_entropy_of_the_levels():
     path, world, n = Discrete(ddpm_linear()), Grey(), 4000
     counts = (n * world.weights).long()
     x0 = world.levels.repeat_interleave(counts)[:, None]
-    draws = variational_bound(world.denoise(path), path, x0, LevelDecoder(step=1.0), terms=100, generator=seeded(2))
+    draws = variational_bound(world.denoise(path), path, x0, LevelDecoder(Levels(3)), terms=100, generator=seeded(2))
     entropy = -(world.weights * world.weights.log()).sum()
     error = draws.std() / n**0.5
     assert -entropy - 0.05 - 4 * error <= draws.mean() <= -entropy + 4 * error
@@ -290,8 +298,8 @@ def test_the_levels_probabilities_add_up_to_one(std):
         assert torch.isfinite(log_p).all()
 
 
-def test_levels_outside_the_range_are_named():
-    with pytest.raises(RangeError, match=r"x0: got levels from 1\.5"):
+def test_what_is_on_no_level_is_refused():
+    with pytest.raises(RangeError, match=r"x: got 1\.5"):
         LevelDecoder().log_prob(torch.full((1, 1), 1.5), torch.zeros(1, 1), 0.1)
 
 

@@ -95,6 +95,23 @@ def test_the_loss_is_the_difference_and_nothing_flows_through_the_chain():
     assert abs(wrong.item() - right.item()) > 0.2  # MISTAKES B146
 
 
+def test_smoothed_data_is_walked_on_and_jumped_off():
+    """The energy sees x + s z; the last move takes a point of N(0, v + s^2) to its mean before the noise, v/(v + s^2)
+    of it (the smoothing problem of two Gaussians)."""
+    v, s = 1.0, 0.5
+    model = EnergyBased(Bowl(1 / (v + s**2)), (1,), step=0.05, smooth=s, chain=1, calm=0.0)
+    x = normal(40_000, 1)
+    *_, walked, jumped = model.reverse_process(x, steps=3, generator=seeded(1))
+    assert gap(jumped, v / (v + s**2) * walked) <= 1e-12
+    loss = model.loss((x,), generator=seeded(1)).detach()
+    z = torch.randn(x.shape, generator=seeded(1), dtype=F64)
+    g = seeded(1)
+    torch.randn(x.shape, generator=g, dtype=F64)
+    start = torch.cat([(x + s * z)[:20_000], model.prior(20_000, generator=g)])
+    fake = run(model.walk(start, None, 1, g))
+    assert gap(loss, (model.energy(x + s * z) - model.energy(fake)).detach()) <= 1e-12
+
+
 def fitted(penalty=0.0, n=4096):
     """k of E = k x^2/2 on N(0, 1) by contrastive divergence, with ``penalty`` E |grad E|^2 added."""
     model = EnergyBased(Bowl(0.5), (1,), step=0.05, chain=100, calm=0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import ot
 import pytest
@@ -11,9 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 from worlds import normal, seeded
 
-from lecture_lib.data import Batches, moons
+from lecture_lib.data import Batches, digits, moons
 from lecture_lib.errors import NotDefined, NotTractable, RangeError, ShapeError, UnknownNameError
-from lecture_lib.families import GAN, R3GAN, WGANGP, StyleGAN, fit, generator_drift
+from lecture_lib.families import GAN, R3GAN, WGANGP, StyleGAN, fit, generator_drift, laws
 from lecture_lib.nets import (
     ConvFeatures,
     PointFeatures,
@@ -25,6 +26,7 @@ from lecture_lib.nets import (
     squared_slope,
 )
 from lecture_lib.oracles import BestCritic, GaussianMixture
+from lecture_lib.zoo.families_implicit import dcgan, r3gan, style_gan, wgan_gp
 
 F64 = torch.float64
 
@@ -251,13 +253,13 @@ def test_what_games_lack_they_say():
 # StyleGAN ----------------------------------------------------------------------------------------------------------
 
 
-def style_gan(truncation=1.0):
+def labelled_styles(truncation=1.0):
     generator = StyleGenerator(8, width=8, dim=8, depth=2, n_classes=3)
     return StyleGAN(generator, ProjectionCritic(ConvFeatures(width=4), 3), (1, 8, 8), truncation=truncation)
 
 
 def test_truncation_pulls_styles_towards_the_mean_of_their_class():
-    model, cond = built(style_gan), torch.tensor([0, 1, 2, 0, 1, 2])
+    model, cond = built(labelled_styles), torch.tensor([0, 1, 2, 0, 1, 2])
     seen, synthesise = [], model.generator.synthesise
     model.generator.synthesise = lambda w, noise: (seen.append(w), synthesise(w, noise))[1]
     for psi in (1.0, 0.5, 0.0):
@@ -274,7 +276,7 @@ def test_truncation_pulls_styles_towards_the_mean_of_their_class():
 
 def test_pixels_have_noise_of_their_own():
     """With its strength at 0 the noise is not heard; then the same z gives other pictures, around the quiet one."""
-    model, z, cond = built(style_gan), normal(1, 8, dtype=torch.float32), torch.tensor([1])
+    model, z, cond = built(labelled_styles), normal(1, 8, dtype=torch.float32), torch.tensor([1])
     draw = lambda seed: model.generated(z, cond, generator=seeded(seed)).detach()  # noqa: E731
     assert torch.equal(draw(0), draw(1)) and torch.equal(draw(0), model.generator(z, cond))
     with torch.no_grad():
@@ -282,3 +284,17 @@ def test_pixels_have_noise_of_their_own():
             layer.strength.fill_(0.1)
     assert (draw(0) - draw(1)).abs().min() > 0
     assert torch.equal(draw(2), draw(2))
+
+
+# On the digits -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "model",
+    [partial(dcgan, 1.0, 8), partial(wgan_gp, 10.0, 8), partial(style_gan, 1.0, 8, 8), partial(r3gan, 1.0, 8, 4)],
+    ids=["gan", "wgan-gp", "stylegan", "r3gan"],
+)
+def test_laws_with_labels(model):
+    data = digits()
+    broken = [claim for claim, holds in laws(built(model), Batches((data.images, data.labels), 16)) if not holds]
+    assert not broken

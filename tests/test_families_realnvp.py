@@ -78,16 +78,15 @@ def test_the_density_of_the_plane_integrates_to_one_and_without_its_constant_to_
     model, batches, _ = RealNVP.small()
     for _ in fit(model, batches, steps=40, generator=torch.Generator().manual_seed(0)):
         pass
-    ticks = torch.linspace(-6, 6, 161, dtype=torch.float64)
+    ticks = torch.linspace(-6, 6, 121, dtype=torch.float64)
     points = torch.cartesian_prod(ticks, ticks)
     nats = model.double().log_prob(points).nats
-    cell = (ticks[1] - ticks[0]) ** 2
-    assert nats.exp().sum() * cell == pytest.approx(1.0, abs=1e-3)
+    assert nats.exp().sum().item() * 0.1**2 == pytest.approx(1.0, abs=1e-3)
     with torch.no_grad():
-        z, log_det = model.encode(points)
-    careless = -0.5 * (z**2).sum(1) + log_det
-    assert careless.exp().sum().item() * cell == pytest.approx(2 * math.pi, rel=1e-3)
-    assert (careless - nats).mean().item() / (2 * math.log(2)) == pytest.approx(1.3257, abs=1e-4)
+        z, log_det = model.encode(points[::50])
+    excess = -0.5 * (z**2).sum(1) + log_det - nats[::50]
+    assert (excess.exp() - 2 * math.pi).abs().max() <= 1e-9
+    assert excess.mean().item() / (2 * math.log(2)) == pytest.approx(1.3257, abs=1e-4)
 
 
 def test_layers_that_do_nothing_leave_a_normal_distribution():

@@ -7,11 +7,21 @@ import torch
 from torch import nn
 from worlds import F64, normal, seeded, times
 
-from lecture_lib.core import EPS, VELOCITY, Denoiser, FunctionPath, RectifiedFlow, Trigonometric, VPLinear, uniform_grid
+from lecture_lib.core import (
+    EPS,
+    VELOCITY,
+    Denoiser,
+    FunctionPath,
+    RectifiedFlow,
+    SubVP,
+    Trigonometric,
+    VPLinear,
+    uniform_grid,
+)
 from lecture_lib.data import Batches
 from lecture_lib.families import fit
 from lecture_lib.families.learned_interpolant import LearnedInterpolant, LearnedLine, path_energy
-from lecture_lib.families.special_cases import ONE_SIDED, SPECIAL_CASES, TWO_SIDED, sub_vp
+from lecture_lib.families.special_cases import ONE_SIDED, SPECIAL_CASES, TWO_SIDED
 from lecture_lib.metrics import two_sample_test
 from lecture_lib.nets import TimeMLP
 from lecture_lib.oracles import GaussianMixture
@@ -67,8 +77,8 @@ def test_sub_vp_has_the_variance_of_its_sde():
         k3 = slope(u + h / 2, v + h / 2 * k2)
         v = v + h / 6 * (k1 + 2 * k2 + 2 * k3 + slope(u + h, v + h * k3))
         if abs(u - 0.5) < 1e-9:
-            assert sub_vp().sigma(times(0.5) + h).item() ** 2 == pytest.approx(v.item(), rel=1e-6)
-    assert sub_vp().sigma(times(1.0)).item() ** 2 == pytest.approx(v.item(), rel=1e-6)
+            assert SubVP().sigma(times(0.5) + h).item() ** 2 == pytest.approx(v.item(), rel=1e-6)
+    assert SubVP().sigma(times(1.0)).item() ** 2 == pytest.approx(v.item(), rel=1e-6)
 
 
 # The learned schedule
@@ -109,7 +119,7 @@ def test_the_game_has_the_energy_as_its_value():
     x0, eps, t = (
         world.sample(n, generator=seeded(1)),
         normal(n, 1, seed=2),
-        torch.rand(n, generator=seeded(3), dtype=F64),
+        torch.rand(n, generator=seeded(3), dtype=F64) * path.t_max,
     )
     v = world.denoise(path)(path.mix(x0, eps, t), t).velocity
     value = lambda k: path.t_max**2 * path_energy(path, k * v, x0, eps, t).mean().item()  # noqa: E731

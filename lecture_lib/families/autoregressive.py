@@ -175,6 +175,7 @@ class AutoregressiveTransformer(AutoregressiveModel):
         network = CausalTransformer(
             17, 64, dim=dim, depth=depth, heads=heads, n_classes=n_classes, positions=positions_2d(8, 8, dim)
         )
+        nn.init.normal_(network.start.table.weight)  # heard once, at the start: it must not be quieter than a place
         return cls(network, (1, 8, 8), null=n_classes or None, p_uncond=p_uncond)
 
     @classmethod

@@ -20,6 +20,8 @@ from lecture_lib.families.denoising import FEW
 from lecture_lib.nets import TimeMLP
 from lecture_lib.tensors import check_batch, check_count, check_number, check_times, per_sample, randn_like
 
+CLOCK = 10.0  # A solver trains the field at its own few times; on the usual clock, 0..1000, it would be wild between.
+
 
 class CNF(GenerativeModel):
     """A field that carries data to noise, and the density with it; nothing but the likelihood says where it leads.
@@ -29,7 +31,7 @@ class CNF(GenerativeModel):
     In up to ``FEW`` dimensions the divergence is exact; in more it is Hutchinson's estimate, with one probe per solve.
 
     Args:
-        field: ``(x (b, d), t (b,) in 0..1000, cond) -> (b, d)``, such as ``TimeMLP``.
+        field: ``(x (b, d), t (b,) in 0..CLOCK, cond) -> (b, d)``, such as ``TimeMLP``.
         event: shape of one sample.
         center, scale: of the noise at t = 1, numbers for each dimension; default 0 and 1. Mean and standard deviation
             of the data make the way shorter. The field works in these units.
@@ -71,7 +73,7 @@ class CNF(GenerativeModel):
     ) -> Float[Tensor, " b *event"]:
         """dx/dt at times t in [0, 1]."""
         own = ((x - self.center) / self.scale).flatten(1)
-        return self.scale * self.field(own, (1000 * t).to(x.dtype), cond).reshape(x.shape)
+        return self.scale * self.field(own, (CLOCK * t).to(x.dtype), cond).reshape(x.shape)
 
     def slope(self, cond: Tensor | None, divergence: Divergence):
         """Velocity and divergence, as a solver wants them."""

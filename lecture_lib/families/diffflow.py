@@ -84,7 +84,7 @@ class DiffFlow(GenerativeModel):
         self.share, self.rate = check_number("share", share, 0, 1), check_number("rate", rate, 1e-6, 2)
         self.steps, self.inner = check_count("levels", levels, 2), check_count("inner", inner)
         ends = (math.log(check_number("sigmas", sigma, 1e-6)) for sigma in sigmas)
-        self.register_buffer("sigmas", torch.linspace(*ends, levels, dtype=torch.float64).exp())
+        self.register_buffer("sigmas", torch.linspace(*ends, levels, dtype=torch.float64).exp(), persistent=False)
 
     # Two networks, each with a loss of its own ---------------------------------------------------------------------
 

@@ -233,6 +233,7 @@ class VESDE(ScoreSDE):
     """Variance exploding: no drift, noise that grows by equal factors in equal times."""
 
     own = VE()
+    likelihood_steps = 100
     formula = (
         r"dx=\sqrt{\tfrac{d\sigma^2}{dt}}\,dW,\quad\sigma=\sigma_{min}\big(\tfrac{\sigma_{max}}{\sigma_{min}}\big)^t"
     )

@@ -46,13 +46,16 @@ class Conjugate:
     share: Callable[[Tensor], Tensor]
 
 
-def _exp(u: Tensor, bend: float = 5.0) -> Tensor:
-    """``e^u``, continued by its tangent beyond ``bend``: an untrained v must not overflow."""
-    return u.clamp(max=bend).exp() * (1 + F.relu(u - bend))
+BEND = 5.0
+
+
+def _exp(u: Tensor) -> Tensor:
+    """``e^u``, continued by its tangent beyond BEND: an untrained v must not overflow."""
+    return u.clamp(max=BEND).exp() * (1 + F.relu(u - BEND))
 
 
 IDENTITY = Conjugate("balanced", "u", lambda u: u, torch.ones_like)
-RELATIVE_ENTROPY = Conjugate("relative entropy", "e^u-1", lambda u: _exp(u) - 1, _exp)
+RELATIVE_ENTROPY = Conjugate("relative entropy", "e^u-1", lambda u: _exp(u) - 1, lambda u: u.clamp(max=BEND).exp())
 SOFTPLUS = Conjugate(
     "softplus", r"2\log\tfrac{1+e^u}2", lambda u: 2 * (F.softplus(u) - math.log(2)), lambda u: 2 * torch.sigmoid(u)
 )

@@ -117,6 +117,7 @@ class LabelMLP(nn.Module):
     ) -> None:
         super().__init__()
         self.label = LabelEmbedding(n_classes, width)
+        nn.init.normal_(self.label.table.weight)  # alone here, it must not be as quiet as beside a time
         self.enter = nn.Linear(features, width)
         self.layers = nn.ModuleList(ResidualLayer(width) for _ in range(depth))
         self.leave = nn.Linear(width, out_features)

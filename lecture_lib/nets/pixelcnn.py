@@ -34,7 +34,7 @@ def _odd(kernel: int) -> int:
 def raster_mask(kernel: int, *, own: bool) -> Bool[Tensor, " k k"]:
     """True before the middle of the window in reading order, and in it if ``own``: masks A and B of a single stack."""
     place = torch.arange(_odd(kernel) ** 2).reshape(kernel, kernel)
-    return place <= place[kernel // 2, kernel // 2] - (not own)
+    return place <= kernel**2 // 2 - (not own)
 
 
 def rows_mask(kernel: int, *, own: bool) -> Bool[Tensor, " k k"]:
@@ -133,6 +133,7 @@ class GatedPixelCNN(nn.Module):
         super().__init__()
         self.levels, self.size = check_count("levels", levels), tuple(size)
         self.label = LabelEmbedding(n_classes, width)
+        nn.init.normal_(self.label.table.weight)  # alone here, it must not be as quiet as beside a time
         # Where one is: the same windows mean something else in the middle of a picture and at its edge.
         self.places = nn.Parameter(0.1 * torch.randn(4, *self.size))
         self.layers = nn.ModuleList(

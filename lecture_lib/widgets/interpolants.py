@@ -34,7 +34,7 @@ from lecture_lib.widgets.explorer import Explorer, Scene
 EDGE = 0.002  # this near an end is taken for the end: the slope of sqrt(t (1 - t)) is infinite there
 ROWS, SUBSTEPS = 201, 2  # times of the tables, and steps of a process from one to the next
 PARTICLES, SHOWN = 1500, 14
-_X = np.linspace(-4.5, 4.5, 181)
+_X = np.linspace(-4.5, 4.5, 145)
 _WINDOW = 3.0
 _SPREAD = OTHERS[1]  # colour, marker and line of gamma
 

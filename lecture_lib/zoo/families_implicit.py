@@ -60,24 +60,24 @@ FAMILY_WGAN_GP = FamilyRecipe(
     name="family-wgan-gp",
     about="WGAN-GP: five updates of the critic for one of the generator",
     network=partial(wgan_gp, penalty=10.0, width=32),
-    steps=3600,
+    steps=2400,
     batch_size=64,
     decay=0.998,
 )
 FAMILY_STYLEGAN = FamilyRecipe(
     name="family-stylegan",
     about="StyleGAN: mapping network, modulated convolutions, noise, R1",
-    network=partial(style_gan, gamma=0.3, width=32, critic_width=32),
-    steps=2500,
+    network=partial(style_gan, gamma=1.0, width=32, critic_width=32),
+    steps=4000,
     batch_size=64,
-    lr=4e-3,
+    lr=3e-3,
     decay=0.998,
 )
 FAMILY_R3GAN = FamilyRecipe(
     name="family-r3gan",
     about="R3GAN: relativistic pairs, R1 and R2, no normalisation",
-    network=partial(r3gan, gamma=0.5, width=48, groups=12),
-    steps=2000,
+    network=partial(r3gan, gamma=1.0, width=48, groups=12),
+    steps=3000,
     batch_size=64,
     decay=0.998,
 )
