@@ -25,9 +25,9 @@ SCALES = FamilyRecipe(
     name="family-var",
     about="next scale: 1 + 4 + 16 tokens of one codebook in three passes",
     network=partial(
-        VAR, scales=(1, 2, 4), size=64, code_dim=8, code_width=32, n_classes=CLASSES, dim=80, depth=3, w=2.0, first=0.5
+        VAR, scales=(1, 2, 4), size=128, code_dim=8, code_width=32, n_classes=CLASSES, dim=80, depth=3, w=1.5, first=0.4
     ),
-    steps=3000,
+    steps=4000,
     batch_size=64,
     decay=0.998,
 )
