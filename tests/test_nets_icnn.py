@@ -27,11 +27,13 @@ def psi():
 
 
 def test_psi_is_convex_on_every_chord(psi):
-    """Jensen on random chords, for any weights: psi(mixed) <= mixed psi, by a margin of 1e-12."""
+    """Jensen on random chords, for any weights: psi(mixed) <= mixed psi, by a margin of 1e-12. The quadratic part,
+    which would hide a wrong sign elsewhere, is all but switched off; its raw number is negative then."""
+    psi.raw_curvature.data.fill_(-12.0)
     x, y = (4 * torch.randn(2000, 2, generator=seeded(k), dtype=torch.float64) for k in (1, 2))
     u = torch.rand(2000, generator=seeded(3), dtype=torch.float64)
     mixed = u * psi(x) + (1 - u) * psi(y) - psi(u[:, None] * x + (1 - u)[:, None] * y)
-    assert mixed.min() > -1e-12 and mixed.max() > 1
+    assert mixed.min() > -1e-12 and mixed.max() > 0.1
 
 
 def test_push_is_the_gradient_and_the_hessian(psi):
