@@ -92,7 +92,7 @@ def test_a_row_is_what_the_family_draws_with_these_labels_and_this_seed():
         explorer.set(label=label, seed=seed)
         picture = torch.from_numpy(np.array(as_picture(explorer.picture).convert("L")))
         wide = torch.from_numpy(to_pixels(expected, 4)[..., 0]).float()
-        block = torch.cat([torch.nn.functional.pad(d, (0, 2), value=255) for d in wide], dim=1)[:, :-2]
+        block = torch.cat([torch.nn.functional.pad(d, (0, 3), value=255) for d in wide], dim=1)[:, :-3]
         assert (picture[-8 - 32 : -8, -8 - block.shape[1] : -8].float() == block).all()
     plain = exhibits.draw(some()[1], 3, 5)
     assert torch.equal(plain, Bars(1).sample(10, generator=torch.Generator().manual_seed(5)).clamp(-1, 1))
@@ -100,14 +100,14 @@ def test_a_row_is_what_the_family_draws_with_these_labels_and_this_seed():
 
 def test_what_does_not_draw_says_why():
     explorer = widgets.family_gallery(some())
-    assert explorer.note.startswith("2 of 4 families") and "mute draws nothing (reverse_process" in explorer.note
-    assert "lost cannot be opened (family-x: no weights" in explorer.note
+    assert explorer.note.startswith("2 of 4 families")
+    assert explorer.note.endswith("With no samples: mute. With no weights: lost.")
     hung = some()
     prices = [exhibits.first(e).price for e in hung]
     assert prices[0].startswith("3 steps, ") and prices[1].startswith("1 step, ") and prices[0].endswith(" ms")
-    assert prices[2:] == ["draws nothing", "no weights"]
-    for family in ("mute", "lost"):
-        assert not explorer.set(family=family).failed
+    assert prices[2:] == ["no samples", "no weights"]
+    for family, why in (("mute", "(reverse_process: a repr"), ("lost", "(family-x: no weights are")):
+        assert not explorer.set(family=family).failed and why in explorer.note
 
 
 def test_milliseconds_are_measured_once_and_per_digit(monkeypatch):

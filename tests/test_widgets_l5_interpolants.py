@@ -15,7 +15,7 @@ from widget_laws import every_value_has_its_picture, the_picture_goes_out_with_t
 from lecture_lib import widgets
 from lecture_lib.core import RectifiedFlow, VPLinear
 from lecture_lib.errors import RangeError
-from lecture_lib.widgets import interpolants as shown
+from lecture_lib.widgets import ways as shown
 
 STRAIGHT, BROWNIAN, TWO, WHITE = "straight", "a sqrt(t (1 - t))", "two other modes", "noise N(0, 1)"
 ODE, SDE = "ODE (epsilon = 0)", "SDE, epsilon = 2"
@@ -64,7 +64,7 @@ def by_hand(x, t, a):
 @pytest.mark.parametrize("row", [20, 100, 171])
 def test_density_and_velocity_of_the_tables_are_those_of_gaussian_conditioning(row):
     found = shown.tables(STRAIGHT, BROWNIAN, 0.7, TWO)
-    p, b = by_hand(shown._X, found.times[row], 0.7)
+    p, b = by_hand(shown.PLACES, found.times[row], 0.7)
     seen = p > 1e-6
     assert np.abs(found.density[row] - p).max() < 1e-12
     assert np.abs(found.velocity[row] - b)[seen].max() < 1e-9
@@ -73,10 +73,13 @@ def test_density_and_velocity_of_the_tables_are_those_of_gaussian_conditioning(r
 def test_the_score_of_the_tables_is_the_slope_of_the_log_density():
     """By differences of the density by hand, an error of 1e-6 or so; where x1 is the noise, the mixture's own score."""
     found = shown.tables(STRAIGHT, BROWNIAN, 0.7, TWO)
-    up, down = (np.log(by_hand(shown._X + h, found.times[100], 0.7)[0]) for h in (1e-4, -1e-4))
+    up, down = (np.log(by_hand(shown.PLACES + h, found.times[100], 0.7)[0]) for h in (1e-4, -1e-4))
     assert np.abs(found.score[100] - (up - down) / 2e-4)[30:115].max() < 1e-5
     found = shown.tables("VP linear (DDPM)", "none", 0.7, WHITE)
-    x, t = torch.from_numpy(shown._X)[:, None], torch.full((len(shown._X),), found.times[30], dtype=torch.float64)
+    x, t = (
+        torch.from_numpy(shown.PLACES)[:, None],
+        torch.full((len(shown.PLACES),), found.times[30], dtype=torch.float64),
+    )
     assert np.abs(found.score[30] - shown.DATA_LAW.score(x, VPLinear(), t)[:, 0].numpy()).max() < 1e-9
 
 
@@ -89,7 +92,7 @@ def test_every_process_has_the_marginals_of_the_interpolant():
     for process in shown.PROCESSES:
         x = shown.particles(STRAIGHT, BROWNIAN, 0.7, TWO, process, 0)
         for row in (0, 60, 100, 140, 199):
-            result = kstest(x[row], partial(np.interp, xp=shown._X, fp=found.cdf(row)))
+            result = kstest(x[row], partial(np.interp, xp=shown.PLACES, fp=found.cdf(row)))
             assert result.pvalue > 0.001, (process, row, result)
             assert shown.apart(found, row, x[row]) == pytest.approx(result.statistic, abs=1e-12)
 
@@ -97,7 +100,7 @@ def test_every_process_has_the_marginals_of_the_interpolant():
 def test_the_distribution_function_is_the_integral_of_the_density():
     found = shown.tables(STRAIGHT, BROWNIAN, 0.7, TWO)
     exact = quad(lambda x: by_hand(x, found.times[70], 0.7)[0], -6, 0.6, limit=200)[0]
-    assert np.interp(0.6, shown._X, found.cdf(70)) == pytest.approx(exact, abs=2e-4)  # trapezia of width 1/16
+    assert np.interp(0.6, shown.PLACES, found.cdf(70)) == pytest.approx(exact, abs=2e-4)  # trapezia of width 1/16
 
 
 def test_the_ode_of_the_particles_is_that_of_the_exact_velocity():
@@ -110,7 +113,10 @@ def test_the_ode_of_the_particles_is_that_of_the_exact_velocity():
 def test_flow_matching_is_the_straight_way_without_gamma_to_noise():
     """Its velocity is the oracle's of rectified flow; the note names it."""
     found = shown.tables(STRAIGHT, "none", 0.7, WHITE)
-    x, t = torch.from_numpy(shown._X)[:, None], torch.full((len(shown._X),), found.times[90], dtype=torch.float64)
+    x, t = (
+        torch.from_numpy(shown.PLACES)[:, None],
+        torch.full((len(shown.PLACES),), found.times[90], dtype=torch.float64),
+    )
     exact = shown.DATA_LAW.denoise(RectifiedFlow())(x, t)
     assert np.abs(found.velocity[90] - (exact.eps - exact.x0)[:, 0].numpy()).max() < 1e-9
     assert "flow matching" in widgets.interpolant_explorer().set(noise="none", end=WHITE).note
@@ -144,7 +150,7 @@ def test_what_the_note_says_is_measured_on_the_particles_shown():
     )
     assert (mean, std) == pytest.approx((x.mean(), x.std()), abs=0.0051)
     assert gap == pytest.approx(
-        kstest(x, lambda y: np.interp(y, shown._X, shown.tables(STRAIGHT, BROWNIAN, 0.7, TWO).cdf(140))).statistic,
+        kstest(x, lambda y: np.interp(y, shown.PLACES, shown.tables(STRAIGHT, BROWNIAN, 0.7, TWO).cdf(140))).statistic,
         abs=6e-4,
     )
     assert "alpha = 0.30, beta = 0.70, gamma = 0.32" in explorer.note

@@ -27,6 +27,7 @@ from lecture_lib.zoo import store
 RECORD = Path(__file__).parent / "gallery.npz"
 EVERY = "0 to 9"
 COLUMNS = 10  # digits in a row
+NO_SAMPLES, NO_WEIGHTS = "no samples", "no weights"
 _SHORT = 0.05  # seconds: what took less is measured once more, since the first time also pays for imports
 
 
@@ -49,9 +50,9 @@ class Exhibit:
 
 @dataclass(frozen=True)
 class Row:
-    """What a family drew, or why it did not; ``images`` (n, 1, 8, 8) or None."""
+    """What a family drew, or why it did not; ``images`` (10, 1, 8, 8) or None."""
 
-    images: Float[Tensor, " n 1 8 8"] | None
+    images: Float[Tensor, " 10 1 8 8"] | None
     why: str = ""
 
 
@@ -73,7 +74,7 @@ class First:
     def price(self) -> str:
         """Steps and milliseconds in words."""
         if self.row.images is None:
-            return "draws nothing" if self.row.why.startswith("draws") else "no weights"
+            return NO_SAMPLES if self.row.why.startswith(NO_SAMPLES) else NO_WEIGHTS
         return f"{self.steps} step{'s' * (self.steps != 1)}, {_digits(self.milliseconds)} ms"
 
 
@@ -121,9 +122,9 @@ def _row(exhibit: Exhibit, label: int | str, seed: int) -> Row:
     try:
         return Row(draw(exhibit, label, seed))
     except NotDefined as error:
-        return Row(None, f"draws nothing ({error})")
+        return Row(None, f"{NO_SAMPLES} ({error})")
     except CourseError as error:
-        return Row(None, f"cannot be opened ({error})")
+        return Row(None, f"{NO_WEIGHTS} ({error})")
 
 
 @cache

@@ -10,7 +10,18 @@ from PIL import Image
 
 from lecture_lib.viz import image_grid, stack
 from lecture_lib.widgets.controls import choice, count
-from lecture_lib.widgets.exhibits import COLUMNS, EVERY, Exhibit, Row, first, labels_of, row, zoo_exhibits
+from lecture_lib.widgets.exhibits import (
+    COLUMNS,
+    EVERY,
+    NO_SAMPLES,
+    NO_WEIGHTS,
+    Exhibit,
+    Row,
+    first,
+    labels_of,
+    row,
+    zoo_exhibits,
+)
 from lecture_lib.widgets.explorer import Explorer, Scene
 
 ALL = "all families"
@@ -56,11 +67,14 @@ class Gallery:
     def _words(self, ready: Mapping[str, tuple[Exhibit, Row]], seed: int) -> str:
         shown = [exhibit for exhibit, its_row in ready.values() if its_row.images is not None]
         where = "as recorded with the weights" if any(first(exhibit).recorded for exhibit in shown) else "here"
-        missing = [f" {name} {its_row.why}." for name, (_, its_row) in ready.items() if its_row.why]
-        return (
+        told = (
             f"{len(shown)} of {len(self.exhibits)} families, seed {seed}; milliseconds per digit, ten at once, on one "
-            f"core, {where}.{''.join(missing)}"
+            f"core, {where}."
         )
+        for words in (NO_SAMPLES, NO_WEIGHTS):
+            names = [name for name, (exhibit, _) in ready.items() if first(exhibit).price == words]
+            told += f" With {words}: {', '.join(names)}." if names else ""
+        return told
 
 
 def _heads(label: int | str) -> list[str]:
@@ -82,7 +96,7 @@ def _column(names: Sequence[str], ready: Mapping[str, tuple[Exhibit, Row]], labe
     rows = [ready.get(name, (None, Row(None))) for name in names]
     labels = [f"{name}\n{_price(exhibit)}" for name, (exhibit, _) in zip(names, rows, strict=True)]
     images = torch.cat([_images(found) for _, found in rows])
-    return image_grid(images, columns=COLUMNS, scale=4, gap=2, row_labels=labels, column_labels=_heads(label))
+    return image_grid(images, columns=COLUMNS, scale=4, gap=3, row_labels=labels, column_labels=_heads(label))
 
 
 def _sheet(ready: Sequence[tuple[Exhibit, Row]], label: int | str, seed: int) -> Scene:
@@ -92,7 +106,7 @@ def _sheet(ready: Sequence[tuple[Exhibit, Row]], label: int | str, seed: int) ->
     title = f"{exhibit.name}: {first(exhibit).price} per digit"
     picture = image_grid(images, columns=COLUMNS, scale=6, gap=3, title=title, column_labels=_heads(label))
     if found.images is None:
-        return Scene(picture, f"{exhibit.name} {found.why}.", progress=1.0)
+        return Scene(picture, f"{exhibit.name}: {found.why}.", progress=1.0)
     told = "" if exhibit.labelled else " It is not told which digit to draw."
     source = f"{type(exhibit.model()).__name__}: {exhibit.model().source}."
     note = f"{source} The first row is that of seed {seed} among all families.{told}"
