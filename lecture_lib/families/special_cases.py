@@ -157,5 +157,5 @@ def two_sided_cases() -> tuple[SpecialCase, ...]:
 
 
 def special_cases() -> tuple[SpecialCase, ...]:
-    """The whole table. OT-CFM and rectified flow are its flow-matching row with another coupling (``core.couplings``)."""
+    """The whole table. OT-CFM and rectified flow are its flow-matching row with another coupling."""
     return (*one_sided_cases(), *two_sided_cases())
