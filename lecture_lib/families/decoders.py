@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lecture_lib.core.likelihood import standard_normal_log_prob
 from lecture_lib.families.levels import Levels
 
 
@@ -28,8 +29,7 @@ class GaussianDecoder:
     of: ClassVar[str] = "density"
 
     def log_prob(self, x0, mean, std):
-        z = ((x0.double() - mean.double()) / std).flatten(1)
-        return -0.5 * z.square().sum(1) - z.shape[1] * (math.log(std) + math.log(2 * math.pi) / 2)
+        return standard_normal_log_prob((x0.double() - mean.double()) / std) - x0[0].numel() * math.log(std)
 
 
 @dataclass(frozen=True)

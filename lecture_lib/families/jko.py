@@ -12,7 +12,6 @@ Source: Jordan, Kinderlehrer & Otto 1998; with convex networks Mokrov et al. 202
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lecture_lib.core.likelihood import standard_normal_log_prob
 from lecture_lib.data import Batches
 from lecture_lib.errors import RangeError, ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb, Phase
@@ -114,7 +114,7 @@ class JKOFlow(GenerativeModel):
         steps = self.steps if steps is None else check_count("steps", steps, 0)
         if steps > self.steps:
             raise RangeError(f"steps: got {steps}, expected at most {self.steps}, one per potential")
-        x, log_density = z, standard_normal(z)
+        x, log_density = z, standard_normal_log_prob(z)
         yield JKOFrame(x, log_density)
         for psi in self.potentials[:steps]:
             x, hessian = psi.push(x)
@@ -185,12 +185,6 @@ def displaced(x: Float[Tensor, " b d"], there: Float[Tensor, " b d"], share: flo
     and the same shifted by 3, its variance is 9/4 + s^2 half-way, where the displaced cloud keeps s^2.
     """
     return (1 - share) * x + share * there
-
-
-def standard_normal(z: Float[Tensor, " b d"]) -> Float[Tensor, " b"]:
-    """``log N(z; 0, I)`` in float64."""
-    z = z.flatten(1).double()
-    return -0.5 * (z.square().sum(1) + z.shape[1] * math.log(2 * math.pi))
 
 
 def three_hills() -> GaussianMixture:
