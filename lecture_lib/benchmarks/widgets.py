@@ -52,6 +52,9 @@ def _others() -> Iterator[Measurement]:
     yield from _samplers()
     yield from _latent_diffusion()
     yield from _transformers()
+    yield from _fast_generation()
+    yield from _interpolants()
+    yield from _families()
 
 
 def _samplers() -> Iterator[Measurement]:
@@ -118,6 +121,61 @@ def _transformers() -> Iterator[Measurement]:
     strengths = [0.25 * k for k in range(-8, 8)]
     slider = widgets.concept_slider()
     yield Measurement("concepts: 12 new pictures", _median(slider, "strength", strengths), "ms", PATIENCE)
+
+
+def _fast_generation() -> Iterator[Measurement]:
+    """The widgets of few steps: one trajectory, one curriculum, one sweep over steps, one budget."""
+    from lecture_lib import widgets
+
+    flow = widgets.flow_map_explorer()
+    levels = flow.controls["level"]._options_full
+    yield Measurement("flow maps: another point", _median(flow, "level", [v for _, v in levels][:16]), "ms", BAR)
+    students = list(flow.controls["student"].options)
+    yield Measurement("flow maps: another student", _median(flow, "student", students), "ms", BAR)
+    curricula = widgets.curriculum_explorer()
+    yield Measurement("curricula: another share", _median(curricula, "done", [0.02 * k for k in range(20)]), "ms", BAR)
+    sweep = widgets.steps_explorer()
+    yield Measurement("steps: a known sweep, other steps", _median(sweep, "steps", [1, 2, 3, 4, 6, 8, 12]), "ms", BAR)
+    yield Measurement("steps: 7 new clouds of 3000", _median(sweep, "seed", list(range(1, 8))), "ms", PATIENCE)
+    front = widgets.front_explorer()
+    yield Measurement("front: another budget", _median(front, "place", list(range(0, 80, 5))), "ms")
+
+
+def _interpolants() -> Iterator[Measurement]:
+    """The widgets of interpolants, couplings, energies and bridges: another place in one picture, and new particles."""
+    from lecture_lib import widgets
+
+    seeds = list(range(1, 12))
+    ways = widgets.interpolant_explorer()
+    yield Measurement("interpolants: another time", _median(ways, "t", [0.02 * k for k in range(12)]), "ms", BAR)
+    ways.set(process="SDE, epsilon = 2")
+    yield Measurement("interpolants: 1500 new SDE paths", _median(ways, "seed", seeds), "ms", BAR)
+    sizes = [0.1 * k for k in range(1, 16)]
+    yield Measurement("interpolants: another gamma, all new", _median(ways, "a", sizes), "ms", BAR)
+    pairs = widgets.coupling_explorer()
+    yield Measurement("couplings: another batch", _median(pairs, "batch", [1, 2, 4, 16, 32, 64]), "ms", BAR)
+    yield Measurement("couplings: new points, 18 couplings", _median(pairs, "seed", seeds), "ms", BAR)
+    land = widgets.energy_landscape()
+    yield Measurement("energies: 50 new steps of 500", _median(land, "seed", seeds), "ms", BAR)
+    yield Measurement(
+        "energies: other temperature", _median(land, "temperature", [0.1, 0.25, 0.5, 2.0, 4.0]), "ms", BAR
+    )
+    bridge = widgets.bridge_explorer()
+    yield Measurement("bridge: 600 new paths", _median(bridge, "seed", seeds), "ms", BAR)
+
+
+def _families() -> Iterator[Measurement]:
+    """The widgets of the zoo's families: the first picture is on record, everything else is drawn."""
+    from lecture_lib import widgets
+
+    began = time.perf_counter()
+    gallery = widgets.family_gallery()
+    yield Measurement("gallery: all families, on record", 1000 * (time.perf_counter() - began), "ms", PATIENCE)
+    one = [_milliseconds(gallery, "family", name) for name in gallery.controls["family"].options[1:]]
+    yield Measurement("gallery: 50 digits of a family, median", statistics.median(one), "ms")
+    plane, places = widgets.latent_plane_explorer(), [0.25 * k for k in range(-12, 0)]
+    yield Measurement("latent plane: another point", _median(plane, "u", places), "ms", BAR)
+    yield Measurement("latent plane: another digit", _median(plane, "label", list(range(10))), "ms", BAR)
 
 
 def _median(explorer: Any, name: str, values: list[float]) -> float:

@@ -11,6 +11,7 @@ from lecture_lib.core.couplings import (
     offset_noise,
     optimal_pairing,
     sinkhorn,
+    within,
 )
 from lecture_lib.core.denoiser import Denoiser, Given, quarter_log_noise, thousand, unit_input
 from lecture_lib.core.grids import (
@@ -138,5 +139,6 @@ __all__ = [
     "truncated_snr",
     "uniform_grid",
     "unit_input",
+    "within",
     "zero_terminal_snr",
 ]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lecture_lib.errors import ShapeError
@@ -107,6 +107,32 @@ def optimal_pairing(
 
     _, columns = linear_sum_assignment(squared_cost(x0, x1).cpu().numpy())
     return x1[torch.as_tensor(columns, device=x1.device)]
+
+
+def within(labels: Int[Tensor, " b"], pairing: Pairing) -> Pairing:
+    """``pairing`` within each label: what a conditional model needs.
+
+    Paired across labels, the other end of a class is no fair draw any more: noise near the zeros goes to the zeros.
+    A sampler that starts class 0 from all of N(0, I) then meets points that training never showed it.
+
+    Raises:
+        ShapeError: (when called) not as many labels as points.
+
+    Source: Cheng & Schwing 2025 (2503.10636), who keep the pairing fair by a softer rule.
+    """
+
+    def paired(
+        x0: Float[Tensor, " b *d"], x1: Float[Tensor, " b *d"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, " b *d"]:
+        if labels.shape != (len(x0),):
+            raise ShapeError(f"labels: got shape {tuple(labels.shape)}, expected ({len(x0)},), one per point")
+        paired = x1.clone()
+        for label in labels.unique():
+            mine = labels == label
+            paired[mine] = pairing(x0[mine], x1[mine], generator)
+        return paired
+
+    return paired
 
 
 @torch.no_grad()

@@ -61,6 +61,12 @@ def hutchinson(probe: Float[Tensor, " b *d"], *, create_graph: bool = False) -> 
     return divergence
 
 
+def standard_normal_log_prob(z: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
+    """``log N(z; 0, I) = -|z|^2/2 - d/2 log 2 pi`` of each sample, in nats, float64; with both of its terms."""
+    z = z.flatten(1).double()
+    return -0.5 * (z**2).sum(1) - z.shape[1] / 2 * math.log(2 * math.pi)
+
+
 def log_likelihood(
     denoise: Denoise,
     path: Path,
@@ -76,9 +82,7 @@ def log_likelihood(
     """
     x, total = transported(denoise, path, x, grid, divergence=divergence)
     sigma = path.sigma(check_grid(grid)[:1].to(x.device))
-    z = x.flatten(1).double() / sigma
-    d = z.shape[1]
-    return -0.5 * (z**2).sum(1) - d / 2 * math.log(2 * math.pi) - d * sigma.log() + total
+    return standard_normal_log_prob(x.double() / sigma) - x[0].numel() * sigma.log() + total
 
 
 def transported(

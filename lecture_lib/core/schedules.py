@@ -26,7 +26,7 @@ class SubVP(Path):
     Its forward SDE has the drift of VP, ``f = -beta/2``, and ``g^2 = beta (1 - e^{-2 int beta})``.
     """
 
-    vp: VPLinear = VPLinear()
+    vp: VPLinear = field(default_factory=VPLinear)
     formula: ClassVar[str] = r"\alpha=\alpha_{VP},\;\sigma=1-\alpha^2"
     source: ClassVar[str] = "Song et al. 2021 (2011.13456), Eq. 12 and 29"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from lecture_lib.core import AdaptiveRungeKutta, OdeSolver, RungeKutta4, exact_divergence, hutchinson
 from lecture_lib.core.conditions import drop_condition
-from lecture_lib.core.likelihood import Divergence
+from lecture_lib.core.likelihood import Divergence, standard_normal_log_prob
 from lecture_lib.data import Batches, moons
 from lecture_lib.errors import ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb
@@ -86,8 +85,7 @@ class CNF(GenerativeModel):
         if check_batch("x", x).shape[1:] != self.event:
             raise ShapeError(f"x: got {tuple(x.shape)}, expected (b, {', '.join(map(str, self.event))})")
         z, gained = solver(self.slope(cond, divergence), x, 0.0, 1.0)
-        z = ((z - self.center) / self.scale).flatten(1).double()
-        noise = -0.5 * (z**2).sum(1) - z.shape[1] / 2 * math.log(2 * math.pi) - self.scale.double().log().sum()
+        noise = standard_normal_log_prob((z - self.center) / self.scale) - self.scale.double().log().sum()
         return noise + gained
 
     def divergence(self, x: Tensor, generator: torch.Generator | None, create_graph: bool = False) -> Divergence:

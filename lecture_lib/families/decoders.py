@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lecture_lib.errors import RangeError
-from lecture_lib.tensors import check_number
+from lecture_lib.core.likelihood import standard_normal_log_prob
+from lecture_lib.families.levels import Levels
 
 
 class Decoder(Protocol):
@@ -29,8 +29,7 @@ class GaussianDecoder:
     of: ClassVar[str] = "density"
 
     def log_prob(self, x0, mean, std):
-        z = ((x0.double() - mean.double()) / std).flatten(1)
-        return -0.5 * z.square().sum(1) - z.shape[1] * (math.log(std) + math.log(2 * math.pi) / 2)
+        return standard_normal_log_prob((x0.double() - mean.double()) / std) - x0[0].numel() * math.log(std)
 
 
 @dataclass(frozen=True)
@@ -40,31 +39,22 @@ class LevelDecoder:
     So the probabilities of all levels add up to 1 whatever the mean and the std.
 
     Args:
-        step: distance of two levels.
-        low, high: the lowest and the highest level.
+        levels: which they are.
 
     Raises (when called):
-        RangeError: x0 lies outside [low, high].
+        RangeError: x0 is not on the levels.
 
     Source: Ho et al. 2020 (2006.11239), Eq. 13.
     """
 
-    step: float = 1 / 8
-    low: float = -1.0
-    high: float = 1.0
+    levels: Levels = field(default_factory=Levels)
     of: ClassVar[str] = "probability"
 
-    def __post_init__(self):
-        check_number("step", self.step, 1e-12)
-        check_number("high", self.high, self.low + self.step)
-
     def log_prob(self, x0, mean, std):
-        x0, mean = x0.double(), mean.double()
-        if x0.min() < self.low - self.step / 4 or x0.max() > self.high + self.step / 4:
-            got = f"{float(x0.min()):g} to {float(x0.max()):g}"
-            raise RangeError(f"x0: got levels from {got}, expected {self.low:g} to {self.high:g}")
-        left = torch.where(x0 < self.low + self.step / 2, -math.inf, (x0 - self.step / 2 - mean) / std)
-        right = torch.where(x0 > self.high - self.step / 2, math.inf, (x0 + self.step / 2 - mean) / std)
+        number, last = self.levels.numbers(x0), self.levels.count - 1
+        off, half = x0.double() - mean.double(), 1 / last  # neighbours are 2/last apart
+        left = torch.where(number == 0, -math.inf, (off - half) / std)
+        right = torch.where(number == last, math.inf, (off + half) / std)
         # Far out on the right both cdfs round to 1; mirrored to the left their logarithms stay apart.
         mirrored = left > 0
         left, right = torch.where(mirrored, -right, left), torch.where(mirrored, -left, right)

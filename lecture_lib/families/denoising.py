@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lecture_lib.core import VELOCITY, Denoiser, RectifiedFlow, Times, UniformTimes, independent, uniform_grid
-from lecture_lib.core.couplings import Coupling, minibatch_ot
+from lecture_lib.core.couplings import Coupling, given_noise, optimal_pairing, within
 from lecture_lib.core.likelihood import exact_divergence, hutchinson, log_likelihood
 from lecture_lib.data import Batches, moons
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb
@@ -95,10 +95,9 @@ class DenoisingModel(GenerativeModel):
         """By the probability-flow ODE; in few dimensions exact up to its steps, in many Hutchinson's estimate."""
         few = x[0].numel() <= FEW
         divergence = exact_divergence if few else hutchinson(randn_like(x, generator).sign())
-        nats = log_likelihood(
-            self.denoiser.given(cond), self.denoiser.path, x, self.likelihood_grid(), divergence=divergence
-        )
-        return LogProb(nats, "exact" if few else "estimate")
+        grid = self.likelihood_grid()
+        nats = log_likelihood(self.denoiser.given(cond), self.denoiser.path, x, grid, divergence=divergence)
+        return LogProb(nats.detach(), "exact" if few else "estimate")  # a learned path would leave a gradient
 
 
 class FlowMatching(DenoisingModel):
@@ -119,7 +118,10 @@ class FlowMatching(DenoisingModel):
 
 
 class OTFlowMatching(DenoisingModel):
-    """The same, with each batch's noise re-paired by optimal transport: straighter paths, for a price per batch."""
+    """The same, with each batch's noise re-paired by optimal transport: straighter paths, for a price per batch.
+
+    Where there are labels, within each of them: see ``core.within``.
+    """
 
     formula = r"(x_0,\epsilon)\sim\pi^\star_{\text{batch}},\quad x_t=(1-t)\,x_0+t\,\epsilon"
     source = "Tong et al. 2024 (2302.00482), OT-CFM; Pooladian et al. 2023 (2304.14772)"
@@ -130,8 +132,13 @@ class OTFlowMatching(DenoisingModel):
     def sampler(self):
         return Euler()
 
-    def coupling(self):
-        return minibatch_ot
+    def loss(self, batch: Batch, phase: str = "all", *, generator: torch.Generator) -> Float[Tensor, " b"]:
+        x0, *labels = batch
+        pairing = within(*labels, optimal_pairing) if labels else optimal_pairing
+        coupling = given_noise(pairing(x0, randn_like(x0, generator), generator))
+        return self.denoiser.loss(
+            *batch, times=self.times(), coupling=coupling, p_uncond=self.p_uncond, generator=generator
+        )
 
     @classmethod
     def small(cls):

@@ -6,6 +6,7 @@ All four train a network to say which noise is in ``x_t``; read as a score it is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -36,8 +37,11 @@ from lecture_lib.families.decoders import Decoder, GaussianDecoder
 from lecture_lib.families.denoising import DenoisingModel, two_moons
 from lecture_lib.nets import TimeMLP
 from lecture_lib.samplers import DDPM as Ancestral
-from lecture_lib.samplers import EulerMaruyama, Sampler
-from lecture_lib.tensors import check_batch, check_count, randn_like
+from lecture_lib.samplers import EulerMaruyama, Sampler, posterior_variance
+from lecture_lib.tensors import Number, check_batch, check_count, randn_like
+
+Variance = Callable[[Number, Number, Number], Number]
+"""``(beta, sigma_t, sigma_s) -> variance`` of a step back from t to s, as ``samplers.DDPM`` takes it."""
 
 
 class DDPM(DenoisingModel):
@@ -52,7 +56,9 @@ class DDPM(DenoisingModel):
         table: (T,), alpha_bar falling; Ho et al.'s with T = 1000 unless another is given.
         null: label that stands for none; None for a network without labels.
         decoder: ``p(x0 | x_1)`` of the bound: a density, or one of grey levels.
-        sampler: the step of ``reverse_process``.
+        variance: of the steps back, in samples and in the bound: right for points (and so for grey levels) is
+            ``samplers.posterior_variance``; for data that has a density, ``samplers.forward_variance`` is nearer.
+        sampler: the step of ``reverse_process``; ancestral unless another is given.
         terms: how many of the bound's T terms ``log_prob`` draws, at most; the others are stood for by these.
         w, p_uncond: guidance scale of ``sample``, and how often a label is dropped in training.
     """
@@ -68,15 +74,17 @@ class DDPM(DenoisingModel):
         table: Float[Tensor, " T"] | None = None,
         null: Cond | None = None,
         decoder: Decoder | None = None,
+        variance: Variance = posterior_variance,
         sampler: Sampler | None = None,
         terms: int = 200,
         w: float = 1.0,
         p_uncond: float = 0.1,
     ) -> None:
-        path = Discrete(ddpm_linear() if table is None else table)
+        with torch.device("cpu"):  # a table is numbers, not weights, also for who builds the model on "meta"
+            path = Discrete(ddpm_linear() if table is None else table)
         super().__init__(Denoiser(network, path, EPS, null=null), event, w=w, p_uncond=p_uncond)
         self.decoder = GaussianDecoder() if decoder is None else decoder
-        self.step = Ancestral() if sampler is None else sampler
+        self.variance, self.step = variance, Ancestral(variance) if sampler is None else sampler
         self.steps, self.terms = len(path.angles) - 1, check_count("terms", terms)
 
     def times(self):
@@ -92,7 +100,9 @@ class DDPM(DenoisingModel):
         """The variational bound, of a density or of levels as the decoder has it; its terms are drawn."""
         denoise, path = self.denoiser.given(cond), self.denoiser.path
         with torch.no_grad():
-            bound = variational_bound(denoise, path, x, self.decoder, terms=self.terms, generator=generator)
+            bound = variational_bound(
+                denoise, path, x, self.decoder, self.variance, terms=self.terms, generator=generator
+            )
         return LogProb(bound, "lower bound", self.decoder.of)
 
     @classmethod
@@ -106,40 +116,50 @@ def variational_bound(
     path: Discrete,
     x0: Float[Tensor, " b *d"],
     decoder: Decoder,
+    variance: Variance = posterior_variance,
     *,
     terms: int = 1000,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, " b"]:
     """An unbiased draw of DDPM's lower bound of ``log p(x0)``, in nats, float64.
 
-        log p(x0 | x_1) - sum_i (SNR_{i-1} - SNR_i)/2 |x0 - x0_hat(x_i)|^2 - KL(q(x_T | x0) || N(0, I)),   i = 2..T
-
-    The middle terms are KL(q(x_{i-1} | x_i, x0) || p(x_{i-1} | x_i)) for steps back with the posterior variance, that
-    of ``samplers.DDPM()``; the first has the variance of the first step forward.
+        log p(x0 | x_1) - sum_i KL(q(x_{i-1} | x_i, x0) || p(x_{i-1} | x_i)) - KL(q(x_T | x0) || N(0, I)),   i = 2..T
 
     Args:
+        decoder: p(x0 | x_1), around the predicted x0, with the std of the first step forward.
+        variance: of p(x_{i-1} | x_i), as for ``samplers.DDPM``.
         terms: how many i are drawn per sample, one from each of so many equal stretches of 2..T; T - 1 takes them all.
 
-    Source: Ho et al. 2020, Eq. 5; in terms of SNR: Kingma et al. 2021 (2107.00630), Eq. 13 and 14.
+    Source: Ho et al. 2020, Eq. 5, and 6 to 8 for what is between.
     """
-    b, T = len(check_batch("x0", x0)), len(path.angles) - 1
+    b, d, T = len(check_batch("x0", x0)), x0[0].numel(), len(path.angles) - 1
     t = torch.arange(1, T + 1, dtype=torch.float64) / T
-    alpha, sigma = path.alpha(t), path.sigma(t)  # entry i of the table is number i - 1 here
-    snr = (alpha / sigma) ** 2
+    alpha, sigma = (
+        path.alpha(t),
+        path.sigma(t),
+    )  # entry i of the table is number i - 1 here, and the term i number i - 2
+    beta = sigma[1:] ** 2 - (alpha[1:] / alpha[:-1] * sigma[:-1]) ** 2
+    right, used = (v(beta, sigma[1:], sigma[:-1]) for v in (posterior_variance, variance))
+    pull = (alpha[:-1] * beta / sigma[1:] ** 2) ** 2 / (2 * used)  # the two means differ by an error in x0 only
+    spread = d * (right / used - 1 - (right / used).log()) / 2
 
-    def guess(i: Tensor) -> Tensor:
-        return denoise(path.mix(x0, randn_like(x0, generator), t[i - 1]), t[i - 1]).x0
+    def error(i: Tensor) -> Tensor:
+        x_i = path.mix(x0, randn_like(x0, generator), t[i - 1])
+        return x0 - denoise(x_i, t[i - 1]).x0
 
-    first = decoder.log_prob(x0, guess(torch.ones(b, dtype=torch.long)), float(sigma[0]))
+    first = decoder.log_prob(x0, x0 - error(torch.ones(b, dtype=torch.long)), float(sigma[0]))
     n, between = min(check_count("terms", terms), T - 1), torch.zeros(b, dtype=torch.float64)
     for k in range(n):
         place = (k + torch.rand(b, generator=generator, dtype=torch.float64)) * (T - 1) / n
         i = 2 + place.floor().long().clamp(max=T - 2)
-        error = (x0 - guess(i)).double().square().flatten(1).sum(1)
-        between += (snr[i - 2] - snr[i - 1]) / 2 * error * (T - 1) / n
-    square, d = x0.double().square().flatten(1).sum(1), x0[0].numel()
-    last = (alpha[-1] ** 2 * square + d * (sigma[-1] ** 2 - 1 - 2 * sigma[-1].log())) / 2
+        between += (pull[i - 2] * squared(error(i)) + spread[i - 2]) * (T - 1) / n
+    last = (alpha[-1] ** 2 * squared(x0) + d * (sigma[-1] ** 2 - 1 - 2 * sigma[-1].log())) / 2
     return first - between - last
+
+
+def squared(x: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
+    """``|x|^2`` of each sample, float64."""
+    return x.double().square().flatten(1).sum(1)
 
 
 class ScoreSDE(DenoisingModel):
@@ -203,13 +223,17 @@ class VPSDE(ScoreSDE):
     """Variance preserving: ``dx = -beta x/2 dt + sqrt(beta) dW``, DDPM in continuous time."""
 
     own = VPLinear()
-    formula = r"dx=-\tfrac12\beta x\,dt+\sqrt\beta\,dW,\quad dx=[-\tfrac12\beta x-\beta\nabla\log p_t]\,dt+\sqrt\beta\,d\bar W"
+    formula = (
+        r"dx=-\tfrac12\beta x\,dt+\sqrt\beta\,dW,\quad "
+        r"dx=[-\tfrac12\beta x-\beta\nabla\log p_t]\,dt+\sqrt\beta\,d\bar W"
+    )
 
 
 class VESDE(ScoreSDE):
     """Variance exploding: no drift, noise that grows by equal factors in equal times."""
 
     own = VE()
+    likelihood_steps = 100
     formula = (
         r"dx=\sqrt{\tfrac{d\sigma^2}{dt}}\,dW,\quad\sigma=\sigma_{min}\big(\tfrac{\sigma_{max}}{\sigma_{min}}\big)^t"
     )

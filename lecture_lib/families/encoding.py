@@ -1,4 +1,4 @@
-"""Two habits of families that encode: which labels a batch is heard with, and whether a single jump is made by time t."""
+"""Two habits of families that encode: with which labels a batch is heard, and the one jump that is made by time t."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from lecture_lib.tensors import check_number
 class GAN(ImplicitModel):
     """The non-saturating game, on logits, with the penalty R1 that makes it converge.
 
-    With ``ConvGenerator`` and a ``ProjectionCritic`` of ``ConvFeatures`` it is a conditional DCGAN.
+    zeta is the softplus: ``zeta(-D) = -log sigmoid(D)``. With ``ConvGenerator`` and a ``ProjectionCritic`` of
+    ``ConvFeatures`` it is a conditional DCGAN.
 
     Args:
         generator, critic, event: as for ``ImplicitModel``.

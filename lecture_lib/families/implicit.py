@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import torch
@@ -25,6 +25,8 @@ from lecture_lib.nets import held, squared_slope
 from lecture_lib.tensors import check_count, randn_like
 
 Labels = Int[Tensor, " b"]
+Critic = Callable[[Tensor, Labels | None], Tensor]
+"""``(samples (b, ...), labels or None) -> logits (b, ...)``, each sample judged alone."""
 
 
 class ImplicitModel(GenerativeModel):
@@ -126,9 +128,26 @@ class ImplicitModel(GenerativeModel):
 
 
 def with_slope(
-    critic: nn.Module, x: Float[Tensor, " b *d"], cond: Labels | None
+    critic: Critic, x: Float[Tensor, " b *d"], cond: Labels | None
 ) -> tuple[Float[Tensor, " b *k"], Float[Tensor, " b"]]:
     """``D(x)`` and ``|dD/dx|^2`` from one pass of the critic: what it says, and the penalty R1 or R2."""
     x = x.detach().requires_grad_()
     logits = critic(x, cond)
     return logits, squared_slope(logits, x)
+
+
+def generator_drift(
+    critic: Critic, loss: Callable[[Tensor], Float[Tensor, " b"]], x: Float[Tensor, " b *d"], cond: Labels | None = None
+) -> Float[Tensor, " b *d"]:
+    """``-d loss(D(x))/dx``: where the generator's loss sends its samples, if each could move by itself.
+
+    At the best critic, with s the scores of data and of fakes, it is
+
+        logistic_generator_loss    (1 - D*) (s_data - s_fake)    silent where the critic is fooled
+        hinge_generator_loss                 s_data - s_fake     the Wasserstein gradient flow of KL(fakes | data)
+
+    Source: Goodfellow et al. 2014, section 3, by the chain rule.
+    """
+    x = x.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(loss(critic(x, cond)).sum(), x)
+    return -slope

@@ -9,7 +9,6 @@ log_prob           the ODE and its divergence, if the other end has a density
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,7 +33,8 @@ from lecture_lib.core import (
     transported,
     uniform_grid,
 )
-from lecture_lib.core.couplings import Pairing
+from lecture_lib.core.couplings import Pairing, within
+from lecture_lib.core.likelihood import standard_normal_log_prob
 from lecture_lib.errors import NotTractable
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb
 from lecture_lib.families.denoising import FEW, DenoisingModel, two_moons
@@ -59,8 +59,7 @@ class White:
 
     def log_prob(self, x: Float[Tensor, " b *event"]) -> Float[Tensor, " b"]:
         """``log N(x; 0, I)`` in float64."""
-        x = x.flatten(1).double()
-        return -0.5 * x.square().sum(1) - x.shape[1] / 2 * math.log(2 * math.pi)
+        return standard_normal_log_prob(x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +160,8 @@ class TwoSidedModel(GenerativeModel):
 
     def loss(self, batch: Batch, phase: str = "all", *, generator: torch.Generator) -> Float[Tensor, " b"]:
         x0, *cond = batch
-        x1 = self.pairing()(x0, self.other(len(x0), generator).to(x0), generator)
+        pairing = within(*cond, self.pairing()) if cond else self.pairing()
+        x1 = pairing(x0, self.other(len(x0), generator).to(x0), generator)
         return self.denoiser.loss(
             x0, x1, *cond, times=self.times(), p_uncond=self.p_uncond, generator=generator
         )  # fmt: skip

@@ -111,7 +111,7 @@ class JointEmbedding(GenerativeModel):
     def loss(self, batch: Batch, phase: str = "all", *, generator: torch.Generator) -> Float[Tensor, " b"]:
         patches = self.cut(batch[0])
         targets = self.targets(patches)
-        ways = self.masks(len(patches), generator)
+        ways = [Masks(*(part.to(patches.device) for part in way)) for way in self.masks(len(patches), generator)]
         return sum(self.mistaken(patches, targets, masks) for masks in ways) / len(ways)
 
     def mistaken(
@@ -130,10 +130,13 @@ class JointEmbedding(GenerativeModel):
         torch._foreach_lerp_(list(self.target.parameters()), list(self.encoder.parameters()), 1 - self.decay)
 
     @torch.no_grad()
-    def features(self, x: Float[Tensor, " b *event"]) -> Float[Tensor, " b d"]:
-        """What the target encoder says of the whole picture, averaged over its places: for probes."""
+    def features(self, x: Float[Tensor, " b *event"]) -> Float[Tensor, " b n*d"]:
+        """What the target encoder says of the whole picture, place by place, side by side: for probes.
+
+        The papers average over the places. In 16 patches of 2x2 pixels that throws away where a stroke is.
+        """
         patches = self.cut(x)
-        return self.target(patches, patches.new_ones(patches.shape[:2], dtype=torch.bool)).mean(dim=1)
+        return self.target(patches, patches.new_ones(patches.shape[:2], dtype=torch.bool)).flatten(1)
 
     # What there is not ---------------------------------------------------------------------------------------------
 
@@ -205,7 +208,7 @@ class JEPA(JointEmbedding):
 class VJEPA(JointEmbedding):
     """Clips: tubes through all frames are guessed, in L1; once a few small ones, once a few that leave little to see.
 
-    A block that were hidden in one frame only could be read off the next one.
+    What is hidden in one frame only could be read off the next one.
 
     Args:
         event: (frames, c, h, w).

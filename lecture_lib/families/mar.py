@@ -1,6 +1,6 @@
 """Masked autoregression without quantisation: tokens are vectors, and a small diffusion model says which.
 
-    training   r ~ truncated normal in [0.7, 1]; ceil(r n) patches, chosen at random, are hidden
+    training   r ~ a normal law, cut to [low, 1]; ceil(r n) patches, chosen at random, are hidden
                z = decoder(encoder(visible patches, class), mask tokens)
                L = mean over hidden i of the diffusion loss of patch i, given z_i
     sampling   a random order; after step k, floor(n cos(pi k / 2T)) patches are still hidden
@@ -29,20 +29,18 @@ from lecture_lib.families.denoising import FEW
 from lecture_lib.families.masked import cosine
 from lecture_lib.guidance import extrapolate
 from lecture_lib.nets import LabelEmbedding, PatchEncoder, PlacePredictor, TokenMLP, patchify, positions_2d, unpatchify
-from lecture_lib.samplers import Euler, last, sample
-from lecture_lib.tensors import check_count, randn_like
-
-LOW, MEAN, STD = 0.7, 1.0, 0.25  # of the truncated normal law of the hidden share, which ends at 1
+from lecture_lib.samplers import Heun, last, sample
+from lecture_lib.tensors import check_count, check_number, randn_like
 
 
-def hidden_shares(b: int, *, generator: torch.Generator) -> Float[Tensor, " b"]:
-    """Shares of patches to hide: normal around 1 with standard deviation 0.25, cut to [0.7, 1]; float64.
+def hidden_shares(b: int, *, low: float = 0.7, std: float = 0.25, generator: torch.Generator) -> Float[Tensor, " b"]:
+    """Shares of patches to hide: normal around 1 with deviation ``std``, cut to [low, 1]; float64.
 
     Source: Li et al. 2024, section 5 ("masking ratio sampled from [0.7, 1.0]"); the law is in their code.
     """
-    low, high = (torch.special.ndtr(torch.tensor((x - MEAN) / STD, dtype=torch.float64)) for x in (LOW, 1.0))
+    start = torch.special.ndtr(torch.tensor((check_number("low", low, 0, 1) - 1) / std, dtype=torch.float64))
     u = torch.rand(b, generator=generator, device=generator.device, dtype=torch.float64)
-    return MEAN + STD * torch.special.ndtri(low + u * (high - low))
+    return 1 + std * torch.special.ndtri(start + u * (0.5 - start))
 
 
 def still_hidden(n: int, steps: int) -> list[int]:
@@ -75,6 +73,8 @@ class MAR(GenerativeModel):
         n_classes: 0 for a model without labels.
         buffers: tokens in front of the encoder that carry the class, and with it a first step that sees no patch.
         draws: how many times and noises one z is trained with; the head is cheap.
+        low, std: of the law of the hidden share. The paper's 0.7 and 0.25 leave many of 256 patches visible, at most 4
+            of our 16: with so few the last steps of ``sample`` would meet what was never trained.
         w: guidance scale at the end of ``sample``; it grows from 1 as patches become visible.
         p_uncond: how often a label is dropped in training.
 
@@ -85,8 +85,8 @@ class MAR(GenerativeModel):
     formula = r"p(x)=\prod_k p(x_{S_k}\mid x_{S_{<k}}),\quad \min\,\|v(x_i^t,t,z_i)-(\epsilon-x_i)\|^2"
     source = "Li, Tian, Li, Deng & He 2024 (2406.11838), MAR"
     steps = 8
-    head_steps = 24
-    likelihood_steps = 24
+    head_steps = 12
+    likelihood_steps = 12
 
     def __init__(
         self,
@@ -101,6 +101,8 @@ class MAR(GenerativeModel):
         n_classes: int = 0,
         buffers: int = 4,
         draws: int = 4,
+        low: float = 0.0,
+        std: float = 0.4,
         w: float = 1.0,
         p_uncond: float = 0.1,
     ) -> None:
@@ -108,6 +110,7 @@ class MAR(GenerativeModel):
         if any(side % patch for side in event[-2:]):
             raise ShapeError(f"patch: got {patch} for an event {tuple(event)}, expected a divisor of its sides")
         self.event, self.patch, self.draws, self.w = tuple(event), patch, check_count("draws", draws), w
+        self.low, self.std = low, std
         grid = (event[1] // patch, event[2] // patch) if len(event) == 3 else (1, event[0] // patch)
         features = math.prod(event) // math.prod(grid)
         self.p_uncond = p_uncond if n_classes else 0.0
@@ -142,7 +145,7 @@ class MAR(GenerativeModel):
         if label is not None and self.p_uncond:
             label = drop_condition(label, torch.tensor(self.label.null), self.p_uncond, generator)
         b, n, _ = tokens.shape
-        count = (n * hidden_shares(b, generator=generator)).ceil().to(tokens.device)
+        count = (n * hidden_shares(b, low=self.low, std=self.std, generator=generator)).ceil().to(tokens.device)
         hidden = ranks(b, n, generator).to(tokens.device) < count[:, None]
         z = self.told(tokens, hidden, label)[hidden]  # (m, d), m places in the whole batch
         many = tokens[hidden].repeat(self.draws, 1), z.repeat(self.draws, 1)
@@ -177,7 +180,7 @@ class MAR(GenerativeModel):
         if label is not None and w != 1:
             denoise = extrapolate(self.head.given(self.told(tokens, hidden, None)[new]), denoise, w)
         grid = uniform_grid(self.head.path, self.head_steps)
-        return last(sample(denoise, self.head.path, Euler(), grid, tokens[new]))
+        return last(sample(denoise, self.head.path, Heun(), grid, tokens[new]))
 
     def log_prob(self, x, cond=None, *, generator=None):
         """One token at a time, in one random order per sample: ``log E_order p >= E_order log p``, so a lower bound.
@@ -189,8 +192,8 @@ class MAR(GenerativeModel):
         b, n, k = tokens.shape
         rank = ranks(b, n, generator).to(x.device)
         with torch.no_grad():
-            z = x.new_zeros(b, n, self.encoder.dim)
-            for turn in range(n):
+            z = self.told(tokens, rank >= 0, cond)
+            for turn in range(1, n):
                 z = torch.where((rank == turn)[..., None], self.told(tokens, rank >= turn, cond), z)
         few = k <= FEW
         flat = tokens.flatten(0, 1)

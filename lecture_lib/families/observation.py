@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lecture_lib.errors import RangeError, ShapeError
+from lecture_lib.errors import ShapeError
+from lecture_lib.families.levels import Levels
 from lecture_lib.tensors import check_number, randn_like
 
 
@@ -58,7 +59,7 @@ class Observation(nn.Module, ABC):
 
     @abstractmethod
     def sample(self, x_hat: Float[Tensor, " b *d"], generator: torch.Generator) -> Float[Tensor, " b *d"]:
-        """A draw of x, noise of the scale included."""
+        """A draw of x, noise of the scale included; no gradients."""
 
     def check(self, x: Tensor, x_hat: Tensor) -> None:
         """Raise a named error unless both are samples of this event."""
@@ -67,7 +68,7 @@ class Observation(nn.Module, ABC):
             raise ShapeError(f"x, x_hat: got shapes {tuple(x.shape)}, {tuple(x_hat.shape)}, expected {expected}")
 
 
-class Gaussian(Observation):
+class GaussianObservation(Observation):
     """A density: x_hat and independent normal noise. For points of the plane, and for dequantised grey levels."""
 
     of = "density"
@@ -76,6 +77,7 @@ class Gaussian(Observation):
         self.check(x, x_hat)
         return normal_log_prob(x, x_hat, 2 * self.log_scale)
 
+    @torch.no_grad()
     def sample(self, x_hat, generator):
         return x_hat + self.log_scale.exp() * randn_like(x_hat, generator)
 
@@ -89,46 +91,35 @@ class DiscretisedLogistic(Observation):
 
     Args:
         event: shape of one sample.
-        step: distance of two levels.
-        low, high: first and last level.
+        levels: the grey levels; 17 for the digits.
         log_scale: where the logarithms of the scales start.
 
-    Raises:
-        RangeError: high is not low and a whole number of steps.
+    Raises (from log_prob):
+        RangeError: x is not on the levels.
 
     Source: Kingma et al. 2016 (1606.04934), section 5.3 and appendix C; Salimans et al. 2017 (1701.05517), section 2.1.
     """
 
     of = "probability"
 
-    def __init__(
-        self,
-        event: Sequence[int],
-        *,
-        step: float = 1 / 8,
-        low: float = -1.0,
-        high: float = 1.0,
-        log_scale: float = -1.0,
-    ) -> None:
+    def __init__(self, event: Sequence[int], *, levels: Levels | None = None, log_scale: float = -1.0) -> None:
         super().__init__(event, log_scale=log_scale)
-        self.step, self.low, self.high = check_number("step", step, 1e-6), float(low), float(high)
-        cells = (self.high - self.low) / self.step
-        if cells < 0.5 or abs(cells - round(cells)) > 1e-6:
-            raise RangeError(f"high: got {high} with low {low} and step {step}, expected whole steps between them")
+        self.levels = levels or Levels(17)
 
     def log_prob(self, x, x_hat):
         self.check(x, x_hat)
-        scale, half = self.log_scale.exp(), self.step / 2
-        below = F.logsigmoid((x + half - x_hat) / scale)  # log F(b)
-        above = F.logsigmoid((x_hat - x + half) / scale)  # log F(-a)
-        inside = torch.log(-torch.expm1(-self.step / scale))  # log(1 - e^(a - b)), the same for all levels
-        first, last = x < self.low + half, x > self.high - half
-        each = torch.where(first, below, torch.where(last, above, below + above + inside))
+        number, last = self.levels.numbers(x), self.levels.count - 1
+        scale, step = self.log_scale.exp(), 2 / last
+        below = F.logsigmoid((x + step / 2 - x_hat) / scale)  # log F(b)
+        above = F.logsigmoid((x_hat - x + step / 2) / scale)  # log F(-a)
+        inside = torch.log(-torch.expm1(-step / scale))  # log(1 - e^(a - b)), the same for all levels
+        each = torch.where(number == 0, below, torch.where(number == last, above, below + above + inside))
         return each.flatten(1).sum(1)
 
+    @torch.no_grad()
     def sample(self, x_hat, generator):
         u = torch.rand(x_hat.shape, generator=generator, device=generator.device, dtype=x_hat.dtype).to(x_hat.device)
         u = u.clamp(1e-7, 1 - 1e-7)
         x = x_hat + self.log_scale.exp() * (u.log() - torch.log1p(-u))
-        level = ((x - self.low) / self.step).round() * self.step + self.low
-        return level.clamp(self.low, self.high)
+        last = self.levels.count - 1
+        return self.levels.values(((x + 1) * last / 2).round().clamp(0, last))

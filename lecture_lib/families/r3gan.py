@@ -11,7 +11,8 @@ from lecture_lib.tensors import check_number
 class R3GAN(ImplicitModel):
     """Each fake against a sample of data with the same label; R1 at data and R2 at fakes.
 
-    With ``ResNeXtGenerator`` and a ``ProjectionCritic`` of ``ResNeXtFeatures`` it is the paper's model in small.
+    zeta is the softplus. With ``ResNeXtGenerator`` and a ``ProjectionCritic`` of ``ResNeXtFeatures`` the networks are
+    of the paper's kind, too.
 
     Args:
         generator, critic, event: as for ``ImplicitModel``.

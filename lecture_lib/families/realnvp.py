@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -10,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lecture_lib.core.conditions import drop_condition
+from lecture_lib.core.likelihood import standard_normal_log_prob
 from lecture_lib.errors import ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb
 from lecture_lib.families.bijections import (
@@ -68,8 +68,7 @@ class RealNVP(GenerativeModel):
     def density(self, x: Float[Tensor, " b *event"], cond: Labels = None) -> Float[Tensor, " b"]:
         """``log p(x | cond)`` in nats, float64, with gradients; ``-D/2 log 2 pi`` is part of it."""
         z, log_det = self.encode(x, cond)
-        z = z.flatten(1).double()
-        return -0.5 * (z**2).sum(1) - z.shape[1] / 2 * math.log(2 * math.pi) + log_det
+        return standard_normal_log_prob(z) + log_det
 
     def loss(self, batch: Batch, phase: str = "all", *, generator: torch.Generator) -> Float[Tensor, " b"]:
         """Nats per dimension: pictures and points of the plane then learn at the same rate."""

@@ -12,9 +12,6 @@ layer are shared, and a sequence has one mask.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cache
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -22,52 +19,15 @@ from torch import Tensor, nn
 
 from lecture_lib.core import VELOCITY, Denoiser, RectifiedFlow, UniformTimes
 from lecture_lib.core.conditions import check_cond, expand_cond
-from lecture_lib.data.shapes import COLOURS, SHAPES, SIZES, draw, draw_scenes
 from lecture_lib.errors import NotTractable
 from lecture_lib.families.base import Batch
+from lecture_lib.families.captioned_things import CAPTION, SIDE, CaptionedThings, thing_words
 from lecture_lib.families.denoising import DenoisingModel
 from lecture_lib.families.masked import gumbel
-from lecture_lib.nets import MixedTransformer, Tokenizer
+from lecture_lib.nets import MixedTransformer
 from lecture_lib.nets.tokenizer import PAD, START
 from lecture_lib.samplers import Euler
 from lecture_lib.tensors import check_count, check_number, randn_like
-
-SIDE = 16  # of the small pictures, in pixels
-CAPTION = 6  # <start> a size colour shape <end>
-
-
-@cache
-def thing_words() -> Tokenizer:
-    """The tokenizer of captions such as "a small red circle"."""
-    return Tokenizer(("a", *SIZES, *COLOURS, *SHAPES), CAPTION)
-
-
-@dataclass(frozen=True)
-class CaptionedThings:
-    """Batches of fresh pictures (b, 3, 16, 16) of one thing on grey, with the tokens (b, 6) of "a small red circle".
-
-    Where the thing is, no caption says. The oracle of the shapes world reads these pictures from 32x32 pixels:
-    ``enlarged`` makes them so, and it is then right about all that are drawn.
-    """
-
-    batch_size: int
-
-    def draw(self, generator: torch.Generator) -> tuple[Float[Tensor, " b 3 16 16"], Int[Tensor, " b 6"]]:
-        """One batch; the generator is the whole state."""
-        scenes = draw_scenes(self.batch_size, generator, two=0.0)
-        scenes = replace(scenes, background=torch.ones_like(scenes.background))
-        ids = thing_words().ids
-        columns = [
-            torch.tensor([ids[word] for word in names])[index[:, 0]]
-            for names, index in ((SIZES, scenes.size), (COLOURS, scenes.colour), (SHAPES, scenes.shape))
-        ]
-        start, a, end = (torch.full_like(columns[0], ids[word]) for word in ("<start>", "a", "<end>"))
-        return draw(scenes, SIDE), torch.stack([start, a, *columns, end], dim=1)
-
-
-def enlarged(x: Float[Tensor, " b 3 16 16"]) -> Float[Tensor, " b 3 32 32"]:
-    """The picture at the size that the oracle of the shapes world reads, clamped to [-1, 1]."""
-    return F.interpolate(x, size=(2 * SIDE, 2 * SIDE), mode="bicubic").clamp(-1, 1)
 
 
 class Painter(nn.Module):
@@ -157,27 +117,31 @@ class Transfusion(DenoisingModel):
         rows are read caption first, the others picture first."""
         x, captions = batch
         first = len(x) - int(self.picture_first * len(x))
-        drop = torch.rand(len(x), generator=generator).to(x.device) < self.p_uncond
-        told = torch.where(drop[:, None], PAD, captions)
+        drop = torch.rand(len(x), generator=generator, device=generator.device).to(x.device) < self.p_uncond
         t = self.times().sample(len(x), generator=generator, device=x.device)
         t = torch.cat([t[:first], self.latest * t[first:]])
-        eps = randn_like(x, generator)
-        path, c = self.denoiser.path, self.denoiser.path.coeffs(t)
-        x_t, target = path.mix(x, eps, t), self.denoiser.parameterization.encode(x, eps, c)
+        eps, path = randn_like(x, generator), self.denoiser.path
+        x_t, target = path.mix(x, eps, t), self.denoiser.parameterization.encode(x, eps, path.coeffs(t))
         clock = self.denoiser.network_time(path, t).to(x.dtype)
 
-        before = self.denoiser.network.before(told[:first])
-        painted = self.transformer(before, x_t[:first], clock[:first])
-        words = [self.mistaken(painted.before, before) * ~drop[:first]]
-        images = [painted.image]
+        read = [self.read_caption_first(captions[:first], drop[:first], x_t[:first], clock[:first])]
         if first < len(x):
-            opening = captions.new_full((len(x) - first, 1), self.open)
-            after = F.pad(captions[first:], (1, 0), value=self.close)
-            seen = self.transformer(opening, x_t[first:], clock[first:], after)
-            words.append(self.mistaken(seen.after, after))
-            images.append(seen.image)
-        image = (torch.cat(images) - target).square().flatten(1).mean(dim=1)
-        return {"words": torch.cat(words), "image": image}
+            read.append(self.read_picture_first(captions[first:], x_t[first:], clock[first:]))
+        words, image = (torch.cat(part) for part in zip(*read, strict=True))
+        return {"words": words, "image": (image - target).square().flatten(1).mean(dim=1)}
+
+    def read_caption_first(self, captions, drop, x_t, clock) -> tuple[Float[Tensor, " b"], Float[Tensor, " b c h w"]]:
+        """Cross-entropy of the words and what is said of the picture; captions that are blotted out teach no words."""
+        before = self.denoiser.network.before(torch.where(drop[:, None], PAD, captions))
+        said = self.transformer(before, x_t, clock)
+        return self.mistaken(said.before, before) * ~drop, said.image
+
+    def read_picture_first(self, captions, x_t, clock) -> tuple[Float[Tensor, " b"], Float[Tensor, " b c h w"]]:
+        """The same of a picture that knows no caption, and of the caption that follows it."""
+        opening = captions.new_full((len(captions), 1), self.open)
+        after = F.pad(captions, (1, 0), value=self.close)
+        said = self.transformer(opening, x_t, clock, after)
+        return self.mistaken(said.after, after), said.image
 
     @staticmethod
     def mistaken(logits: Float[Tensor, " b m k"], words: Int[Tensor, " b m"]) -> Float[Tensor, " b"]:
@@ -241,9 +205,9 @@ class Transfusion(DenoisingModel):
     @torch.no_grad()
     def log_prob_words(self, captions: Int[Tensor, " b m"], x: Float[Tensor, " b c h w"] | None = None) -> Tensor:
         """``log p(caption)``, or ``log p(caption | picture)``: exact, (b,), float64."""
-        cond = expand_cond(check_cond(captions, self.denoiser.null), len(captions))
+        cond = expand_cond(check_cond(captions, self.denoiser.null), len(captions), captions.device)
         if x is None:
-            words, blank = cond, torch.zeros(len(cond), *self.event)
+            words, blank = cond, torch.zeros(len(cond), *self.event, device=cond.device)
             logits = self.transformer(words, blank, blank.new_zeros(len(cond))).before
         else:
             opening, words = cond.new_full((len(x), 1), self.open), F.pad(cond, (1, 0), value=self.close)

@@ -23,7 +23,7 @@ from lecture_lib.errors import ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb
 from lecture_lib.families.denoising import two_moons
 from lecture_lib.families.encoding import heard, jumped
-from lecture_lib.families.observation import DiscretisedLogistic, Gaussian, Observation, normal_log_prob
+from lecture_lib.families.observation import DiscretisedLogistic, GaussianObservation, Observation, normal_log_prob
 from lecture_lib.nets import EventMLP, Posterior
 from lecture_lib.tensors import check_count, check_number, randn_like
 
@@ -33,7 +33,7 @@ class VAE(GenerativeModel):
 
     For digits the observation is a ``DiscretisedLogistic``: its ``log_prob`` is of grey levels, so nothing has to be
     dequantised, and the many pixels that are black in every picture cost nothing. A Gaussian would spend its scale on
-    the noise of dequantisation there. ``Gaussian`` is for points of the plane, or for dequantised pictures.
+    the noise of dequantisation there. ``GaussianObservation`` is for points of the plane, or for dequantised pictures.
 
     ``sample`` draws from the model whose likelihood ``log_prob`` bounds, the noise of the observation included; the
     smoother pictures that papers like to show are ``decode(z)``, the first frame of ``reverse_process``.
@@ -135,7 +135,7 @@ class VAE(GenerativeModel):
     @classmethod
     def small(cls):
         encoder, decoder = EventMLP((2,), (4,)), EventMLP((2,), (2,))
-        return cls(encoder, decoder, Gaussian((2,), log_scale=-2.0), 2), two_moons(), 600
+        return cls(encoder, decoder, GaussianObservation((2,), log_scale=-2.0), 2), two_moons(), 600
 
 
 class BetaVAE(VAE):

@@ -10,7 +10,6 @@ passes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -19,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lecture_lib.core.conditions import drop_condition
+from lecture_lib.core.likelihood import standard_normal_log_prob
 from lecture_lib.data import Batches, digits
 from lecture_lib.errors import NotDefined, ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb, Phase
@@ -61,8 +61,7 @@ class ScaleTokenizer(nn.Module):
     def log_density(self, x: Float[Tensor, " b c h w"], mean: Float[Tensor, " b c h w"]) -> Float[Tensor, " b"]:
         """``log N(x; mean, std^2 I)``, with the one standard deviation that is learned; float64."""
         std = self.log_std.double().exp()
-        squares = ((x.double() - mean.double()) / std).square().flatten(1).sum(dim=1)
-        return -squares / 2 - x[0].numel() * (std.log() + math.log(2 * math.pi) / 2)
+        return standard_normal_log_prob((x.double() - mean.double()) / std) - x[0].numel() * std.log()
 
     def loss(self, x: Float[Tensor, " b c h w"]) -> Float[Tensor, " b"]:
         """Squared error, what the quantiser asks for, and the deviation's own likelihood, which moves nothing else."""
@@ -185,4 +184,4 @@ class VAR(GenerativeModel):
     @classmethod
     def small(cls):
         batches = Batches((digits().images, digits().labels), 64)
-        return cls(n_classes=10, dim=32, code_width=16), batches, 500
+        return cls(n_classes=10, dim=32, code_width=16), batches, 400

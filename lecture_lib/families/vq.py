@@ -112,7 +112,7 @@ class QuantisedVAE(GenerativeModel):
 
     @torch.no_grad()
     def reverse_process(self, z, cond=None, *, steps=None, generator) -> Iterator[Tensor]:
-        """The tokens so far, (b, 1), (b, 2), ..., then x_hat, then a draw around it. There are ``steps`` tokens, always.
+        """The tokens so far, (b, 1), (b, 2), ..., then x_hat, then a draw around it. It takes ``steps`` tokens.
 
         ``z`` may hold first tokens, (b, m), that are to be kept.
         """

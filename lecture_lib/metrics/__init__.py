@@ -7,7 +7,9 @@ from lecture_lib.metrics.front import Price, pareto, read_prices
 from lecture_lib.metrics.inception import inception_score
 from lecture_lib.metrics.judge import Judge
 from lecture_lib.metrics.mmd import (
+    EnergyKernel,
     GaussianKernel,
+    Kernel,
     PolynomialKernel,
     TwoSampleTest,
     median_bandwidth,
@@ -21,9 +23,11 @@ from lecture_lib.metrics.sliced import sliced_wasserstein, wasserstein_1d
 from lecture_lib.metrics.straightness import straightness
 
 __all__ = [
+    "EnergyKernel",
     "FidelityDiversity",
     "GaussianKernel",
     "Judge",
+    "Kernel",
     "ModeCount",
     "PolynomialKernel",
     "Price",

@@ -29,6 +29,19 @@ class GaussianKernel:
 
 
 @dataclass(frozen=True)
+class EnergyKernel:
+    """k(x, y) = -|x - y|: MMD^2 is then the energy distance, and its gradient does not fade with distance.
+
+    Not a positive kernel, but one up to constants, which cancel between two laws (Szekely & Rizzo 2013; Sejdinovic et
+    al. 2013, section 4).
+    """
+
+    def __call__(self, x: Float[Tensor, " n d"], y: Float[Tensor, " m d"]) -> Float[Tensor, " n m"]:
+        # Not by |x|^2 + |y|^2 - 2 x.y, which loses the small distances that particles of one place have.
+        return -torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+@dataclass(frozen=True)
 class PolynomialKernel:
     """k(x, y) = (x.y / d + 1)^degree; degree 3 on features is the kernel inception distance (Binkowski et al. 2018)."""
 

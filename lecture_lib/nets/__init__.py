@@ -48,6 +48,7 @@ from lecture_lib.nets.embeddings import (
     TimeTextEmbedding,
     timestep_features,
 )
+from lecture_lib.nets.energies import PointEnergy
 from lecture_lib.nets.event_mlp import EventMLP
 from lecture_lib.nets.flux import Flux, SingleStreamBlock, flux_dev, flux_schnell
 from lecture_lib.nets.generators import ConvGenerator, LabelledNoise, PointGenerator
@@ -173,6 +174,7 @@ __all__ = [
     "PerceptualDistance",
     "PlacePredictor",
     "PointCritic",
+    "PointEnergy",
     "PointFeatures",
     "PointGenerator",
     "PositiveLinear",

@@ -41,6 +41,8 @@ class EventMLP(nn.Module):
         self.event, self.out = tuple(event), tuple(event if out is None else out)
         self.time = TimestepEmbedding(width) if timed else None
         self.label = LabelEmbedding(n_classes, width) if n_classes else None
+        if n_classes:  # labels as loud as the hidden units: a critic has no time to wait until they have grown
+            nn.init.normal_(self.label.table.weight)
         self.enter = nn.Linear(math.prod(self.event), width)
         self.layers = nn.ModuleList(ResidualLayer(width) for _ in range(depth))
         self.leave = nn.Linear(width, math.prod(self.out))

@@ -45,6 +45,9 @@ class ICNN(nn.Module):
         self.skips = nn.ModuleList(nn.Linear(features, width) for _ in range(check_count("depth", depth)))
         self.inner = nn.ModuleList(PositiveLinear(width, width) for _ in range(depth - 1))
         self.leave = PositiveLinear(width, 1)
+        for layer in self.skips:  # bends of all kinds within a few units of the origin, some of them sharp
+            nn.init.normal_(layer.weight, std=2.0)
+            nn.init.normal_(layer.bias, std=2.0)
         self.slope = nn.Parameter(torch.zeros(features))
         self.raw_curvature = nn.Parameter(torch.tensor(math.log(math.e - 1)))  # softplus of it is 1
 

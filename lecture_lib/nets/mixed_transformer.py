@@ -1,14 +1,15 @@
 """One transformer that reads words and patches in one sequence: [words before | patches of a picture | words after].
 
-    words     table[token] + position                          a softmax says which word comes next
-    patches   W patch(x_t) + position + embedding of t         a linear map says what diffusion asks for, such as v
+    words     table[token] + position                           a softmax says which word comes next
+    patches   W patch(conv x_t) + position + embedding of t     convolutions say what diffusion asks for, such as v
     mask      causal; and all patches of the picture see each other
 
 Nothing but the two ends knows which of the two a token is. A word before the picture cannot know it; the picture knows
 the words before it, and the words after it know both.
 
-Source: Zhou et al. 2024 (Transfusion, 2408.11039), section 3.2 and figure 4; patches by a linear map, the plainer of
-their two ways.
+Source: Zhou et al. 2024 (Transfusion, 2408.11039), section 3.2 and figure 4. Of their two ways in and out, a linear map
+or the blocks of a U-Net, this is the second at its smallest: one convolution down, two up, and a skip between them.
+Patches that only a linear map has seen come out with seams.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -54,6 +56,7 @@ class MixedTransformer(nn.Module):
         words: the most words before the picture, and the most after it.
         event: (c, h, w) of the picture.
         patch: side of a patch.
+        width: channels of the convolutions.
         dim, depth, heads: width, number of blocks, heads.
 
     Raises:
@@ -67,6 +70,7 @@ class MixedTransformer(nn.Module):
         event: tuple[int, int, int],
         *,
         patch: int = 4,
+        width: int = 24,
         dim: int = 96,
         depth: int = 3,
         heads: int = 4,
@@ -78,13 +82,17 @@ class MixedTransformer(nn.Module):
         self.vocabulary, self.words, self.patch, self.event = vocabulary, words, patch, tuple(event)
         self.table = nn.Embedding(vocabulary, dim)
         self.places = nn.Parameter(0.02 * torch.randn(2 * words, dim))  # before the picture, then after it
-        self.embed = nn.Linear(patch**2 * channels, dim)
+        self.enter = nn.Conv2d(channels, width, 3, padding=1)
+        self.embed = nn.Linear(patch**2 * width, dim)
         self.register_buffer("positions", positions_2d(height // patch, width // patch, dim), persistent=False)
         self.time = TimestepEmbedding(dim)
         self.blocks = nn.ModuleList(TextBlock(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.logits = nn.Linear(dim, vocabulary)
-        self.leave = nn.Linear(dim, patch**2 * channels)
+        self.leave = nn.Linear(dim, patch**2 * width)
+        self.join = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.paint = nn.Conv2d(width, channels, 3, padding=1)
+        nn.init.zeros_(self.paint.weight)
         nn.init.normal_(self.table.weight, std=0.02)
 
     def forward(
@@ -107,7 +115,8 @@ class MixedTransformer(nn.Module):
         after = before[:, :0] if after is None else after
         self.check(before, after, x_t)
         m, l = before.shape[1], after.shape[1]
-        patches = self.embed(patchify(x_t, self.patch)) + self.positions + self.time(t)[:, None]
+        pixels = F.silu(self.enter(x_t))  # (b, width, h, w)
+        patches = self.embed(patchify(pixels, self.patch)) + self.positions + self.time(t)[:, None]
         n = patches.shape[1]
         h = torch.cat(
             [
@@ -121,8 +130,8 @@ class MixedTransformer(nn.Module):
         for block in self.blocks:
             h = block(h, sees)
         first, middle, end = self.norm(h).split([m, n, l], dim=1)
-        image = unpatchify(self.leave(middle), self.patch, self.event[1])
-        return Mixed(self.logits(first), image, self.logits(end))
+        pixels = torch.cat([pixels, unpatchify(self.leave(middle), self.patch, self.event[1])], dim=1)
+        return Mixed(self.logits(first), self.paint(F.silu(self.join(pixels))), self.logits(end))
 
     def check(self, before: Tensor, after: Tensor, x_t: Tensor) -> None:
         """Raise a named error unless words and picture fit the network."""

@@ -39,6 +39,7 @@ class StyleGenerator(nn.Module):
         dim: length of w.
         depth: layers of the mapping network.
         n_classes: number of classes, 0 for none.
+        rate: of the mapping network, relative to the rest.
 
     Attributes:
         noise_sides: side of the noise of each layer, from the constant on.
@@ -59,11 +60,12 @@ class StyleGenerator(nn.Module):
         dim: int = 32,
         depth: int = 8,
         n_classes: int = 0,
+        rate: float = 0.01,
     ) -> None:
         super().__init__()
         sides = [START * 2**i for i in range(doublings(side) + 1)]
         self.latent, self.n_classes = latent, n_classes
-        self.mapping = MappingNetwork(latent, dim, depth=depth, n_classes=n_classes)
+        self.mapping = MappingNetwork(latent, dim, depth=depth, n_classes=n_classes, rate=rate)
         self.constant = nn.Parameter(torch.randn(width, START, START))
         self.noise_sides = [START, *(s for s in sides[1:] for _ in range(2))]
         self.layers = nn.ModuleList(StyledLayer(width, width, dim) for _ in self.noise_sides)

@@ -19,6 +19,7 @@ from torch import Tensor
 from lecture_lib.core.paths import Path
 from lecture_lib.errors import ShapeError
 from lecture_lib.oracles.mixture import GaussianMixture
+from lecture_lib.oracles.quantiles import quantile
 from lecture_lib.tensors import check_count, check_number
 
 
@@ -98,22 +99,4 @@ def wasserstein(p: GaussianMixture, q: GaussianMixture, power: float = 1.0, *, p
     """
     power = check_number("power", power, 1)
     u = (torch.arange(check_count("points", points), dtype=torch.float64) + 0.5) / points
-    return float((_quantile(p, u) - _quantile(q, u)).abs().pow(power).mean() ** (1 / power))
-
-
-def _quantile(world: GaussianMixture, u: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """By bisection on the distribution function, to the last bit."""
-    if world.event != (1,):
-        raise ShapeError(f"world: got events of shape {world.event}, expected (1,), numbers on the line")
-    weights, means, stds = (
-        y.detach().double() for y in (world.weights, world.means[:, 0], world.variances[:, 0] ** 0.5)
-    )
-    low, high = (
-        torch.full_like(u, float((means - 40 * stds).min())),
-        torch.full_like(u, float((means + 40 * stds).max())),
-    )
-    for _ in range(80):
-        middle = (low + high) / 2
-        below = torch.special.ndtr((middle[:, None] - means) / stds) @ weights < u
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return (low + high) / 2
+    return float((quantile(p, u) - quantile(q, u)).abs().pow(power).mean() ** (1 / power))

@@ -21,6 +21,7 @@ from lecture_lib.samplers.dpm_solver_multistep import (
 )
 from lecture_lib.samplers.dpm_solver_v3 import DPMSolverV3, Statistics, measure_statistics
 from lecture_lib.samplers.exponential import DATA, NOISE, ExponentialAdams
+from lecture_lib.samplers.langevin import langevin
 from lecture_lib.samplers.pndm import FPNDM, PLMS
 from lecture_lib.samplers.sde import (
     ConstantDiffusion,
@@ -74,6 +75,7 @@ __all__ = [
     "consistency",
     "forward_diffusion",
     "forward_variance",
+    "langevin",
     "last",
     "measure_statistics",
     "no_diffusion",

@@ -29,7 +29,7 @@ from lecture_lib.viz.films import (
 from lecture_lib.viz.front import cost_front
 from lecture_lib.viz.images import as_picture, captioned_grid, image_grid, png_bytes, stack, text_card, to_pixels
 from lecture_lib.viz.jumps import halving_tree, jump_squares
-from lecture_lib.viz.maps import colour_bar, coloured
+from lecture_lib.viz.maps import colour_bar, coloured, shades
 from lecture_lib.viz.style import (
     COND,
     DATA,
@@ -89,6 +89,7 @@ __all__ = [
     "parallelogram",
     "png_bytes",
     "scatter",
+    "shades",
     "show",
     "similarity_matrix",
     "square",

@@ -44,7 +44,9 @@ def league(names: Sequence[str], columns: Sequence[Column], *, groups: Sequence[
     """
     n = len(names)
     with style():
-        fig, axes = panels(1, len(columns), size=(2.1 * len(columns) + 2.2, 0.27 * n + 1.5), sharey=True)
+        size = (2.1 * len(columns) + 2.2, 0.27 * n + 1.5)
+        fig, axes = panels(1, len(columns), size=size, sharey=True, squeeze=False)
+        axes = axes[0]
         for ax, column in zip(axes, columns, strict=True):
             _column(ax, column, n)
             for at in groups:

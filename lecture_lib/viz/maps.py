@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 from PIL import Image, ImageDraw
 
 from lecture_lib.errors import NonFiniteError, RangeError
@@ -13,6 +14,12 @@ from lecture_lib.viz.images import FONT_SIZE, font
 from lecture_lib.viz.style import INK, PAPER, as_array
 
 SEQUENTIAL, DIVERGING = "cividis", "PuOr"  # both are read alike by colour-blind readers
+
+
+@lru_cache(maxsize=8)
+def shades(colour: str) -> LinearSegmentedColormap:
+    """From white to ``colour``: a background over which points and lines stay visible."""
+    return LinearSegmentedColormap.from_list(colour, [PAPER, colour])
 
 
 @lru_cache(maxsize=2)

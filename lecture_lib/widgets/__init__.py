@@ -2,14 +2,21 @@
 
 from lecture_lib.widgets.adapters import lora_strength
 from lecture_lib.widgets.attention import attention_explorer
+from lecture_lib.widgets.bridges import bridge_explorer
 from lecture_lib.widgets.concepts import concept_slider
 from lecture_lib.widgets.controls import choice, count, ladder, number, same_seed, switch, text
 from lecture_lib.widgets.convergence import error_nfe_explorer
+from lecture_lib.widgets.couplings import coupling_explorer
 from lecture_lib.widgets.curricula import curriculum_explorer
 from lecture_lib.widgets.digits import guidance_sweep, interval_explorer, two_conventions
+from lecture_lib.widgets.energies import Landscape, energy_landscape, exact_landscapes
+from lecture_lib.widgets.exhibits import Exhibit
 from lecture_lib.widgets.explorer import Explorer, Scene, explore
 from lecture_lib.widgets.flow_maps import flow_map_explorer
 from lecture_lib.widgets.front import front_explorer, front_picture, measured_front
+from lecture_lib.widgets.gallery import family_gallery
+from lecture_lib.widgets.interpolants import interpolant_explorer
+from lecture_lib.widgets.latent_plane import latent_plane_explorer
 from lecture_lib.widgets.latents import latent_explorer
 from lecture_lib.widgets.laws import mixture_playground, negative_prompt
 from lecture_lib.widgets.modulations import modulation_explorer
@@ -26,22 +33,31 @@ from lecture_lib.widgets.trajectories import trajectories_explorer
 from lecture_lib.widgets.verdicts import verdicts
 
 __all__ = [
+    "Exhibit",
     "Explorer",
+    "Landscape",
     "Scene",
     "attention_explorer",
+    "bridge_explorer",
     "choice",
     "concept_slider",
     "count",
+    "coupling_explorer",
     "curriculum_explorer",
+    "energy_landscape",
     "error_nfe_explorer",
+    "exact_landscapes",
     "explore",
+    "family_gallery",
     "flow_map_explorer",
     "front_explorer",
     "front_picture",
     "guidance_sweep",
+    "interpolant_explorer",
     "interval_explorer",
     "ladder",
     "latent_explorer",
+    "latent_plane_explorer",
     "lora_strength",
     "measured_front",
     "measured_runs",

@@ -15,6 +15,7 @@ from lecture_lib.metrics import fidelity_diversity, frechet_distance
 from lecture_lib.samplers import DPMSolverPP2M, Heun, Sampler, last, sample
 from lecture_lib.zoo import evaluate_control, evaluate_lcm, evaluate_masked, evaluate_shapes
 from lecture_lib.zoo.evaluate_families import family_rows
+from lecture_lib.zoo.evaluate_patches import transfusion_rows
 from lecture_lib.zoo.evaluate_plane import plane_rows
 from lecture_lib.zoo.evaluate_students import CHUNK, SETS, student_rows
 from lecture_lib.zoo.library import (
@@ -77,6 +78,7 @@ def evaluate(models: Iterable[str] | None = None, *, seeds: Iterable[int] = (0, 
         "latent consistency adapter": _latent_consistency,
         "student on the ring": plane_rows,
         "family": family_rows,
+        "words and pictures": transfusion_rows,
     }
     seeds = tuple(seeds)
     for name in names() if models is None else models:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lecture_lib.data import digits
 from lecture_lib.errors import NotDefined, NotTractable
-from lecture_lib.families import GenerativeModel, LogProb
+from lecture_lib.families import GenerativeModel, JointEmbedding, LogProb
 from lecture_lib.metrics import bits_per_dim, fidelity_diversity, frechet_distance, inception_score
+from lecture_lib.zoo.evaluate_patches import representation_rows
 from lecture_lib.zoo.library import judge, load, recipe
 from lecture_lib.zoo.row import Row
 
@@ -25,10 +26,13 @@ OBEDIENT = 0.95  # share of a conditional family's digits that the judge must re
 def family_rows(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
     """As many digits as the training split has, with its labels, per seed; all compared with the test split.
 
-    A family that draws nothing, and a likelihood that does not exist, have no row: ``course bench families`` prints
-    the reason.
+    A family that draws nothing is asked what its features are worth. A likelihood that does not exist has no row:
+    ``course bench families`` prints the reason.
     """
     model, asked = load(name), recipe(name).labelled
+    if isinstance(model, JointEmbedding):
+        yield from representation_rows(name, model)
+        return
     train, test, features = digits("train"), digits("test"), load("digits-features")
     try:
         bits = held_out_bits(model, labelled=asked)
