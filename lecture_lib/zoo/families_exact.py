@@ -40,7 +40,7 @@ def cnf() -> CNF:
 REALNVP = FamilyRecipe(
     name="family-realnvp",
     about="twelve affine couplings: exact density, one pass each way",
-    network=realnvp,
+    network=partial(realnvp),
     steps=500,
     decay=0.99,
     dequantised=True,
@@ -48,8 +48,8 @@ REALNVP = FamilyRecipe(
 FFJORD = FamilyRecipe(
     name="family-cnf",
     about="a field trained by maximum likelihood through three Runge-Kutta steps",
-    network=cnf,
-    steps=1200,
+    network=partial(cnf),
+    steps=1800,
     batch_size=64,
     lr=6e-3,
     decay=0.99,
@@ -59,7 +59,7 @@ PIXELCNN = FamilyRecipe(
     name="family-pixelcnn",
     about="a gated PixelCNN: 64 softmaxes over 17 levels",
     network=partial(PixelCNN.digits, width=32, depth=7, kernel=3),
-    steps=700,
+    steps=1100,
     batch_size=64,
     decay=0.99,
 )
