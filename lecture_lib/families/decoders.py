@@ -18,7 +18,9 @@ class Decoder(Protocol):
 
     of: Literal["density", "probability"]
 
-    def log_prob(self, x0: Float[Tensor, " b *d"], mean: Float[Tensor, " b *d"], std: float) -> Float[Tensor, " b"]: ...
+    def log_prob(self, x0: Float[Tensor, " b *d"], mean: Float[Tensor, " b *d"], std: float) -> Float[Tensor, " b"]:
+        """Summed over dimensions, float64."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class GaussianDecoder:
     of: ClassVar[str] = "density"
 
     def log_prob(self, x0, mean, std):
+        """Any x0; float64."""
         z = ((x0.double() - mean.double()) / std).flatten(1)
         return -0.5 * z.square().sum(1) - z.shape[1] * (math.log(std) + math.log(2 * math.pi) / 2)
 
@@ -51,6 +54,7 @@ class LevelDecoder:
     of: ClassVar[str] = "probability"
 
     def log_prob(self, x0, mean, std):
+        """x0 on the levels; float64."""
         number, last = self.levels.numbers(x0), self.levels.count - 1
         off, half = x0.double() - mean.double(), 1 / last  # neighbours are 2/last apart
         left = torch.where(number == 0, -math.inf, (off - half) / std)

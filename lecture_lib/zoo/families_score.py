@@ -64,7 +64,7 @@ VP_DIGITS = FamilyRecipe(
     batch_size=64,
     dequantised=True,
 )
-# Noise need not be wider than two digits can be apart (Song & Ermon 2020, 2006.09011, technique 1): 12 here.
+# Noise need not be wider than two digits can be apart (Song & Ermon 2020, 2006.09011, technique 1): 9.5 for the digits.
 VE_DIGITS = FamilyRecipe(
     name="family-ve-sde",
     about="score SDE, variance exploding",
