@@ -19,7 +19,9 @@ class Decoder(Protocol):
 
     of: Literal["density", "probability"]
 
-    def log_prob(self, x0: Float[Tensor, " b *d"], mean: Float[Tensor, " b *d"], std: float) -> Float[Tensor, " b"]: ...
+    def log_prob(self, x0: Float[Tensor, " b *d"], mean: Float[Tensor, " b *d"], std: float) -> Float[Tensor, " b"]:
+        """Summed over dimensions, float64."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class GaussianDecoder:
     of: ClassVar[str] = "density"
 
     def log_prob(self, x0, mean, std):
+        """Any x0; float64."""
         return standard_normal_log_prob((x0.double() - mean.double()) / std) - x0[0].numel() * math.log(std)
 
 
@@ -51,6 +54,7 @@ class LevelDecoder:
     of: ClassVar[str] = "probability"
 
     def log_prob(self, x0, mean, std):
+        """x0 on the levels; float64."""
         number, last = self.levels.numbers(x0), self.levels.count - 1
         off, half = x0.double() - mean.double(), 1 / last  # neighbours are 2/last apart
         left = torch.where(number == 0, -math.inf, (off - half) / std)
