@@ -15,7 +15,7 @@ from lecture_lib.data.shapes.scenes import MARGIN
 from lecture_lib.nets import Tokenizer
 
 SIDE = 16  # of the small pictures, in pixels
-WANDER = 4.0  # largest distance of a thing from the middle along an axis, in pixels of the large ones
+WANDER = 2.0  # largest distance of a thing from the middle along an axis, in pixels of the large ones
 CAPTION = 6  # <start> a size colour shape <end>
 
 
