@@ -155,3 +155,11 @@ def few_threads(n: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def layers_from(seed: int) -> Iterator[None]:
+    """Inside, PyTorch initialises layers from this seed; the global generator is given back as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.set_state(torch.Generator().manual_seed(seed).get_state())
+        yield

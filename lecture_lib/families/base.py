@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from lecture_lib.data import Draws
 from lecture_lib.errors import NotDefined, NotTractable, ShapeError
 from lecture_lib.families.fit import fit
-from lecture_lib.tensors import check_count, randn_like
+from lecture_lib.tensors import check_count, layers_from, randn_like
 
 Kind = Literal["exact", "lower bound", "estimate"]
 Batch = tuple[Tensor, ...]
@@ -183,8 +183,7 @@ class GenerativeModel(nn.Module, ABC):
     def demo(cls, seed: int = 0, *, n: int = 256, lr: float = 2e-3) -> Demo:
         """Train ``small()`` for a few seconds and draw from it; the global generator is left as it was."""
         generator = torch.Generator().manual_seed(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # what PyTorch initialises layers from
+        with layers_from(seed):
             model, batches, steps = cls.small()
         losses: dict[str, list[float]] = {phase.name: [] for phase in model.phases()}
         for step in fit(model, batches, steps=steps, lr=lr, generator=generator):

@@ -10,6 +10,7 @@ from torch import Tensor
 from lecture_lib.data import Draws
 from lecture_lib.errors import CourseError, NotDefined, NotTractable
 from lecture_lib.families.base import GenerativeModel
+from lecture_lib.tensors import layers_from
 
 
 def laws(model: GenerativeModel, batches: Draws, *, seed: int = 0) -> Iterator[tuple[str, bool]]:
@@ -21,8 +22,7 @@ def laws(model: GenerativeModel, batches: Draws, *, seed: int = 0) -> Iterator[t
         seed: of everything random.
     """
     batch = batches.draw(_seeded(seed))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with layers_from(seed):  # whatever is drawn from the global generator in here is seen
         before = torch.random.get_rng_state()
         yield from _losses(model, batch, seed)
         yield from _samples(model, batch, seed)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lecture_lib.tensors import check_count
+from lecture_lib.tensors import check_count, layers_from
 from lecture_lib.training import ByStep, Ema, Step, checkpoint, warmup_cosine
 from lecture_lib.training import train as run
 from lecture_lib.zoo.recipe import Recipe
@@ -36,8 +36,7 @@ def initial(recipe: Recipe) -> nn.Module:
 
     PyTorch initialises layers from the global generator; it is borrowed here and given back as it was.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.set_state(torch.Generator().manual_seed(recipe.seed).get_state())
+    with layers_from(recipe.seed):
         model = recipe.build()
     recipe.prepare(model)
     return model
