@@ -23,7 +23,8 @@ from lecture_lib.zoo.family_recipe import FamilyRecipe
 from lecture_lib.zoo.models import CLASSES, digit_dit
 
 EVENT = (1, 8, 8)
-GUIDANCE = 1.75  # of samples; likelihoods are those of the plain conditional model
+# Of samples, so that each draws the digit it is asked for; likelihoods are those of the plain conditional model.
+GUIDANCE = {DDPM: 1.5, VPSDE: 1.5, VESDE: 2.25, SubVPSDE: 1.75}
 
 
 def digit_ddpm(dim: int, depth: int, T: int) -> DDPM:
@@ -39,14 +40,14 @@ def digit_ddpm(dim: int, depth: int, T: int) -> DDPM:
         null=torch.tensor(CLASSES),
         decoder=LevelDecoder(),
         variance=forward_variance,
-        w=GUIDANCE,
+        w=GUIDANCE[DDPM],
     )
 
 
 def digit_sde(family: type[ScoreSDE], dim: int, depth: int, path: Path | None = None) -> ScoreSDE:
     """A score SDE with the same transformer."""
     network = digit_dit(dim=dim, depth=depth, heads=4, ratio=3.0)
-    return family(network, EVENT, path=path, null=torch.tensor(CLASSES), sigma_data=0.75, w=GUIDANCE)
+    return family(network, EVENT, path=path, null=torch.tensor(CLASSES), sigma_data=0.75, w=GUIDANCE[family])
 
 
 DDPM_DIGITS = FamilyRecipe(
