@@ -28,11 +28,14 @@ def some(latent=LATENT, classes=10, seed=0):
     encoder = EventMLP((1, 8, 8), (2 * latent,), width=32, n_classes=classes)
     decoder = EventMLP((latent,), (1, 8, 8), width=32, n_classes=classes)
     for network, gain in ((encoder, 1.5), (decoder, 3.0)):
+        for weight in network.parameters():  # what starts at zero, the ears for the label above all, must count
+            if not weight.any():
+                nn.init.normal_(weight, std=0.3)
         nn.init.normal_(network.leave.weight, std=gain / 32**0.5)
     with torch.no_grad():
         if latent > 2:
             for rows in (slice(latent - 2, latent), slice(2 * latent - 2, 2 * latent)):
-                encoder.leave.weight[rows] = 0.0
+                encoder.leave.weight[rows], encoder.leave.bias[rows] = 0.0, 0.0
             decoder.enter.weight[:, -2:] = 0.0
     return VAE(encoder, decoder, DiscretisedLogistic((1, 8, 8)), latent, n_classes=classes).eval()
 
