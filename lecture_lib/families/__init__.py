@@ -41,6 +41,7 @@ from lecture_lib.families.jepa import JEPA, VJEPA, JointEmbedding, Masks, hide_b
 from lecture_lib.families.jko import JKOFlow, JKOFrame, displaced, jko_objective
 from lecture_lib.families.latent import LatentSpace, psnr
 from lecture_lib.families.laws import laws
+from lecture_lib.families.learned_interpolant import LearnedInterpolant, LearnedLine, path_energy
 from lecture_lib.families.levels import Levels
 from lecture_lib.families.mar import MAR, hidden_shares, still_hidden
 from lecture_lib.families.masked import (
@@ -123,6 +124,8 @@ __all__ = [
     "JKOFrame",
     "JointEmbedding",
     "LatentSpace",
+    "LearnedInterpolant",
+    "LearnedLine",
     "LevelDecoder",
     "Levels",
     "LogProb",
@@ -191,6 +194,7 @@ __all__ = [
     "normal_log_prob",
     "one_sided_cases",
     "particle_flow",
+    "path_energy",
     "phase_loss",
     "phase_optimizer",
     "psnr",
