@@ -22,7 +22,7 @@ def show_status() -> bool:
     """Print each pretrained model with what is known about it; whether all of them are present and intact."""
     rows = _zoo().status()
     for row in rows:
-        print(f"{row.name:<22} {row.parameters:>10,} parameters {row.bytes / 1e6:6.2f} MB  {row.state}")
+        print(f"{row.name:<29} {row.parameters:>10,} parameters {row.bytes / 1e6:6.2f} MB  {row.state}")
         print(f"  {row.kind}: {row.about}")
         if row.metrics:
             print(f"  {', '.join(f'{key} {_short(value)}' for key, value in row.metrics.items())}")
@@ -36,10 +36,10 @@ def show_evaluation(*, embed: bool = False) -> bool:
     With ``embed`` the figures replace those in the weights files, whether or not the bars hold.
     """
     zoo, rows = _zoo(), []
-    print(f"\n{'model':<22} {'measure':<58} {'mean ± spread':>18}  bar")
+    print(f"\n{'model':<29} {'measure':<58} {'mean ± spread':>18}  bar")
     for row in zoo.evaluate():
         bar = "" if row.bar is None else f"{'≥' if row.at_least else '≤'} {row.bar:.4g}: {_verdict(row.passed)}"
-        print(f"{row.name:<22} {row.measure:<58} {row.figure:>18}  {bar}", flush=True)
+        print(f"{row.name:<29} {row.measure:<58} {row.figure:>18}  {bar}", flush=True)
         rows.append(row)
     if embed:
         for name in zoo.names():

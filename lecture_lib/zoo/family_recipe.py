@@ -11,6 +11,8 @@ from torch import Tensor
 
 from lecture_lib.data import Batches, Dequantised, Draws, digits
 from lecture_lib.families import GenerativeModel, phase_loss, phase_optimizer
+from lecture_lib.nets import parameter_count
+from lecture_lib.tensors import layers_from
 from lecture_lib.training import Loss
 from lecture_lib.zoo.recipe import Batch, Recipe
 
@@ -30,6 +32,12 @@ class FamilyRecipe(Recipe):
 
     def build(self) -> GenerativeModel:
         return self.network()
+
+    def size(self) -> int:
+        with layers_from(
+            self.seed
+        ):  # tables, masks and schedules are looked at while a family is built: no meta device
+            return parameter_count(self.build())
 
     def optimizer(self, model: GenerativeModel) -> torch.optim.Optimizer:
         return phase_optimizer(model, self.lr)

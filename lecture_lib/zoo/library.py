@@ -18,7 +18,6 @@ from lecture_lib.data import digits
 from lecture_lib.errors import DamagedFileError
 from lecture_lib.families import MaskedTextToImage, TextToImage
 from lecture_lib.metrics import Judge
-from lecture_lib.nets import parameter_count
 from lecture_lib.training import checkpoint
 from lecture_lib.zoo import store
 from lecture_lib.zoo.recipe import forget, trained
@@ -210,8 +209,7 @@ def status(folder: Path | None = None) -> list[Status]:
 
 def _status(name: str, folder: Path | None) -> Status:
     mine = recipe(name)
-    with torch.device("meta"):
-        parameters = parameter_count(mine.build())
+    parameters = mine.size()
     try:
         _, metadata = store.read(name, folder)
         size = store.manifest(folder)[name]["bytes"]

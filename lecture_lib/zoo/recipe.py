@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lecture_lib.core import Denoiser, Parameterization, Path, Times
 from lecture_lib.data import Batches, Draws, digits
 from lecture_lib.guidance import guidance_distillation_loss
+from lecture_lib.nets import parameter_count
 from lecture_lib.tensors import randn_like
 from lecture_lib.training import Loss, adamw
 from lecture_lib.zoo import store
@@ -73,6 +74,11 @@ class Recipe(ABC):
 
     def settle(self, model: nn.Module, done: int) -> None:  # noqa: B027 - most recipes have nothing to do here
         """What follows the update number ``done`` without gradients; nothing unless a model keeps averages."""
+
+    def size(self) -> int:
+        """How many weights the model has; nothing is drawn and nothing kept."""
+        with torch.device("meta"):
+            return parameter_count(self.build())
 
     def batches(self) -> Draws:
         """Endless batches of the training digits."""

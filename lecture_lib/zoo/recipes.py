@@ -10,6 +10,7 @@ from lecture_lib.errors import UnknownNameError
 from lecture_lib.nets import FeatureNetwork, NoisyClassifier, UNet
 from lecture_lib.zoo.digit_students import DigitConsistencyRecipe
 from lecture_lib.zoo.families import FAMILIES
+from lecture_lib.zoo.families_transfusion import TRANSFUSION
 from lecture_lib.zoo.models import CLASSES, digit_dit, guided_digit_dit
 from lecture_lib.zoo.recipe import ClassifierRecipe, DenoiserRecipe, DistilledRecipe, FeatureRecipe, Recipe
 from lecture_lib.zoo.ring_consistency import RING_CONSISTENCY
@@ -133,7 +134,7 @@ RING = (
     *RING_JUMPS,
     *RING_MATCHING,
 )
-RECIPES: dict[str, Recipe] = {r.name: r for r in (*DIGITS, *SHAPES, *RING, *FAMILIES)}
+RECIPES: dict[str, Recipe] = {r.name: r for r in (*DIGITS, *SHAPES, *RING, *FAMILIES, TRANSFUSION)}
 
 
 def recipe(name: str) -> Recipe:
