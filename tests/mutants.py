@@ -53,7 +53,7 @@ MUTANTS = {
         "core/parameterization", "c.sigma / (s * n), -c.alpha", "-c.sigma / (s * n), c.alpha", PARAMETERIZATION
     ),
     "sign of the SDE's push": _of("samplers/sde", "score=h * w / 2", "score=-h * w / 2", SAMPLERS),
-    "sign of the divergence": _of("core/likelihood", "prior + total", "prior - total", DENOISER),
+    "sign of the divergence": _of("core/likelihood", "sigma.log() + total", "sigma.log() - total", DENOISER),
     "sign of the momentum": _of("guidance/memory", "+ beta * running", "- beta * running", GUIDANCE),
     "sign of 2M's exponent": _of(
         "samplers/dpm_solver_multistep",
@@ -296,7 +296,7 @@ MUTANTS = {
     ),
     "label kept with p": _of("core/conditions", "device=device) < p)", "device=device) >= p)", DENOISER),
     "coupling not optimal": _of(
-        "core/couplings", "return eps[torch.as_tensor(columns", "return eps.flip(0)[torch.as_tensor(columns", DENOISER
+        "core/couplings", "return x1[torch.as_tensor(columns", "return x1.flip(0)[torch.as_tensor(columns", DENOISER
     ),
     "target without its row": _of(
         "core/denoiser", "target = self.parameterization.encode(x0, eps, c)", "target = eps - x0", DENOISER

@@ -81,6 +81,7 @@ def test_the_loss_is_the_difference_and_nothing_flows_through_the_chain():
     x = normal(64, 1, seed=1)
     loss = model.loss((x,), generator=seeded(2))
     g = seeded(2)
+    torch.randn(x.shape, generator=g, dtype=F64)  # the noise that would widen the data
     z = torch.cat([x[:32], model.prior(32, generator=g)])
     fake = run(langevin(lambda y: -2.0 * y, z, step=0.05, temperatures=[1.0] * 20, generator=g))
     assert gap(loss.detach(), (x**2 - fake**2)[:, 0]) <= 1e-12
@@ -88,7 +89,7 @@ def test_the_loss_is_the_difference_and_nothing_flows_through_the_chain():
     assert right.item() == pytest.approx(((x**2 - fake**2) / 2).mean().item(), abs=1e-12)
     k = torch.tensor(2.0, dtype=F64, requires_grad=True)
     y, g = z, seeded(2)
-    model.prior(32, generator=g)
+    torch.randn(x.shape, generator=g, dtype=F64), model.prior(32, generator=g)
     for _ in range(20):
         y = y - 0.05 * k * y + math.sqrt(0.1) * torch.randn(y.shape, generator=g, dtype=F64)
     (wrong,) = torch.autograd.grad((k * (x**2 - y**2) / 2).mean(), k)
