@@ -111,6 +111,24 @@ def test_tokens_are_drawn_in_order_and_given_ones_are_kept():
     assert stats.chisquare(rest.double().numpy(), (law * 4000).numpy()).pvalue > 1e-3
 
 
+def test_guided_tokens_have_the_extrapolated_law():
+    """w = 2: log-odds l_0 + 2 (l_c - l_0) of the first token, against 20,000 draws; w = 1 is the conditional law."""
+    model = tiny(seed=3, n_classes=3)
+    cond = torch.tensor([1])
+    with torch.no_grad():
+        for weight in model.transformer.start.parameters():
+            weight.mul_(30)  # labels that matter
+        none, one = (model.transformer.begin(1, c)[0] for c in (None, cond))
+    for w in (1.0, 2.0):
+        model.w = w
+        start = model.prior(20_000, generator=seeded())
+        tokens = next(model.reverse_process(start, cond.expand(20_000), generator=seeded()))[:, 0]
+        law = (none + w * (one - none)).softmax(-1)[0].double()
+        found = tokens.bincount(minlength=len(law))
+        assert stats.chisquare(found.double().numpy(), (law / law.sum() * 20_000).numpy()).pvalue > 1e-3
+    assert ((none + one).softmax(-1) - one.softmax(-1)).abs().max() > 0.02
+
+
 def test_the_encoder_hears_of_its_pictures_through_the_rounding():
     """The gradient at z_e is that at the codes, and the commitment's own comes on top: 2 beta (z_e - e), a sum. Without
     the stop-gradient z_e + (e - z_e) is e, and the encoder hears nothing (B100)."""

@@ -46,6 +46,7 @@ class QuantisedVAE(GenerativeModel):
         observation: p(x | x_hat) of the decoder; its event is the model's.
         n_classes: number of classes that the transformer hears; 0 for none. The tokenizer hears none.
         p_uncond: how often training hides a label from the transformer.
+        w: guidance scale of ``sample`` where there is a label; 1 is the plain conditional prior, that of ``log_prob``.
         tokenizer_share: the part of all updates that the tokenizer is trained in, the first one.
 
     Raises:
@@ -60,12 +61,13 @@ class QuantisedVAE(GenerativeModel):
         *,
         n_classes: int = 0,
         p_uncond: float = 0.1,
+        w: float = 1.0,
         tokenizer_share: float = 0.5,
     ) -> None:
         super().__init__()
         self.autoencoder, self.transformer, self.observation = autoencoder, transformer, observation
         self.event, self.n_classes = tuple(observation.log_scale.shape), check_count("n_classes", n_classes, 0)
-        self.p_uncond = check_number("p_uncond", p_uncond, 0, 1)
+        self.p_uncond, self.w = check_number("p_uncond", p_uncond, 0, 1), check_number("w", w)
         self.tokenizer_share = check_number("tokenizer_share", tokenizer_share, 0, 1)
         self.steps = places = self.event[1] * self.event[2] // autoencoder.factor**2
         got, expected = (transformer.size, transformer.length), (autoencoder.size, places)
@@ -116,15 +118,17 @@ class QuantisedVAE(GenerativeModel):
 
         ``z`` may hold first tokens, (b, m), that are to be kept.
         """
-        logits, memory = self.transformer.begin(len(z), cond)
+        branches = [cond] if cond is None or self.w == 1 else [None, cond]
+        said = [self.transformer.begin(len(z), label) for label in branches]  # (logits, memory) of each
         for token in z.unbind(dim=1):
-            logits, memory = self.transformer.next(token, memory)
+            said = [self.transformer.next(token, memory) for _, memory in said]
         for place in range(z.shape[1], self.steps):
+            logits = torch.lerp(said[0][0], said[-1][0], self.w)  # l_0 + w (l_c - l_0); alone it is l_c
             token = (logits + gumbel(logits, generator)).argmax(dim=-1)
             z = torch.cat([z, token[:, None]], dim=1)
             yield z
             if place + 1 < self.steps:
-                logits, memory = self.transformer.next(token, memory)
+                said = [self.transformer.next(token, memory) for _, memory in said]
         x_hat = self.autoencoder.decode(z)
         yield x_hat
         yield self.observation.sample(x_hat, generator)

@@ -59,7 +59,7 @@ PIXELCNN = FamilyRecipe(
     name="family-pixelcnn",
     about="a gated PixelCNN: 64 softmaxes over 17 levels",
     network=partial(PixelCNN.digits, width=32, depth=7, kernel=3),
-    steps=1100,
+    steps=2000,
     batch_size=64,
     decay=0.99,
 )

@@ -25,23 +25,27 @@ LATENT = 16
 
 
 def vae(family: type[VAE], width: int) -> VAE:
-    """Two residual MLPs that hear the label; grey levels with logistic noise. Convolutions heard the label less."""
+    """Two residual MLPs that hear the label; grey levels with logistic noise."""
     encoder = EventMLP(EVENT, (2 * LATENT,), width=width, depth=2, n_classes=CLASSES)
     decoder = EventMLP((LATENT,), EVENT, width=width, depth=2, n_classes=CLASSES)
     return family(encoder, decoder, DiscretisedLogistic(EVENT), LATENT, n_classes=CLASSES)
 
 
 def quantised(family: type[QuantisedVAE], quantiser: type[VectorQuantizer | FSQ], *size: object) -> QuantisedVAE:
-    """One token for 4x4 pixels, 4 of them. With 16 tokens of 64 codes a prior learns 1442 digits by heart instead."""
+    """One token for 4x4 pixels, 4 of them: of five sizes tried, the one whose prior was read as asked most often.
+
+    Samples are guided (w chosen on noise of another seed): plainly conditional ones are read as asked in 89 %.
+    """
     rounding = quantiser(*size)
     channels = getattr(rounding, "dim", None) or len(rounding.levels)
     encoder = WindowEncoder(channels, in_channels=1, factor=4, window=6, width=64)
     decoder = Decoder(channels, 1, channels=16, multipliers=(1, 2, 2), blocks=1, groups=8)
     positions = positions_2d(2, 2, 64)
     transformer = CausalTransformer(rounding.size, 4, dim=64, depth=2, n_classes=CLASSES, positions=positions)
-    nn.init.normal_(transformer.start.table.weight)  # as loud as the positions: at 0.02 labels are learned too late
+    nn.init.normal_(transformer.start.table.weight)  # as loud as the positions
     autoencoder = TokenAutoencoder(encoder, rounding, decoder)
-    return family(autoencoder, transformer, DiscretisedLogistic(EVENT), n_classes=CLASSES, tokenizer_share=0.4)
+    options = {"n_classes": CLASSES, "tokenizer_share": 0.4, "w": 1.75}
+    return family(autoencoder, transformer, DiscretisedLogistic(EVENT), **options)
 
 
 VAE_DIGITS = FamilyRecipe(
