@@ -74,6 +74,7 @@ def test_phases_take_turns_and_each_moves_its_own_weights():
     seen = []
     for step in fit(model, batches, steps=6, lr=0.1, generator=seeded(), clip=None):
         seen.append((step.phase, model.a.item(), model.b.item()))
+        assert step.learning_rate == pytest.approx({"a": 0.1, "b": 0.01}[step.phase])  # that of its own phase
     assert [name for name, *_ in seen] == ["a", "a", "b", "a", "a", "b"]
     assert seen[1][2] == 0.0 and seen[2][1] == seen[1][1]  # b waits for its turn, a rests in b's
     assert seen[0][1] == pytest.approx(0.1, rel=1e-4)  # Adam's first step is the rate: a's is lr ...

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from lecture_lib.errors import RangeError
 from lecture_lib.families import FlowMatching, phase_loss, phase_optimizer
 from lecture_lib.training import distributed
 from lecture_lib.training.distributed import Shards, train_distributed
+from lecture_lib.zoo.families_flow import FLOW_MATCHING
+from lecture_lib.zoo.scale_out import scale_out
 
 NAME, STEPS = "family-flow-matching", 12
 
@@ -90,3 +93,16 @@ def test_the_key_is_all_that_an_update_takes_from_the_generator(monkeypatch):
     assert len(seen[0]) == batches.batch_size and not torch.equal(*seen)
     with pytest.raises(RangeError, match="count: got 3 shards, expected a multiple of 2"):
         Shards(Batches((torch.zeros(4, 2),), 2), 3)
+
+
+def test_what_a_family_does_between_updates_is_done(tmp_path):
+    """Running codebooks and averaged targets move in ``scale_out`` as in ``zoo.train``: once after every update."""
+    settled = []
+
+    class Watched(type(FLOW_MATCHING)):
+        def settle(self, model, done):
+            settled.append(done)
+
+    recipe = Watched(**{field.name: getattr(FLOW_MATCHING, field.name) for field in fields(FLOW_MATCHING)})
+    assert [step.number for step in scale_out(recipe, tmp_path / "w.safetensors", shards=1, steps=3)] == settled
+    assert settled == [1, 2, 3] and (tmp_path / "w.safetensors").is_file()

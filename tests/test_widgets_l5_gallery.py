@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from widget_laws import every_value_has_its_picture, the_picture_goes_out_with_the_widget
+from widget_laws import (
+    every_value_has_its_picture,
+    one_thread,  # noqa: F401 - a fixture
+    the_picture_goes_out_with_the_widget,
+)
 
 from lecture_lib import widgets
 from lecture_lib.errors import DamagedFileError, NotDefined
@@ -59,14 +63,6 @@ def some():
         widgets.Exhibit("mute", Mute),
         widgets.Exhibit("lost", missing),
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_every_control_changes_the_picture_at_every_value():

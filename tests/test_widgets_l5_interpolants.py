@@ -10,7 +10,11 @@ import pytest
 import torch
 from scipy.integrate import quad, solve_ivp
 from scipy.stats import kstest, norm
-from widget_laws import every_value_has_its_picture, the_picture_goes_out_with_the_widget
+from widget_laws import (
+    every_value_has_its_picture,
+    one_thread,  # noqa: F401 - a fixture
+    the_picture_goes_out_with_the_widget,
+)
 
 from lecture_lib import widgets
 from lecture_lib.core import RectifiedFlow, VPLinear
@@ -19,14 +23,6 @@ from lecture_lib.widgets import ways as shown
 
 STRAIGHT, BROWNIAN, TWO, WHITE = "straight", "a sqrt(t (1 - t))", "two other modes", "noise N(0, 1)"
 ODE, SDE = "ODE (epsilon = 0)", "SDE, epsilon = 2"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_every_control_changes_the_picture_at_every_value():

@@ -10,7 +10,11 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA
 from torch import nn
-from widget_laws import every_value_has_its_picture, the_picture_goes_out_with_the_widget
+from widget_laws import (
+    every_value_has_its_picture,
+    one_thread,  # noqa: F401 - a fixture
+    the_picture_goes_out_with_the_widget,
+)
 
 from lecture_lib import widgets, zoo
 from lecture_lib.data import digits
@@ -38,14 +42,6 @@ def some(latent=LATENT, classes=10, seed=0):
                 encoder.leave.weight[rows], encoder.leave.bias[rows] = 0.0, 0.0
             decoder.enter.weight[:, -2:] = 0.0
     return VAE(encoder, decoder, DiscretisedLogistic((1, 8, 8)), latent, n_classes=classes).eval()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 MODELS = {"one": some(), "two": some(seed=1)}

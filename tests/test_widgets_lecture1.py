@@ -7,7 +7,12 @@ import re
 import numpy as np
 import pytest
 import torch
-from widget_laws import TEXTS, every_value_has_its_picture, the_picture_goes_out_with_the_widget
+from widget_laws import (
+    TEXTS,
+    every_value_has_its_picture,
+    one_thread,  # noqa: F401 - a fixture
+    the_picture_goes_out_with_the_widget,
+)
 
 from lecture_lib import viz, widgets
 from lecture_lib.core import VELOCITY, Denoiser, Discrete, RectifiedFlow, stable_diffusion
@@ -29,14 +34,6 @@ from lecture_lib.nets import (
 from lecture_lib.nets.attention_maps import attention_layers
 from lecture_lib.viz import as_picture
 from lecture_lib.widgets import adapters, attention, latents, prompts, schedules
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def seeded(seed=0):

@@ -8,7 +8,11 @@ import re
 
 import pytest
 import torch
-from widget_laws import every_value_has_its_picture, the_picture_goes_out_with_the_widget
+from widget_laws import (
+    every_value_has_its_picture,
+    one_thread,  # noqa: F401 - a fixture
+    the_picture_goes_out_with_the_widget,
+)
 
 from lecture_lib import widgets, zoo
 from lecture_lib.core import VELOCITY, Denoiser, RectifiedFlow
@@ -34,14 +38,6 @@ from lecture_lib.training.forecast import Run, forecast
 from lecture_lib.training.scaling import ParametricLaw, isoflop_valleys
 from lecture_lib.viz import to_pixels
 from lecture_lib.widgets import concepts, modulations, patches, positions, quadrants, scaling
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,11 @@ import re
 
 import pytest
 import torch
-from widget_laws import every_value_has_its_picture, the_picture_goes_out_with_the_widget
+from widget_laws import (
+    every_value_has_its_picture,
+    one_thread,  # noqa: F401 - a fixture
+    the_picture_goes_out_with_the_widget,
+)
 
 from lecture_lib import widgets
 from lecture_lib.core import EDM
@@ -20,14 +24,6 @@ from lecture_lib.widgets.catalogue import ring
 from lecture_lib.zoo import plane
 
 F64 = torch.float64
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def shrunk(x, t):

@@ -6,6 +6,8 @@ import base64
 from collections.abc import Callable
 
 import ipywidgets
+import pytest
+import torch
 
 from lecture_lib.viz import as_picture
 from lecture_lib.widgets.explorer import WIDGET_MIME, Explorer
@@ -23,6 +25,15 @@ def some_values(control: ipywidgets.Widget) -> list:
         return TEXTS
     middle = control.min + control.step * round((control.max - control.min) / control.step / 2)
     return sorted({control.min, type(control.value)(middle), control.max})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small tensors lose more to waiting for a second thread than they gain; import it into a file of tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def every_value_has_its_picture(explorer: Explorer, argument: str) -> None:

@@ -28,7 +28,7 @@ DISTANCE, BITS = "Frechet distance to test digits", "bits per dimension of test 
 
 
 def measure() -> Iterator[Measurement]:
-    """Rows ``NAME | what``; up to two minutes of one core per family."""
+    """Rows ``NAME | what``; up to four minutes of one core per family."""
     with few_threads(1):
         yield from _real()
         for recipe in FAMILIES:

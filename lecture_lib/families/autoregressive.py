@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lecture_lib.core.conditions import drop_condition
 from lecture_lib.data import Batches, digits
 from lecture_lib.errors import NotDefined, RangeError, ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb
+from lecture_lib.families.encoding import heard
 from lecture_lib.families.levels import Levels
 from lecture_lib.nets import CausalTransformer, positions_2d
 from lecture_lib.tensors import check_batch, check_count, check_number
@@ -99,10 +99,8 @@ class AutoregressiveModel(GenerativeModel):
 
     def loss(self, batch: Batch, phase: str = "all", *, generator: torch.Generator) -> Float[Tensor, " b"]:
         """Nats per place."""
-        x, *cond = batch
-        if cond and self.null is not None:
-            cond = [drop_condition(cond[0], torch.tensor(self.null), self.p_uncond, generator)]
-        return -self.log_probs(x, *cond).mean(1)
+        x, cond = heard(batch, self.null, self.p_uncond, generator)
+        return -self.log_probs(x, cond).mean(1)
 
     @torch.no_grad()
     def log_prob(self, x, cond=None, *, generator=None):

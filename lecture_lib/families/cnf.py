@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lecture_lib.core import AdaptiveRungeKutta, OdeSolver, RungeKutta4, exact_divergence, hutchinson
-from lecture_lib.core.conditions import drop_condition
 from lecture_lib.core.likelihood import Divergence, standard_normal_log_prob
 from lecture_lib.data import Batches, moons
 from lecture_lib.errors import ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb
 from lecture_lib.families.denoising import FEW
+from lecture_lib.families.encoding import heard
 from lecture_lib.nets import TimeMLP
 from lecture_lib.tensors import check_batch, check_count, check_number, check_times, per_sample, randn_like
 
@@ -96,16 +96,14 @@ class CNF(GenerativeModel):
 
     def loss(self, batch: Batch, phase: str = "all", *, generator: torch.Generator) -> Float[Tensor, " b"]:
         """Nats per dimension, and the kinetic energy that they cost, through every step of the solver."""
-        x, *cond = batch
-        if cond and self.null is not None:
-            cond = [drop_condition(cond[0], torch.tensor(self.null), self.p_uncond, generator)]
+        x, cond = heard(batch, self.null, self.p_uncond, generator)
         divergence = self.divergence(x, generator, create_graph=True)
 
         def at_a_price(field, x):
             u, each = divergence(field, x)
             return u, each - self.kinetic * (u / self.scale).flatten(1).square().sum(1)
 
-        nats = self.density(x, *(cond or [None]), at_a_price, self.solver)
+        nats = self.density(x, cond, at_a_price, self.solver)
         return (-nats / x[0].numel()).to(x.dtype)
 
     @torch.no_grad()

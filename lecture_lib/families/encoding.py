@@ -1,4 +1,4 @@
-"""Two habits of families that encode: with which labels a batch is heard, and the one jump that is made by time t."""
+"""Two habits of families: with which labels a batch is heard, and, of encoders, the one jump that is made by time t."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from lecture_lib.families.base import Batch
 
 
 def heard(
-    batch: Batch, n_classes: int, p_uncond: float, generator: torch.Generator
+    batch: Batch, null: int | None, p_uncond: float, generator: torch.Generator
 ) -> tuple[Float[Tensor, " b *d"], Int[Tensor, " b"] | None]:
-    """Data and labels of a batch, each label replaced by ``n_classes``, "no class", with probability ``p_uncond``.
+    """Data and labels of a batch, each label replaced by ``null``, "no class", with probability ``p_uncond``.
 
-    So one model learns p(x | label) and p(x) at once. A batch without labels stays without.
+    So one model learns p(x | label) and p(x) at once. A batch without labels stays without, and labels that no
+    number stands for the lack of (``null`` is None) stay as they are.
     """
-    x, *labels = batch
-    if not labels:
-        return x, None
-    return x, drop_condition(labels[0], torch.tensor(n_classes), p_uncond, generator)
+    x, label = batch if len(batch) > 1 else (batch[0], None)
+    if label is None or null is None or not p_uncond:
+        return x, label
+    return x, drop_condition(label, torch.tensor(null), p_uncond, generator)
 
 
 def jumped(t: Float[Tensor, " b"]) -> bool:

@@ -84,6 +84,7 @@ def fit(
         schedule=schedule, clip=clip, ema=ema, start=start,
     )  # fmt: skip
     for step in loop:
-        phase = model.phase_at(step.number - 1, steps).name
-        model.after_update(phase)
-        yield Update(step.number, step.loss, step.gradient_norm, step.learning_rate, phase)
+        phase = model.phase_at(step.number - 1, steps)
+        model.after_update(phase.name)
+        mine = (group["lr"] for group in optimizer.param_groups if group["params"][0] is phase.parameters[0])
+        yield Update(step.number, step.loss, step.gradient_norm, next(mine, step.learning_rate), phase.name)

@@ -17,7 +17,7 @@ def laws(model: GenerativeModel, batches: Draws, *, seed: int = 0) -> Iterator[t
     """Claims about a model and whether they hold: ``for claim, holds in laws(*Family.small()[:2])``.
 
     Args:
-        model: any instance, trained or not; it is left as it was.
+        model: any instance, trained or not; its weights are left as they were, it itself in evaluation mode.
         batches: what it is trained on.
         seed: of everything random.
     """

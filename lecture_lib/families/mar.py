@@ -20,12 +20,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lecture_lib.core import VELOCITY, Denoiser, RectifiedFlow, UniformTimes, uniform_grid
-from lecture_lib.core.conditions import drop_condition
 from lecture_lib.core.likelihood import exact_divergence, hutchinson, log_likelihood
 from lecture_lib.data import Batches, digits
 from lecture_lib.errors import RangeError, ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb
 from lecture_lib.families.denoising import FEW
+from lecture_lib.families.encoding import heard
 from lecture_lib.families.masked import cosine
 from lecture_lib.guidance import extrapolate
 from lecture_lib.nets import LabelEmbedding, PatchEncoder, PlacePredictor, TokenMLP, patchify, positions_2d, unpatchify
@@ -141,9 +141,8 @@ class MAR(GenerativeModel):
     # The verbs -----------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch, phase: str = "all", *, generator: torch.Generator) -> Float[Tensor, " b"]:
-        tokens, label = self.cut(batch[0]), batch[1] if len(batch) > 1 else None
-        if label is not None and self.p_uncond:
-            label = drop_condition(label, torch.tensor(self.label.null), self.p_uncond, generator)
+        x, label = heard(batch, self.label.null, self.p_uncond, generator)
+        tokens = self.cut(x)
         b, n, _ = tokens.shape
         count = (n * hidden_shares(b, low=self.low, std=self.std, generator=generator)).ceil().to(tokens.device)
         hidden = ranks(b, n, generator).to(tokens.device) < count[:, None]

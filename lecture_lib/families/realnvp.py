@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lecture_lib.core.conditions import drop_condition
 from lecture_lib.core.likelihood import standard_normal_log_prob
 from lecture_lib.errors import ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb
@@ -23,6 +22,7 @@ from lecture_lib.families.bijections import (
     stripe_mask,
 )
 from lecture_lib.families.denoising import two_moons
+from lecture_lib.families.encoding import heard
 from lecture_lib.nets import LabelMLP
 from lecture_lib.tensors import check_batch, check_number, check_times
 
@@ -72,10 +72,8 @@ class RealNVP(GenerativeModel):
 
     def loss(self, batch: Batch, phase: str = "all", *, generator: torch.Generator) -> Float[Tensor, " b"]:
         """Nats per dimension: pictures and points of the plane then learn at the same rate."""
-        x, *cond = batch
-        if cond and self.null is not None:
-            cond = [drop_condition(cond[0], torch.tensor(self.null), self.p_uncond, generator)]
-        return (-self.density(x, *cond) / x[0].numel()).to(x.dtype)
+        x, cond = heard(batch, self.null, self.p_uncond, generator)
+        return (-self.density(x, cond) / x[0].numel()).to(x.dtype)
 
     @torch.no_grad()
     def log_prob(self, x, cond=None, *, generator=None):

@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lecture_lib.core.conditions import drop_condition
 from lecture_lib.core.likelihood import standard_normal_log_prob
 from lecture_lib.data import Batches, digits
 from lecture_lib.errors import NotDefined, ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb, Phase
+from lecture_lib.families.encoding import heard
 from lecture_lib.families.masked import gumbel
 from lecture_lib.nets import ScaleQuantizer, ScaleTransformer
 from lecture_lib.tensors import check_count, check_number
@@ -127,10 +127,8 @@ class VAR(GenerativeModel):
     def loss(self, batch: Batch, phase: str = "transformer", *, generator: torch.Generator) -> Float[Tensor, " b"]:
         if phase == "tokenizer":
             return self.tokenizer.loss(batch[0])
-        label = batch[1] if len(batch) > 1 else None
-        if label is not None and self.p_uncond:
-            label = drop_condition(label, torch.tensor(self.transformer.start.null), self.p_uncond, generator)
-        return -self.log_prob_tokens(self.tokens(batch[0]), label).mean(dim=1)
+        x, label = heard(batch, self.transformer.start.null, self.p_uncond, generator)
+        return -self.log_prob_tokens(self.tokens(x), label).mean(dim=1)
 
     @torch.no_grad()
     def tokens(self, x: Float[Tensor, " b c h w"]) -> Int[Tensor, " b n"]:

@@ -27,7 +27,7 @@ def family_rows(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
     """As many digits as the training split has, with its labels, per seed; all compared with the test split.
 
     A family that draws nothing is asked what its features are worth. A likelihood that does not exist has no row:
-    ``course bench families`` prints the reason.
+    the family's own error says why.
     """
     model, asked = load(name), recipe(name).labelled
     if isinstance(model, JointEmbedding):

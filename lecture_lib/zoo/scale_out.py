@@ -40,7 +40,7 @@ def scale_out(
         spread: ``copies`` or ``parts``.
     """
     model, steps = initial(recipe), recipe.steps if steps is None else min(steps, recipe.steps)
-    yield from train_distributed(
+    loop = train_distributed(
         model,
         ByStep(recipe.loss_at),
         recipe.batches(),
@@ -52,6 +52,9 @@ def scale_out(
         schedule=warmup_cosine(recipe.steps, warmup=recipe.warmup),
         clip=recipe.clip,
     )
+    for step in loop:
+        recipe.settle(model, step.number)
+        yield step
     weights = whole_weights(model)
     if rank() == 0:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
