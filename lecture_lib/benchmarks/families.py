@@ -117,4 +117,5 @@ def figure(measurements: Sequence[Measurement]) -> Figure:
                 "speed", f"samples per second, {BATCH} at once, one core", "samples/s, one core", log=True, best="high"
             ),
         ],
+        note="arrows: where numbers are good; dashed: real digits",
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from lecture_lib.viz.style import DATA, EXACT, GRID, STUDENT, panels, style
 
@@ -34,13 +35,14 @@ class Column:
     best: str = "low"
 
 
-def league(names: Sequence[str], columns: Sequence[Column], *, groups: Sequence[int] = ()) -> Figure:
+def league(names: Sequence[str], columns: Sequence[Column], *, groups: Sequence[int] = (), note: str = "") -> Figure:
     """Contestants from top to bottom in the order given.
 
     Args:
         names: of the contestants.
         columns: from left to right.
         groups: indices before which a thin line separates groups.
+        note: a line below all panels, such as what is dashed.
     """
     n = len(names)
     with style():
@@ -53,6 +55,7 @@ def league(names: Sequence[str], columns: Sequence[Column], *, groups: Sequence[
                 ax.axhline(at - 0.5, color="#777777", linewidth=0.8)
         axes[0].set_yticks(range(n), names)
         axes[0].set_ylim(n - 0.5, -0.5)
+        fig.supxlabel(note, fontsize=9)
     return fig
 
 
@@ -69,6 +72,9 @@ def _column(ax, column: Column, n: int) -> None:
         ax.axvline(column.reference, color=EXACT, linestyle="--", linewidth=1.2)
     if column.log:
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("")
     arrow = {"low": "←", "high": "→"}[column.best]
     ax.set_title(f"{arrow} {column.title}" if column.best == "low" else f"{column.title} {arrow}", fontsize=10)
     ax.set_xlabel(column.unit, fontsize=9)

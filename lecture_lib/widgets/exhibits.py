@@ -28,7 +28,7 @@ RECORD = Path(__file__).parent / "gallery.npz"
 EVERY = "0 to 9"
 COLUMNS = 10  # digits in a row
 NO_SAMPLES, NO_WEIGHTS = "no samples", "no weights"
-_SHORT = 0.05  # seconds: what took less is measured once more, since the first time also pays for imports
+_SHORT = 1.0  # seconds: what took less is measured once more, since the first time also pays for imports and weights
 
 
 @dataclass(frozen=True, eq=False)
