@@ -26,7 +26,7 @@
 # - see a GAN, an energy, a JKO step and a Schrödinger bridge as ways of moving a density;
 # - name the families that are *no* interpolants, and add a new family in fifteen lines.
 #
-# **Time** 120 min reading · runs in 100 s · peak memory 0.9 GB (2 CPU cores)
+# **Time** 120 min reading · runs in 63 s · peak memory 0.9 GB (2 CPU cores)
 #
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise or, in this lecture, *any other* distribution.
 # Lecture 1 derived the one-sided case, Lecture 4 the flow map.
@@ -265,12 +265,12 @@ for eps, walk in WALKS.items():
     ends1 = other.sample(n, generator=seeded(4))
     films[eps] = torch.stack([f.x[:, 0] for f in sample(exact, path, walk, grid, ends1, generator=seeded(5))])
 with viz.style():
-    figure, axes = viz.panels(1, 3, size=(11.0, 3.2), sharex=True, sharey=True)
+    figure, axes = viz.panels(1, 3, size=(9.6, 2.9), sharex=True, sharey=True)
 for ax, (eps, film) in zip(axes, films.items(), strict=True):
-    ax.plot(grid, film[:, :25], color=viz.NOISE, linewidth=0.7)
+    ax.plot(grid[::2], film[::2, :16], color=viz.NOISE, linewidth=0.7)
     ax.set(title=f"$\\epsilon$ = {eps:g}", xlabel="t (data at 0)")
 axes[0].set_ylabel("x")
-viz.show(figure, caption="The same 25 starts. Paths get rougher with epsilon; what 2000 of them do together does not change.",
+viz.show(figure, caption="The same 16 starts. Paths get rougher with epsilon; what 2000 of them do together does not change.",
          alt="Three panels of sample paths from t = 1 to t = 0, smooth for the ODE, rougher for two SDEs.")  # fmt: skip
 
 # %%
@@ -838,17 +838,17 @@ print(
 
 # %%
 with viz.style():
-    figure, axes = viz.panels(1, 4, size=(11.2, 3.0), sharex=True, sharey=True)
+    figure, axes = viz.panels(1, 4, size=(9.8, 2.7), sharex=True, sharey=True)
 clock = torch.linspace(0, 1, 201, dtype=torch.float64)
 for ax, sigma in zip(axes, (0.0, 0.3, 1.0, 3.0), strict=True):
-    x0, x1 = bridge_at(sigma if sigma else 1e-3).sample_ends(24, generator=seeded(33))
-    steps_of = torch.randn(24, 200, generator=seeded(34), dtype=torch.float64) / 200**0.5
-    walk_of = torch.cat([torch.zeros(24, 1, dtype=torch.float64), steps_of.cumsum(1)], 1)
+    x0, x1 = bridge_at(sigma if sigma else 1e-3).sample_ends(16, generator=seeded(33))
+    steps_of = torch.randn(16, 200, generator=seeded(34), dtype=torch.float64) / 200**0.5
+    walk_of = torch.cat([torch.zeros(16, 1, dtype=torch.float64), steps_of.cumsum(1)], 1)
     pinned = walk_of - clock * walk_of[:, -1:]  # a Brownian motion that is made to return: a Brownian bridge
     ax.plot(clock, ((1 - clock) * x0 + clock * x1 + sigma * pinned).T, color=viz.NOISE, linewidth=0.7)
-    ax.set(title=f"$\\sigma$ = {sigma:g}: correlation {covariance[sigma] / 0.5:.2f}", xlabel="t (data at 0)")
+    ax.set(title=f"$\\sigma$ = {sigma:g}, correlation {covariance[sigma] / 0.5:.2f}", xlabel="t (data at 0)")
 axes[0].set_ylabel("x")
-viz.show(figure, caption="From transport to noise: 24 paths of the bridge. At sigma = 0 neighbours stay neighbours; at 3 the ends have forgotten each other.",
+viz.show(figure, caption="From transport to noise: 16 paths of the bridge. At sigma = 0 neighbours stay neighbours; at 3 the ends have forgotten each other.",
          alt="Four panels of paths between two Gaussians; straight and ordered at sigma 0, rough and unordered at sigma 3.")  # fmt: skip
 
 # %%
