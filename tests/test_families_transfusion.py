@@ -231,6 +231,8 @@ def test_the_oracle_reads_small_pictures_and_agrees_with_their_captions():
 def test_what_does_not_fit_is_named():
     with pytest.raises(ShapeError, match="patch: got 3"):
         MixedTransformer(9, 5, (3, 8, 8), patch=3)
+    with pytest.raises(ShapeError, match="width: got 12"):
+        MixedTransformer(9, 5, (3, 8, 8), width=12)
     net, x, t = MixedTransformer(9, 5, (3, 8, 8), dim=16), torch.zeros(1, 3, 8, 8), torch.zeros(1)
     with pytest.raises(ShapeError, match="before: got"):
         net(torch.zeros(1, 6, dtype=torch.long), x, t)

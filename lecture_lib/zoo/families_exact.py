@@ -27,13 +27,18 @@ def realnvp() -> RealNVP:
 
 
 def cnf() -> CNF:
-    """A field of four residual layers, and noise with the mean and the spread of each pixel."""
+    """A field of three residual layers, and noise with the mean and the spread of each pixel.
+
+    Four steps and a price on kinetic energy keep the field one that few steps follow. Trained through three steps
+    without a price it had learned their errors, too: of its digits the judge read 92 % as asked with those three
+    steps, and 82 % where the ODE was solved well.
+    """
     x, _ = first_look()
     field = TimeMLP(64, width=96, depth=3, n_classes=CLASSES)
     nn.init.normal_(field.label.table.weight)  # what class it is matters more than what time
     nn.init.normal_(field.leave.weight, std=0.02)
     return CNF(
-        field, (1, 8, 8), center=x.mean(0), scale=x.std(0), solver=RungeKutta4(3), null=CLASSES
+        field, (1, 8, 8), center=x.mean(0), scale=x.std(0), solver=RungeKutta4(4), kinetic=0.01, null=CLASSES
     )  # fmt: skip
 
 
@@ -47,12 +52,12 @@ REALNVP = FamilyRecipe(
 )
 FFJORD = FamilyRecipe(
     name="family-cnf",
-    about="a field trained by maximum likelihood through three Runge-Kutta steps",
+    about="a field trained by maximum likelihood through four Runge-Kutta steps",
     network=partial(cnf),
-    steps=1800,
+    steps=4500,
     batch_size=64,
     lr=6e-3,
-    decay=0.99,
+    decay=0.998,
     dequantised=True,
 )
 PIXELCNN = FamilyRecipe(

@@ -107,7 +107,7 @@ BRIDGE = FamilyRecipe(
     name="family-schrodinger-bridge",
     about="Schroedinger bridge between digits and noise: Sinkhorn within each class of a batch",
     network=partial(bridge, dim=48, depth=3, sigma=0.5),
-    steps=2400,
+    steps=4800,
     batch_size=64,
     dequantised=True,
 )
