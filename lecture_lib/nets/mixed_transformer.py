@@ -70,21 +70,21 @@ class MixedTransformer(nn.Module):
         event: tuple[int, int, int],
         *,
         patch: int = 4,
-        width: int = 24,
+        width: int = 16,
         dim: int = 96,
         depth: int = 3,
         heads: int = 4,
     ) -> None:
         super().__init__()
-        channels, height, width = event
-        if height % patch or width % patch:
+        channels, rows, columns = event
+        if rows % patch or columns % patch:
             raise ShapeError(f"patch: got {patch} for a picture {tuple(event)}, expected a divisor of its sides")
         self.vocabulary, self.words, self.patch, self.event = vocabulary, words, patch, tuple(event)
         self.table = nn.Embedding(vocabulary, dim)
         self.places = nn.Parameter(0.02 * torch.randn(2 * words, dim))  # before the picture, then after it
         self.enter = nn.Conv2d(channels, width, 3, padding=1)
         self.embed = nn.Linear(patch**2 * width, dim)
-        self.register_buffer("positions", positions_2d(height // patch, width // patch, dim), persistent=False)
+        self.register_buffer("positions", positions_2d(rows // patch, columns // patch, dim), persistent=False)
         self.time = TimestepEmbedding(dim)
         self.blocks = nn.ModuleList(TextBlock(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
