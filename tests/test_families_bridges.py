@@ -215,20 +215,21 @@ def test_a_step_back_as_wide_as_one_out_forgets():
     assert four == pytest.approx(0.1719, abs=0.004) and eight == pytest.approx(0.1603, abs=0.004)
 
 
-def test_the_share_of_a_step_is_what_regression_leaves_over():
-    """Of the first turn it is known: from N(0, 1) by Brownian steps, Var[X_k | X_k+1] is h v_k/v_k+1, v_k = 1 + k h.
-    The turn outward leaves the shares inward alone."""
-    model = DiffusionSchrodingerBridge(Lines(4), Lines(4), (1,), steps=4)
-    v = 1 + torch.arange(5) / 4
-    model.inward_drift.lines.data[1:, 0] = -1 / v[1:]  # E[X_k - X_k+1 | X_k+1]/h
+@pytest.mark.parametrize("way", ["inward", "outward"])
+def test_the_share_of_a_step_is_what_regression_leaves_over(way):
+    """From N(0, 4) the other way by Brownian steps, v_i = 4 + 9 i/4 and Var[X_i | X_i+1] = 9/4 v_i/v_i+1: the shares,
+    in this order inward and in the reverse one outward. The other way's shares stay as they are."""
+    start = 2 * START[:60_000]
+    model = DiffusionSchrodingerBridge(Lines(4), Lines(4), (1,), sigma=3.0, steps=4, other=Cloud(start))
+    v = 4 + 9 * torch.arange(5) / 4
+    v = v if way == "inward" else v.flip(0)
+    getattr(model, f"{way}_drift").lines.data[:, 0] = -9 / v  # E[X_i - X_i+1 | X_i+1]/h
     for k in range(150):
-        model.loss((START[500 * k : 500 * (k + 1)],), "inward", generator=seeded(k))
-        model.after_update("inward")
-    assert torch.allclose(model.inward_share, v[:-1] / v[1:], rtol=0.04)
-    model.loss((START[:500],), "outward", generator=seeded(1))
-    before = model.inward_share.clone()
-    model.after_update("outward")
-    assert torch.equal(model.inward_share, before) and (model.outward_share != 1).all()
+        model.loss((start[400 * k : 400 * (k + 1)],), way, generator=seeded(k))
+        model.after_update(way)
+    share = v[:-1] / v[1:] if way == "inward" else v[1:] / v[:-1]
+    assert torch.allclose(getattr(model, f"{way}_share"), share, rtol=0.04)
+    assert (getattr(model, {"inward": "outward", "outward": "inward"}[way] + "_share") == 1).all()
 
 
 class OfEnds(nn.Module):
