@@ -149,7 +149,8 @@ class Case:
 
 
 CASES = {
-    CNF: Case(lambda: CNF(Each(0.02), EIGHT, solver=RungeKutta4(2)), 60, batch_size=16),
+    # trained on log N(x_1) alone, without the divergence, it sends all to 0 and is 0.24 bits too high: hence 0.18
+    CNF: Case(lambda: CNF(Each(0.02), EIGHT, solver=RungeKutta4(2)), 60, 0.18, batch_size=16),
     PixelCNN: Case(lambda: PixelCNN(GatedPixelCNN(17, (2, 2), width=8, depth=2, kernel=3), TWO), 100, 0.1, 256),
     AutoregressiveTransformer: Case(
         lambda: AutoregressiveTransformer(CausalTransformer(17, 4, dim=16, depth=1, heads=2), TWO), 100, 0.1, 256
