@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from scipy.stats import chisquare
+from torch import nn
 from worlds import normal, seeded
 
 from lecture_lib.core import Trigonometric
@@ -90,6 +91,28 @@ def test_every_patch_sees_every_patch():
     y = net(torch.tensor([[1, 2]]), x, torch.zeros(1)).image
     (slope,) = torch.autograd.grad(y[0, :, :4, :4].sum(), x)  # of the first patch
     assert (slope.abs().sum(1) > 0).all()
+
+
+def test_places_before_and_after_a_picture_are_different_ones():
+    """Three words before and two after, of five at most: each logit hears the places of its own side that are taken."""
+    net, x = painting(depth=1), normal(1, 3, 8, 8).float()
+    said = net(torch.tensor([[1, 4, 5]]), x, torch.zeros(1), torch.tensor([[2, 3]]))
+
+    def heard(logits):
+        (slope,) = torch.autograd.grad(logits.square().sum(), net.places, retain_graph=True)
+        return slope.any(1).nonzero()[:, 0].tolist()
+
+    assert heard(said.before) == [0, 1, 2]
+    assert heard(said.after) == [0, 1, 2, 5, 6]
+
+
+def test_the_width_of_the_convolutions_is_not_that_of_the_picture():
+    net = MixedTransformer(9, 5, (3, 8, 4), patch=4, width=5, dim=32, depth=1)
+    assert net.enter.weight.shape == (5, 3, 3, 3) and net.embed.in_features == 4 * 4 * 5
+    nn.init.normal_(net.paint.weight)
+    x = normal(1, 3, 8, 4).float().requires_grad_()
+    (slope,) = torch.autograd.grad(net(torch.tensor([[1]]), x, torch.zeros(1)).image[..., 0, 0].sum(), x)
+    assert (slope.abs().sum(1) > 0).all()  # all of a picture that is no square is seen
 
 
 # --- the loss --------------------------------------------------------------------------------------------------------
