@@ -20,7 +20,8 @@ def ring_of_modes(modes: int = 8, radius: float = 1.0, std: float = 0.1) -> Gaus
 def moons_mixture(modes: int = 24, std: float = 0.08) -> GaussianMixture:
     """Two interleaved half circles, each as ``modes`` Gaussians along its arc; the label is the moon (0 upper).
 
-    The noisy arc is the limit of many modes; 24 of the default width differ from it by less than a thousandth.
+    The noisy arc is the limit of many modes; with 24 of the default width, densities are off by
+    less than a hundredth where the data are.
     """
     angle = (torch.arange(check_count("modes", modes), dtype=torch.float64) + 0.5) * (math.pi / modes)
     upper = torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], dim=1)

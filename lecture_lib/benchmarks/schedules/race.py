@@ -121,5 +121,5 @@ class Course:
                 x, name = walk(denoise, path, sampler, steps, self.eps), f"{steps} {type(sampler).__name__}"
                 found |= {f"{name}, {OWN}": apart(x, many), f"{name}, {DATA}": self.far(x)}
         ends = {"start": path.t_max, "end": NEAR * path.t_max}
-        bends = straightness(lambda x, t: denoise(x, t).velocity, self.eps[:500], steps=MANY, **ends)
+        bends = straightness(lambda x, t: denoise(x, t).velocity, self.eps[:500], steps=MANY // 2, **ends)
         return found | {f"{MANY} Heun, {DATA}": self.far(many), "straightness": path.t_max**2 * float(bends.mean())}
