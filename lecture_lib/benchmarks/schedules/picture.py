@@ -33,7 +33,7 @@ def picture(worlds: Mapping[str, Found], raced: Sequence[str], learned: Sequence
             _misses(row[2], found, OWN, "RMS distance, same noise", shown)
             _misses(row[3], found, DATA, "sliced Wasserstein distance", shown)
             row[3].axhline(found["real"][f"{MANY} Heun, {DATA}"], color=EXACT, linestyle="--", label="real data")
-            row[3].legend(loc="lower left")
+            row[3].legend(loc="upper right", fontsize=9)
             row[2].get_legend().remove()
     return fig
 
@@ -61,10 +61,9 @@ def _energies(ax: Axes, found: Found, looks: Mapping[str, Mapping]) -> None:
     names = [name for name in looks if "energy" in found[name]]
     values, spreads = ([found[n].get(key, 0.0) for n in names] for key in ("energy", "energy, spread"))
     colours = [looks[name]["color"] for name in names]
-    title = "what the exact flow costs"
+    title = "cost of the flow (dashed: of its pairs)"
     bars(names, values, errors=spreads, colours=colours, xlabel="energy (squared data units)", title=title, ax=ax)
-    ax.axvline(found["pairs"]["energy, least of all schedules"], color=EXACT, linestyle="--", label="its pairs alone")
-    ax.legend(loc="lower right")
+    ax.axvline(found["pairs"]["energy, least of all schedules"], color=EXACT, linestyle="--")
 
 
 def _misses(ax: Axes, found: Found, what: str, unit: str, looks: Mapping[str, Mapping]) -> None:
