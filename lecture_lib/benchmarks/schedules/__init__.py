@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from matplotlib.figure import Figure
 
 from lecture_lib.benchmarks.schedules.race import (
@@ -63,7 +64,7 @@ def references(course: Course) -> dict[str, dict[str, float]]:
     best = best_line(course.world)
     found = {name: course.exactly(path) for name, path in FIXED.items()}
     found[BEST] = course.exactly(best) | heights(best)
-    eps = balanced(PAIRED)
+    eps = torch.special.ndtri(balanced(PAIRED, 2)).float()
     ends = exact_ends(course.world, eps)
     real = {f"{MANY} Heun, {DATA}": course.far(course.world.sample(POINTS, generator=seeded(4)).float())}
     cost, least = apart(ends, eps) ** 2, apart(ends, optimal_pairing(ends, eps)) ** 2

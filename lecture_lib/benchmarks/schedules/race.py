@@ -30,18 +30,25 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def stratified(world: GaussianMixture, path: Path, n: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """``n`` draws of data, noise and times; one time in each of n equal slices of the clock."""
-    g = seeded(seed)
-    x0, eps = world.sample(n, generator=g), torch.randn(n, *world.event, generator=g, dtype=torch.float64)
-    t = (torch.arange(n) + torch.rand(n, generator=g, dtype=torch.float64)) / n
-    return x0, eps, path.t_max * t.clamp(min=NEAR)
+def balanced(n: int, d: int, seed: int = 0) -> Float[Tensor, " n d"]:
+    """Points of the unit cube that are more even than random ones (Sobol): a mean needs fewer of them."""
+    points = torch.quasirandom.SobolEngine(d, scramble=True, seed=seed).draw(n, dtype=torch.float64)
+    return points.clamp(1e-9, 1 - 1e-9)
 
 
-def energy(world: GaussianMixture, path: Path, n: int = 32_768, seed: int = 0) -> Float[Tensor, ""]:
+def noised(world: GaussianMixture, path: Path, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """``n`` points of the noised world, each at its own time: mode k is N(alpha m_k, alpha^2 C_k + sigma^2 I)."""
+    u = balanced(n, 2 + world.means.shape[1], seed)
+    t = path.t_max * u[:, 0].clamp(min=NEAR)
+    alpha, sigma = path.alpha(t)[:, None], path.sigma(t)[:, None]
+    k = torch.searchsorted(world.weights.cumsum(0)[:-1], u[:, 1].contiguous())
+    spread = (alpha**2 * world.variances[k] + sigma**2).sqrt() * torch.special.ndtri(u[:, 2:])
+    return alpha * world.means[k] + torch.einsum("nij,nj->ni", world.axes[k], spread), t
+
+
+def energy(world: GaussianMixture, path: Path, n: int = 16_384, seed: int = 0) -> Float[Tensor, ""]:
     """``int E|v|^2 dt`` with the exact velocity, on a clock from 0 to 1; the schedule receives gradients."""
-    x0, eps, t = stratified(world, path, n, seed)
-    v = world.denoise(path)(path.mix(x0, eps, t), t).velocity
+    v = world.denoise(path)(*noised(world, path, n, seed)).velocity
     return path.t_max**2 * v.square().sum(1).mean()
 
 
@@ -92,12 +99,6 @@ def exact_ends(world: GaussianMixture, eps: Float[Tensor, " n 2"]) -> Float[Tens
     return walk(world.denoise(path), path, Heun(), 2 * MANY, eps)
 
 
-def balanced(n: int) -> Float[Tensor, " n 2"]:
-    """Normal points that are more even than random ones (Sobol), so that few of them give a mean to a hundredth."""
-    u = torch.quasirandom.SobolEngine(2, scramble=True, seed=0).draw(n, dtype=torch.float64)
-    return torch.special.ndtri(u.clamp(1e-9, 1 - 1e-9)).float()
-
-
 @dataclass(frozen=True)
 class Course:
     """Where all run: a world, noise to start from, data to be compared with, and where the exact flow ends."""
@@ -132,5 +133,5 @@ class Course:
                 x, name = walk(denoise, path, sampler, steps, self.eps), f"{steps} {type(sampler).__name__}"
                 found |= {f"{name}, {OWN}": apart(x, many), f"{name}, {DATA}": self.far(x)}
         ends = {"start": path.t_max, "end": NEAR * path.t_max}
-        bends = straightness(lambda x, t: denoise(x, t).velocity, self.eps[:500], steps=MANY // 2, **ends)
+        bends = straightness(lambda x, t: denoise(x, t).velocity, self.eps[:512], steps=MANY // 2, **ends)
         return found | {f"{MANY} Heun, {DATA}": self.far(many), "straightness": path.t_max**2 * float(bends.mean())}
