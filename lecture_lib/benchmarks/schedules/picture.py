@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lecture_lib.benchmarks.schedules.race import DATA, MANY, MARKS, OWN, STEPS
-from lecture_lib.viz import EXACT, NOISE, Line, bars, other, panels, style, sweep
+from lecture_lib.viz import EXACT, NOISE, Line, bars, legend, other, panels, style, sweep
 
 Found = Mapping[str, Mapping[str, float]]
 """``schedule -> what -> value``, with the spread of a value under ``what, spread``."""
@@ -33,8 +33,9 @@ def picture(worlds: Mapping[str, Found], raced: Sequence[str], learned: Sequence
             _misses(row[2], found, OWN, "RMS distance, same noise", shown)
             _misses(row[3], found, DATA, "sliced Wasserstein distance", shown)
             row[3].axhline(found["real"][f"{MANY} Heun, {DATA}"], color=EXACT, linestyle="--", label="real data")
-            row[3].legend(loc="upper right", fontsize=9)
-            row[2].get_legend().remove()
+            for ax in row[2:]:
+                ax.get_legend().remove()  # one below serves all
+        legend(axes[-1][3], "below")
     return fig
 
 
