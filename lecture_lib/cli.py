@@ -189,6 +189,19 @@ def bench(
     raise typer.Exit(1 if strict and missed else 0)
 
 
+@app.command()
+def mnist(
+    directory: Annotated[Path, typer.Argument(help="Checkpoints, weights, table and figure.")] = Path("runs/mnist"),
+) -> None:
+    """Train every family on MNIST and measure it like the digits (hours).
+
+    Needs a network once, for 15 MB. Stop it at any time; the same command goes on where it was.
+    """
+    from lecture_lib.tooling import models
+
+    models.mnist(directory)
+
+
 def main() -> None:
     """Entry point: an error that the course raises on purpose becomes one line and exit code 2."""
     try:
