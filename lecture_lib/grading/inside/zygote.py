@@ -1,0 +1,209 @@
+"""A process that has PyTorch loaded and forks one child for each answer; the child runs it behind walls.
+
+    python -I zygote.py CONFIG.json  <  requests  >  replies
+
+It imports nothing of the course, so no child can find an answer in its memory; and it never runs a student's code
+itself, so the next child is as clean as the first. It reads frames (``wire``) from standard input until that ends:
+
+    request   {"cells": [source, ...], "name": function, "stage": source, "call": function, "calls": [{argument: value}, ...]}
+    reply     {"outcomes": [{"value": ...} | {"error": type, "message": ..., "line": ...}, ...]}
+              {"failed": "time" | "memory" | "silent" | "size" | ..., "detail": ...}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import struct
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import wire
+from walls import (
+    OWN,
+    WallError,
+    become_nobody,
+    build_root,
+    close_all_but,
+    die_with_parent,
+    leave_namespaces,
+    map_users,
+    python_paths,
+    set_limits,
+)
+
+WATCH = 0.05  # seconds between two looks at the memory of a child
+
+
+def main() -> None:
+    config = json.loads(sys.argv[1])
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    os.dup2(2, 1)
+    die_with_parent_if_linux()
+    import numpy
+    import torch
+
+    import answering
+
+    torch.set_num_threads(1)
+    answering.forbid(config["forbidden"])
+    for warm in (torch.zeros(2, requires_grad=True).sum().backward, numpy.zeros(2).sum):
+        warm()
+    send(replies, wire.pack({"ready": True}))
+    while (head := requests.read(8)) and len(head) == 8:
+        (length,) = struct.unpack("<Q", head)
+        send(replies, answer(requests.read(length), config))
+
+
+def die_with_parent_if_linux() -> None:
+    if sys.platform == "linux":
+        die_with_parent()
+
+
+def send(stream, frame: bytes) -> None:
+    stream.write(struct.pack("<Q", len(frame)) + frame)
+    stream.flush()
+
+
+def answer(request: bytes, config: dict) -> bytes:
+    """The frame that one child wrote, or why there is none."""
+    reading, writing = os.pipe()
+    pids_in, pids_out = os.pipe()
+    go_in, go_out = os.pipe()
+    first = os.fork()
+    if first == 0:
+        try:
+            os.setsid()
+            child(request, config, writing, pids_out, go_in)
+        except BaseException as error:  # whatever happens here must end here
+            with contextlib.suppress(Exception):
+                os.write(pids_out, f"!{type(error).__name__}: {error}\n".encode()[:500])
+        os._exit(1)
+    for end in (writing, pids_out, go_in):
+        os.close(end)
+    try:
+        return wait_for(first, reading, pids_in, go_out, config)
+    finally:
+        for end in (reading, pids_in):
+            os.close(end)
+
+
+def child(request: bytes, config: dict, reply: int, pids: int, go: int) -> None:
+    """In a fork: build the walls, and fork once more, into the new process namespace."""
+    import answering
+
+    if config["isolated"]:
+        root = os.getuid() == 0
+        leave_namespaces()
+        os.write(pids, b"?\n")  # the parent names our users
+        if os.read(go, 1) != b"!":
+            os._exit(1)
+        inner = os.fork()
+        if inner:
+            os.write(pids, b"%d\n" % inner)
+            os.waitpid(inner, 0)
+            os._exit(0)
+        build_root(config["mountpoint"], python_paths(), config["hidden"])
+        become_nobody(second=root)
+        os.chdir(OWN)
+    else:
+        os.write(pids, b"%d\n" % os.getpid())
+    os.environ.clear()
+    os.environ.update({"HOME": OWN, "TMPDIR": "/tmp", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"})
+    close_all_but({reply})
+    set_limits(config["limits"])
+    frame = answering.frame(wire.unpack(request))
+    with os.fdopen(reply, "wb") as stream:
+        stream.write(frame)
+    os._exit(0)
+
+
+def wait_for(first: int, reading: int, pids_in: int, go_out: int, config: dict) -> bytes:
+    """Collect the reply of a child within its time, its memory and its size; afterwards nothing of it is left."""
+    inner, parts, size, failed = None, [], 0, None
+    deadline, looked = time.monotonic() + config["seconds"], 0.0
+    watched = [reading, pids_in]
+    try:
+        while reading in watched and failed is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                failed = ("time", f"{config['seconds']:g} s")
+                break
+            for end in select.select(watched, [], [], min(left, WATCH))[0]:
+                data = os.read(end, 1 << 16)
+                if not data:
+                    watched.remove(end)
+                elif end == reading:
+                    parts.append(data)
+                    size += len(data)
+                    if size > wire.LARGEST:
+                        failed = ("size", f"{wire.LARGEST:,} bytes")
+                else:
+                    for line in data.splitlines():
+                        if line == b"?":
+                            map_users(first)
+                            os.write(go_out, b"!")
+                        elif line.startswith(b"!"):
+                            failed = ("walls", line[1:].decode(errors="replace"))
+                        else:
+                            inner = int(line)
+            if inner and config["isolated"] and time.monotonic() - looked > WATCH:
+                looked = time.monotonic()
+                if resident(inner) > config["memory"]:
+                    failed = ("memory", f"{config['memory']:,} bytes")
+    finally:
+        os.close(go_out)
+        bury(first, inner)
+    if failed is None and size == 0:
+        failed = ("silent", "the process ended without a reply")
+    if failed:
+        return wire.pack({"failed": failed[0], "detail": failed[1]})
+    frame = b"".join(parts)
+    try:
+        wire.unpack(frame)
+    except wire.WireError as error:
+        return wire.pack({"failed": "reply", "detail": str(error)})
+    return frame
+
+
+def bury(first: int, inner: int | None) -> None:
+    """Kill a child and everything that it started: the first of a process namespace takes all others with it."""
+    for pid in filter(None, (inner, first)):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        os.killpg(first, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        os.waitpid(first, 0)
+
+
+def resident(first: int) -> int:
+    """Bytes of memory that a process namespace holds, shared pages of the zygote left out."""
+    try:
+        space = os.readlink(f"/proc/{first}/ns/pid")
+    except OSError:
+        return 0
+    total, page = 0, os.sysconf("SC_PAGE_SIZE")
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if os.readlink(f"/proc/{name}/ns/pid") == space:
+                _, held, shared, *_ = Path(f"/proc/{name}/statm").read_text().split()
+                total += (int(held) - int(shared)) * page
+    return total
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (WallError, BrokenPipeError) as error:
+        sys.exit(str(error))
