@@ -18,7 +18,7 @@ from typing import Any
 from lecture_lib.errors import CourseError
 from lecture_lib.grading.inside import wire
 
-INSIDE = Path(__file__).parent / "inside"
+START_UP = "import sys; sys.path.insert(0, sys.argv[1]); from inside.zygote import main; main()"
 FORBIDDEN = ("lecture_lib",)
 START, GRACE = 60.0, 10.0  # seconds that a zygote may take to start, and to answer after its own limit
 
@@ -129,7 +129,7 @@ class Sandbox:
                       "seconds": self.limits.seconds, "memory": self.limits.memory,
                       "limits": self.limits.as_resources()}  # fmt: skip
             self._process = subprocess.Popen(
-                [sys.executable, "-I", str(INSIDE / "zygote.py"), json.dumps(config)],
+                [sys.executable, "-I", "-c", START_UP, str(Path(__file__).parent), json.dumps(config)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 env={"PATH": os.environ.get("PATH", ""), "OMP_NUM_THREADS": "1"},
             )  # fmt: skip

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import wire
-from cutting import NothingHere, run_slice, slice_for, syntax_error
+
+from . import wire
+from .cutting import NothingHere, run_slice, slice_for, syntax_error
 
 LONGEST = 300  # characters of a message
 

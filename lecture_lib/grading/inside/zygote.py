@@ -1,6 +1,6 @@
 """A process that has PyTorch loaded and forks one child for each answer; the child runs it behind walls.
 
-    python -I zygote.py CONFIG.json  <  requests  >  replies
+    python -I -c "from inside.zygote import main; main()" FOLDER CONFIG  <  requests  >  replies
 
 It imports nothing of the course, so no child can find an answer in its memory; and it never runs a student's code
 itself, so the next child is as clean as the first. It reads frames (``wire``) from standard input until that ends:
@@ -22,13 +22,9 @@ import sys
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-
-import wire
-from walls import (
+from . import wire
+from .walls import (
     OWN,
-    WallError,
     become_nobody,
     build_root,
     close_all_but,
@@ -43,7 +39,7 @@ WATCH = 0.05  # seconds between two looks at the memory of a child
 
 
 def main() -> None:
-    config = json.loads(sys.argv[1])
+    config = json.loads(sys.argv[-1])
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(2, 1)
@@ -51,7 +47,7 @@ def main() -> None:
     import numpy
     import torch
 
-    import answering
+    from . import answering
 
     torch.set_num_threads(1)
     answering.forbid(config["forbidden"])
@@ -98,7 +94,7 @@ def answer(request: bytes, config: dict) -> bytes:
 
 def child(request: bytes, config: dict, reply: int, pids: int, go: int) -> None:
     """In a fork: build the walls, and fork once more, into the new process namespace."""
-    import answering
+    from . import answering
 
     if config["isolated"]:
         root = os.getuid() == 0
@@ -201,9 +197,3 @@ def resident(first: int) -> int:
                 total += (int(held) - int(shared)) * page
     return total
 
-
-if __name__ == "__main__":
-    try:
-        main()
-    except (WallError, BrokenPipeError) as error:
-        sys.exit(str(error))
