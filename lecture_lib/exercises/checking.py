@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import sys
-import textwrap
 from types import FrameType
 from typing import Any
 
-from lecture_lib.errors import UnknownNameError
 from lecture_lib.exercises.catalogue import find
 from lecture_lib.exercises.judging import Verdict, judge
-from lecture_lib.grading.inside.answering import told
 
 SEED = 0
 
@@ -30,7 +26,10 @@ def check(name: str, *, seed: int = SEED) -> Verdict:
     if verdict:
         print(f"\N{CHECK MARK} {name} {task.title}: {task.points} points")
     else:
-        print(f"\N{BALLOT X} {name} {task.title}\n  {verdict.hint}" + (f"\n  {verdict.numbers}" if verdict.numbers else ""))
+        print(
+            f"\N{BALLOT X} {name} {task.title}\n  {verdict.hint}"
+            + (f"\n  {verdict.numbers}" if verdict.numbers else "")
+        )
     return verdict
 
 
@@ -55,8 +54,8 @@ def _borrowed(student: Any) -> str:
         module = getattr(thing, "__module__", None) or getattr(thing, "__name__", "")
         if isinstance(module, str) and module.split(".")[0] == "lecture_lib":
             return f"`{getattr(thing, '__qualname__', getattr(thing, '__name__', thing))}` of the course"
-        codes = [thing] if inspect.isfunction(thing) else [v for v in vars(thing).values() if inspect.isfunction(v)] if inspect.isclass(thing) else []  # fmt: skip
-        for code in codes:
+        parts = list(vars(thing).values()) if inspect.isclass(thing) else [thing]
+        for code in filter(inspect.isfunction, parts):
             if id(code) not in seen:
                 seen.add(id(code))
                 open_things += [code.__globals__[n] for n in code.__code__.co_names if n in code.__globals__]

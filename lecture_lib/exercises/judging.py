@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ class Verdict:
         passed: all cases are right.
         hint: what is wrong, in words without a number of the answer; "" if nothing is.
         kind: for counting: "right", "empty", "error", "known", "pattern", "form", "limit".
+        name: of the known mistake, for counting.
         numbers: for the student's own screen: where the first wrong number stands and what it was.
     """
 
@@ -29,6 +30,7 @@ class Verdict:
     passed: bool
     hint: str
     kind: str
+    name: str = ""
     numbers: str = ""
 
     def __bool__(self) -> bool:
@@ -44,17 +46,17 @@ def judge(task: Task, cases: list[Case], outcomes: list[dict[str, Any]]) -> Verd
             return _of_error(task, case, outcome)
     right = [task.expected(case) for case in cases]
     for case, outcome, wanted in zip(cases, outcomes, right, strict=True):
-        problem = _form(outcome.get("value"), wanted)
-        if problem:
-            return Verdict(task.name, False, _known(task, cases, outcomes) or problem + _at(case), "form")
+        if problem := _form(outcome.get("value"), wanted):
+            known = _known(task, cases, outcomes)  # a verdict on a wrong answer is false: ask for None
+            return Verdict(task.name, False, problem + _at(case), "form") if known is None else known
     close = [_close(o["value"], wanted, task.tol) for o, wanted in zip(outcomes, right, strict=True)]
     if all(close):
         return Verdict(task.name, True, "", "right")
-    known = _known(task, cases, outcomes)
-    if known:
-        return Verdict(task.name, False, known, "known", _numbers(outcomes, right, close))
-    hint = _pattern([o["value"] for o in outcomes], right, close) + _labels(cases, close)
-    return Verdict(task.name, False, hint, "pattern", _numbers(outcomes, right, close))
+    verdict = _known(task, cases, outcomes)
+    if verdict is None:
+        hint = _pattern([o["value"] for o in outcomes], right, close) + _labels(cases, close)
+        verdict = Verdict(task.name, False, hint, "pattern")
+    return replace(verdict, numbers=_numbers(outcomes, right, close))
 
 
 def limit(task: Task, kind: str, detail: str) -> Verdict:
@@ -69,16 +71,20 @@ def limit(task: Task, kind: str, detail: str) -> Verdict:
     return Verdict(task.name, False, words.get(kind, f"Your answer could not be run: {detail}"), "limit")
 
 
-# Errors and form -------------------------------------------------------------------------------------------------------
+# Errors and form -----------------------------------------------------------------------------------------------------
 
 
 def _of_error(task: Task, case: Case, outcome: dict[str, Any]) -> Verdict:
     kind, message, line = outcome["error"], outcome.get("message", ""), outcome.get("line", 0)
     if kind in ("NothingHere", "NotImplementedError"):
         what = "is still empty" if kind == "NotImplementedError" else "is not defined yet"
-        return Verdict(task.name, False, f"`{task.function}` {what}: write it in the cell of question {task.name}.", "empty")
+        return Verdict(
+            task.name, False, f"`{task.function}` {what}: write it in the cell of question {task.name}.", "empty"
+        )
     if kind == "SyntaxError":
-        return Verdict(task.name, False, f"Python cannot read the cell that defines `{task.function}`: {message}", "error")
+        return Verdict(
+            task.name, False, f"Python cannot read the cell that defines `{task.function}`: {message}", "error"
+        )
     where = f" in line {line} of its cell" if line else ""
     return Verdict(task.name, False, f"`{task.function}` raised {kind}{where}: {message}{_at(case)}", "error")
 
@@ -113,7 +119,7 @@ def _at(case: Case) -> str:
     return f" (At: {case.label}.)" if case.label else ""
 
 
-# Known mistakes and patterns -------------------------------------------------------------------------------------------
+# Known mistakes and patterns -----------------------------------------------------------------------------------------
 
 
 def _flat(value: Any) -> np.ndarray:
@@ -129,13 +135,13 @@ def _close(got: Any, wanted: Any, tol: float) -> bool:
     return bool(np.abs(a - b).max(initial=0.0) <= tol * (1 + np.abs(b).max(initial=0.0)))
 
 
-def _known(task: Task, cases: list[Case], outcomes: list[dict[str, Any]]) -> str:
-    """The hint of the first mistake that returns what was returned, in every case."""
+def _known(task: Task, cases: list[Case], outcomes: list[dict[str, Any]]) -> Verdict | None:
+    """The verdict of the first mistake that returns what was returned, in every case."""
     for mistake in task.mistakes:
         wrong = (task.outcome(mistake.answer, case) for case in cases)
         if all("value" in w and _same(o["value"], w["value"], task.tol) for o, w in zip(outcomes, wrong, strict=True)):
-            return mistake.hint
-    return ""
+            return Verdict(task.name, False, mistake.hint, "known", mistake.name)
+    return None
 
 
 def _same(got: Any, wrong: Any, tol: float) -> bool:
@@ -153,7 +159,9 @@ def _same(got: Any, wrong: Any, tol: float) -> bool:
 def _pattern(got: list[Any], right: list[Any], close: list[bool]) -> str:
     """In which way wrong numbers are wrong, if they are so in one way throughout."""
     pairs = [(_flat(g), _flat(r)) for g, r, ok in zip(got, right, close, strict=True) if not ok]
-    return next(_patterns(pairs), "The numbers are not those of the formula, in no simple way: check one term after the other.")
+    return next(
+        _patterns(pairs), "The numbers are not those of the formula, in no simple way: check one term after the other."
+    )
 
 
 def _patterns(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[str]:
@@ -191,7 +199,9 @@ def _labels(cases: list[Case], close: list[bool]) -> str:
     """Which of the fixed cases hold and which do not."""
     good = [case.label for case, ok in zip(cases, close, strict=True) if ok and case.label]
     bad = [case.label for case, ok in zip(cases, close, strict=True) if not ok and case.label]
-    return (f" What does not hold: {'; '.join(bad)}." if bad else "") + (f" What does: {'; '.join(good)}." if good else "")
+    return (f" What does not hold: {'; '.join(bad)}." if bad else "") + (
+        f" What does: {'; '.join(good)}." if good else ""
+    )
 
 
 def _numbers(outcomes: list[dict[str, Any]], right: list[Any], close: list[bool]) -> str:

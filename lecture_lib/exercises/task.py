@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lecture_lib.errors import CourseError
-from lecture_lib.grading.inside.answering import one
+from lecture_lib.grading.inside.answering import one, plain
 
 Inputs = dict[str, Any]
 DRAWS = 3  # random cases beside the fixed ones
@@ -39,41 +39,67 @@ class Mistake:
     """A wrong answer that people give.
 
     Attributes:
+        name: for counting.
         hint: what it is called, why it is wrong here, what to look at; never the answer.
         answer: the wrong function, called as a right one is.
     """
 
+    name: str
     hint: str
     answer: Callable[..., Any]
 
 
-@dataclass(frozen=True)
 class Task:
-    """A question.
+    """A question; made by ``question`` from the right answer, and completed by its methods.
 
     Attributes:
         name: lecture and number, "2.3".
-        function: what the student defines.
         points: all or none.
         title: for tables.
-        answer: what is right; the course's own function where it has one.
-        draw: generator -> inputs; sizes random, all numbers different and none of them a default.
+        answer: what is right.
+        tol: largest allowed difference, relative to 1 + the largest right number.
         edges: fixed cases.
         mistakes: known wrong answers, the commonest first.
-        stage: a function of the lecture's ``stages`` module that calls an answer with the inputs; None calls it plainly.
-        tol: largest allowed difference, relative to 1 + the largest right number.
     """
 
-    name: str
-    function: str
-    points: int
-    title: str
-    answer: Callable[..., Any]
-    draw: Callable[[torch.Generator], Inputs]
-    edges: tuple[Case, ...] = ()
-    mistakes: tuple[Mistake, ...] = ()
-    stage: Callable[..., Any] | None = None
-    tol: float = 1e-4
+    def __init__(self, name: str, points: int, title: str, answer: Callable[..., Any], tol: float) -> None:
+        self.name, self.points, self.title, self.answer, self.tol = name, points, title, answer, tol
+        self.edges: list[Case] = []
+        self.mistakes: list[Mistake] = []
+        self.draw: Callable[[torch.Generator], Inputs] | None = None
+        self.calling: Callable[..., Any] | None = None
+
+    def __call__(self, *args: Any, **inputs: Any) -> Any:
+        """The right answer itself."""
+        return self.answer(*args, **inputs)
+
+    # How a question is written -------------------------------------------------------------------------------------
+
+    def inputs(self, draw: Callable[[torch.Generator], Inputs]) -> Callable[[torch.Generator], Inputs]:
+        """Decorator: how a random case is drawn; sizes random, all numbers different and none of them a default."""
+        self.draw = draw
+        return draw
+
+    def edge(self, label: str, expected: Any, **inputs: Any) -> None:
+        """Add a fixed case: an end point, or inputs whose answer is known in closed form."""
+        self.edges.append(Case(inputs, label, expected))
+
+    def mistake(self, wrong: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorator: a wrong answer; its docstring is the hint."""
+        self.mistakes.append(Mistake(wrong.__name__, " ".join((wrong.__doc__ or "").split()), wrong))
+        return wrong
+
+    def stage(self, calling: Callable[..., Any]) -> Callable[..., Any]:
+        """Use ``calling(answer, **inputs)``, a function of the lecture's ``stages`` module, to call answers."""
+        self.calling = calling
+        return calling
+
+    # How it is used ------------------------------------------------------------------------------------------------
+
+    @property
+    def function(self) -> str:
+        """What the student defines."""
+        return self.answer.__name__
 
     def cases(self, seed: int) -> list[Case]:
         """The fixed cases, and ``DRAWS`` random ones of this seed."""
@@ -82,23 +108,28 @@ class Task:
 
     def outcome(self, answer: Callable[..., Any], case: Case) -> dict[str, Any]:
         """What ``answer`` makes of one case, as it would come out of the sandbox."""
-        return one(self.stage or plainly, answer, as_arrays(case.inputs))
+        return one(self.calling or plainly, answer, as_arrays(case.inputs))
 
     def expected(self, case: Case) -> Any:
         """The right value of one case."""
         if case.expected is not None:
-            return one(plainly, lambda: case.expected, {})["value"]
+            return plain(case.expected)
         found = self.outcome(self.answer, case)
         if "error" in found:
-            raise CourseError(f"task {self.name}: its own answer fails: {found['error']}: {found['message']}")
+            raise CourseError(f"question {self.name}: its own answer fails: {found['error']}: {found['message']}")
         return found["value"]
 
     @property
     def stage_source(self) -> tuple[str, str]:
-        """Source and name of the stage, for the sandbox."""
-        if self.stage is None:
+        """Source and name of what calls an answer, for the sandbox."""
+        if self.calling is None:
             return "", ""
-        return inspect.getsource(inspect.getmodule(self.stage)), self.stage.__name__
+        return inspect.getsource(inspect.getmodule(self.calling)), self.calling.__name__
+
+
+def question(name: str, points: int, title: str, *, tol: float = 1e-4) -> Callable[[Callable[..., Any]], Task]:
+    """Decorator: the function below is the right answer to question ``name``; its own name is what students define."""
+    return lambda answer: Task(name, points, title, answer, tol)
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,10 @@ class Sandbox:
             if self.isolated:
                 tried = self.ask(["def here(): return 1.0"], "here", calls=[{}])
                 if tried != [{"value": 1.0}]:
-                    raise NotIsolated(f"no walls for answers on this machine: {tried}. Use --trust for answers of your own, "
-                                      "or run `course grade` in a container of its own")  # fmt: skip
+                    raise NotIsolated(
+                        f"no walls for answers on this machine: {tried}. Use --trust for answers of your own, or run "
+                        "`course grade` in a container of its own"
+                    )
         except BaseException:
             self.__exit__()
             raise

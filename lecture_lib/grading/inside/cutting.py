@@ -87,8 +87,12 @@ def slice_for(name: str, cells: list[str]) -> list[ast.stmt]:
             if number not in needed:
                 needed.add(number)
                 open_names += uses(nodes[number])
-    kept = [n for i, n in enumerate(nodes) if i in needed or any(a.name == "*" for a in getattr(n, "names", []) if isinstance(a, ast.alias))]  # fmt: skip
+    kept = [n for i, n in enumerate(nodes) if i in needed or _imports_all(n)]
     return [n for n in kept if isinstance(n, IMPORTS)] + [n for n in kept if not isinstance(n, IMPORTS)]
+
+
+def _imports_all(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names)
 
 
 def run_slice(nodes: list[ast.stmt], namespace: dict) -> None:

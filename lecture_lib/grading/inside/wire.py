@@ -17,7 +17,19 @@ import numpy as np
 
 LARGEST = 16 << 20  # bytes of one frame
 TEXT = 1 << 20  # bytes of its JSON
-DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "complex64", "complex128")
+DTYPES = (
+    "bool",
+    "uint8",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+)
 
 
 class WireError(ValueError):

@@ -5,7 +5,8 @@
 It imports nothing of the course, so no child can find an answer in its memory; and it never runs a student's code
 itself, so the next child is as clean as the first. It reads frames (``wire``) from standard input until that ends:
 
-    request   {"cells": [source, ...], "name": function, "stage": source, "call": function, "calls": [{argument: value}, ...]}
+    request   {"cells": [source, ...], "name": function, "stage": source, "call": function,
+               "calls": [{argument: value}, ...]}
     reply     {"outcomes": [{"value": ...} | {"error": type, "message": ..., "line": ...}, ...]}
               {"failed": "time" | "memory" | "silent" | "size" | ..., "detail": ...}
 """
@@ -79,7 +80,7 @@ def answer(request: bytes, config: dict) -> bytes:
         try:
             os.setsid()
             child(request, config, writing, pids_out, go_in)
-        except BaseException as error:  # whatever happens here must end here
+        except BaseException as error:  # noqa: BLE001  (whatever happens here must end here)
             with contextlib.suppress(Exception):
                 os.write(pids_out, f"!{type(error).__name__}: {error}\n".encode()[:500])
         os._exit(1)
@@ -196,4 +197,3 @@ def resident(first: int) -> int:
                 _, held, shared, *_ = Path(f"/proc/{name}/statm").read_text().split()
                 total += (int(held) - int(shared)) * page
     return total
-
