@@ -125,7 +125,10 @@ def _at(case: Case) -> str:
 def _flat(value: Any) -> np.ndarray:
     if isinstance(value, list):
         return np.concatenate([_flat(v) for v in value]) if value else np.zeros(0)
-    return np.asarray(value, dtype=float).ravel()
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"no real numbers: {array.dtype}")
+    return array.astype(float).ravel()
 
 
 def _close(got: Any, wanted: Any, tol: float) -> bool:

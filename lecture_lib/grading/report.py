@@ -18,8 +18,16 @@ from lecture_lib.grading.grade import Mark
 
 TEMPLATES = Path(__file__).parent / "pages"
 NOT_ISOLATED = "NOT ISOLATED: these answers ran with the rights of whoever graded them."
-MEANING = {"right": "right", "empty": "empty", "error": "raised an error", "known": "known mistake", "pattern": "wrong numbers",
-           "form": "wrong kind of value", "limit": "did not come back", "unreadable": "no notebook"}  # fmt: skip
+MEANING = {
+    "right": "right",
+    "empty": "empty",
+    "error": "raised an error",
+    "known": "known mistake",
+    "pattern": "wrong numbers",
+    "form": "wrong kind of value",
+    "limit": "did not come back",
+    "unreadable": "no notebook",
+}
 
 
 def write(folder: Path, sheet: Sheet, head: dict, marks: dict[str, list[Mark]]) -> Path:
@@ -99,9 +107,7 @@ def class_page(sheet: Sheet, head: dict, marks: dict[str, list[Mark]], totals: d
 def _question_row(name: str, title: str, marks: list[Mark]) -> str:
     right = sum(mark.points > 0 for mark in marks)
     share = 100 * right / max(len(marks), 1)
-    wrong = Counter(
-        f"{MEANING[m.kind]}: {m.hint}" if m.kind == "known" else MEANING[m.kind] for m in marks if not m.points
-    )
+    wrong = Counter(MEANING[m.kind] + (f": {m.hint}" if m.kind == "known" else "") for m in marks if not m.points)
     common = "".join(f"<li>{count} × {escape(what)}</li>" for what, count in wrong.most_common(4))
     return (
         f'<tr><td>{name}</td><td>{escape(title)}</td><td><div class="bar"><i style="width:{share:.0f}%"></i></div>{right} of {len(marks)}'

@@ -50,6 +50,7 @@ def main() -> None:
 
     from . import answering
 
+    sys.path.remove(sys.argv[1])  # where this file is: all of it is loaded, and a child has no business there
     torch.set_num_threads(1)
     answering.forbid(config["forbidden"])
     for warm in (torch.zeros(2, requires_grad=True).sum().backward, numpy.zeros(2).sum):
