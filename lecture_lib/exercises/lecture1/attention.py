@@ -130,6 +130,13 @@ def heads_by_reshape(x, words, mask, w_q, w_k, w_v, w_o, heads):
 
 
 @cross_attention.mistake
+def joined_by_reshape(x, words, mask, w_q, w_k, w_v, w_o, heads):
+    """The heads are put side by side by a reshape that mixes places: first bring their axis back behind the places."""
+    y = _attend(_tokens(x), words, mask, w_q, w_k, w_v, heads)
+    return x + _map(_split(y, heads).reshape(y.shape) @ w_o, x)
+
+
+@cross_attention.mistake
 def one_head(x, words, mask, w_q, w_k, w_v, w_o, heads):
     """One head that is as wide as all: each head has a softmax of its own."""
     return cross_attention(x, words, mask, w_q, w_k, w_v, w_o, 1)

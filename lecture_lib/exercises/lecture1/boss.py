@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 
-from lecture_lib.exercises.drawing import count, normal, number, shape, uniform
+from lecture_lib.exercises.drawing import count, normal, number, shape
 from lecture_lib.exercises.stages import lecture1 as stages
 from lecture_lib.exercises.task import question
 
@@ -48,7 +50,7 @@ def _walked(network, alpha_bar, x, fresh, eta, grid, *, before=None, read=_from_
     """The loop, any part of it replaced; ``before`` says where a step from t leads, default the next of the grid."""
     bars = torch.cat([torch.tensor([first]), alpha_bar]).double()
     levels = list(zip(bars.sqrt().tolist(), (1 - bars).sqrt().tolist(), strict=True))
-    for k, (t, s) in enumerate(zip(grid, grid[1:], strict=False)):
+    for k, (t, s) in enumerate(pairwise(grid)):
         now, then = levels[t], levels[before(t) if before else s]
         x0, eps = read(x, network(x, torch.full((len(x),), float(t))), *now)
         std = spread(now, then, eta)
@@ -60,7 +62,8 @@ def _walked(network, alpha_bar, x, fresh, eta, grid, *, before=None, read=_from_
 @paint.inputs
 def _(g):
     b, d = shape(g)
-    length, steps = count(g, 15, 29), 2 * count(g, 2, 3) + 1
+    steps = 2 * count(g, 2, 3) + 1
+    length = steps * count(g, 2, 4) + count(g, 1, steps - 1)  # steps do not divide it
     root = torch.linspace(0.97, 0.0, length) ** 0.8 + 0.02 * torch.sin(torch.linspace(0, torch.pi, length))
     net = {"weight": normal(g, d, d, scale=0.6), "slope": normal(g, d), "bias": normal(g, d, scale=0.4)}
     chance = {"noise": normal(g, b, d), "fresh": normal(g, steps, b, d), "eta": number(g, 0.3, 0.9)}
@@ -105,7 +108,8 @@ def rounded_down(network, **k):
 def stride(network, **k):
     """A step leads from t to t - T // steps: if steps do not divide T, that is not where the next one starts. Take the
     next timestep of the grid."""
-    return _other(network, **k, before=lambda t, n=len(k["alpha_bar"]) // k["steps"]: max(t - n, 0))
+    n = len(k["alpha_bar"]) // k["steps"]
+    return _other(network, **k, before=lambda t: max(t - n, 0))
 
 
 @paint.mistake
@@ -130,6 +134,18 @@ def counted_from_zero(network, **k):
 
 
 @paint.mistake
+def clock_turned(network, **k):
+    """The network's clock runs backwards: in this course T is noise, and it is asked at T first."""
+    return _other(lambda x, t: network(x, len(k["alpha_bar"]) - t), **k)
+
+
+@paint.mistake
+def clock_of_one(network, **k):
+    """The network hears t/T: this one counts timesteps from 1 to T."""
+    return _other(lambda x, t: network(x, t / len(k["alpha_bar"])), **k)
+
+
+@paint.mistake
 def noise_prediction(network, **k):
     """The network's output is used as the noise. At alpha = 0 noise says nothing of the data, hence the division by
     zero: this network predicts v."""
@@ -140,6 +156,17 @@ def noise_prediction(network, **k):
 def v_turned(network, **k):
     """v has the other sign: in this course v is alpha eps - sigma x0."""
     return _other(network, **k, read=lambda x, out, alpha, sigma: _from_v(x, -out, alpha, sigma))
+
+
+@paint.mistake
+def clipped(network, **k):
+    """The data that are read off are clipped to [-1, 1], as for pixels: latents have no such bounds."""
+
+    def read(x, v, alpha, sigma):
+        x0, eps = _from_v(x, v, alpha, sigma)
+        return x0.clamp(-1, 1), eps
+
+    return _other(network, **k, read=read)
 
 
 @paint.mistake

@@ -142,6 +142,13 @@ def not_straight(z, codebook, beta):
 
 
 @quantised.mistake
+def other_part_stopped(z, codebook, beta):
+    """The stop-gradient stands on the other part: forward, that gives z itself and no code at all."""
+    codes = codebook[_nearest(z, codebook)]
+    return codes + (z - codes).detach(), beta * F.mse_loss(z, codes.detach())
+
+
+@quantised.mistake
 def cut(z, codebook, beta):
     """The right codes without any gradient: the encoder would hear of the commitment alone."""
     codes = codebook[_nearest(z, codebook)].detach()
@@ -165,8 +172,8 @@ def no_stop(z, codebook, beta):
 
 @quantised.mistake
 def loss_of_the_copy(z, codebook, beta):
-    """The loss compares z with the straight-through copy, whose gradient is that of z: the number is right, and its
-    gradient vanishes."""
+    """The number of the loss is right, and its gradient vanishes: z is compared with the straight-through copy, which
+    moves along with it, or both sides are stopped."""
     codes = _straight(z, codebook[_nearest(z, codebook)])
     return codes, beta * F.mse_loss(z, codes)
 
