@@ -62,8 +62,8 @@ def _walked(network, alpha_bar, x, fresh, eta, grid, *, before=None, read=_from_
 @paint.inputs
 def _(g):
     b, d = shape(g)
-    steps = 2 * count(g, 2, 3) + 1
-    length = steps * count(g, 2, 4) + count(g, 1, steps - 1)  # steps do not divide it
+    steps = 2 * count(g, 1, 2) + 1
+    length = steps * count(g, 3, 5) + count(g, 1, steps - 1)  # steps do not divide it
     root = torch.linspace(0.97, 0.0, length) ** 0.8 + 0.02 * torch.sin(torch.linspace(0, torch.pi, length))
     net = {"weight": normal(g, d, d, scale=0.6), "slope": normal(g, d), "bias": normal(g, d, scale=0.4)}
     chance = {"noise": normal(g, b, d), "fresh": normal(g, steps, b, d), "eta": number(g, 0.3, 0.9)}
