@@ -121,4 +121,4 @@ def kl_averaged(x, x_hat, mean, logvar, log_scale, beta):
 @first_stage_loss.mistake
 def one_for_the_batch(x, x_hat, mean, logvar, log_scale, beta):
     """One mean for the whole batch where a loss of each picture is asked for."""
-    return first_stage_loss(x, x_hat, mean, logvar, log_scale, beta).mean().expand(len(x))
+    return first_stage_loss(x, x_hat, mean, logvar, log_scale, beta).mean()

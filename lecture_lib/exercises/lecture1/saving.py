@@ -48,7 +48,7 @@ def channels_in_convolutions(height, width, f, channels):
 
 @saved.mistake
 def channels_forgotten(height, width, f, channels):
-    """The ratio of numbers is one of places: a pixel has three numbers, and a place of the latent has channels."""
+    """Places are counted where numbers were asked for: how many numbers has a pixel, how many a place of the latent?"""
     return float(f**2), f**2, f**4
 
 
@@ -117,7 +117,7 @@ def range_of_bytes(x, y):
 @psnr.mistake
 def whole_batch(x, y):
     """One number for the whole batch: each picture has a PSNR, and the mean of logarithms is no logarithm of means."""
-    return (10 * torch.log10(4 / (x - y).square().mean())).expand(len(x))
+    return 10 * torch.log10(4 / (x - y).square().mean())
 
 
 @psnr.mistake
