@@ -144,7 +144,7 @@ def one_head(x, words, mask, w_q, w_k, w_v, w_o, heads):
 
 @cross_attention.mistake
 def map_by_reshape(x, words, mask, w_q, w_k, w_v, w_o, heads):
-    """The map becomes tokens by a reshape alone, which mixes channels and places: move the axis before."""
+    """The map becomes tokens by a reshape alone, which mixes channels and places: move an axis first."""
     tokens = x.reshape(len(x), -1, x.shape[1])
     return x + (_attend(tokens, words, mask, w_q, w_k, w_v, heads) @ w_o).reshape(x.shape)
 
