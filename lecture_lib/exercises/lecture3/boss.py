@@ -140,6 +140,12 @@ def branches_exchanged(x, c, w, heads):
 
 
 @dit_block.mistake
+def same_three_twice(x, c, w, heads):
+    """Both branches get the same three vectors: the second has three of its own."""
+    return _block(x, c, w, heads, six=lambda c, w: _six(c, w)[:3] * 2)
+
+
+@dit_block.mistake
 def side_by_side(x, c, w, heads):
     """The MLP reads what went into the block (FLUX's single-stream blocks do so): here it reads what attention left."""
     b1, s1, g1, b2, s2, g2 = _six(c, w)
@@ -169,6 +175,41 @@ def not_scaled(x, c, w, heads):
 def one_head(x, c, w, heads):
     """One head over all channels."""
     return dit_block(x, c, w, 1)
+
+
+@dit_block.mistake
+def three_per_head(x, c, w, heads):
+    """The result of `qkv` is read head by head: it holds *all* queries first, then all keys, then all values."""
+
+    def sorted_by_kind(rows):
+        return rows.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+
+    return dit_block(x, c, {**w, **{name: sorted_by_kind(w[name]) for name in ("qkv", "qkv_bias")}}, heads)
+
+
+@dit_block.mistake
+def not_turned_back(x, c, w, heads):
+    """Heads are merged by a reshape alone: by then they stand before the tokens. Exchange these two axes first."""
+
+    def attention(h, w, heads):
+        plain = {**w, "out": torch.eye(h.shape[-1]), "out_bias": 0 * w["out_bias"]}
+        a = _attention(h, plain, heads).unflatten(-1, (heads, -1)).transpose(1, 2)
+        return _linear(a.reshape(h.shape), w, "out")
+
+    return _block(x, c, w, heads, attention=attention)
+
+
+@dit_block.mistake
+def tokens_cut_up(x, c, w, heads):
+    """A reshape straight to (b, heads, tokens, d) deals whole *tokens* out to the heads: split the channels first."""
+
+    def attention(h, w, heads):
+        b, n, dim = h.shape
+        q, k, v = (part.reshape(b, heads, n, -1) for part in _linear(h, w, "qkv").chunk(3, dim=-1))
+        a = torch.softmax(q @ k.mT / (dim // heads) ** 0.5, dim=-1) @ v
+        return _linear(a.reshape(b, n, dim), w, "out")
+
+    return _block(x, c, w, heads, attention=attention)
 
 
 @dit_block.mistake

@@ -58,9 +58,16 @@ def backwards(x, places):
 
 
 @turned.mistake
+def halves_of_all(x, places):
+    """Each channel of the first half is paired with one of the second (the layout of another library, whose weights fit
+    it). Here neighbours are a pair, so that row and column keep channels of their own."""
+    (a, b), angles = x.double().chunk(2, dim=1), _angles(places, x.shape[1] // 2)
+    return torch.cat([a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()], dim=1).float()
+
+
+@turned.mistake
 def halves(x, places):
-    """Channels far apart are paired, each of the first half with one of the second (another library's layout, with
-    weights that fit it). Here neighbours are a pair."""
+    """Within an axis, each channel of the first half is paired with one of the second: here neighbours are a pair."""
     angles = _angles(places, x.shape[1] // 2).unflatten(1, (2, -1))
     a, b = x.double().unflatten(1, (2, 2, -1)).unbind(2)
     parts = a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()

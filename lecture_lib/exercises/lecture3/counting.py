@@ -130,6 +130,12 @@ def no_output_layer(tokens, dim, depth, ratio, gates):
 
 
 @cost.mistake
+def always_four(tokens, dim, depth, ratio, gates):
+    """The MLP is four times as wide, whatever `ratio` says."""
+    return cost(tokens, dim, depth, 4, gates)
+
+
+@cost.mistake
 def half_an_mlp(tokens, dim, depth, ratio, gates):
     """The MLP has two linear layers: up to the hidden width, and down again."""
     p, o = cost(tokens, dim, depth, ratio, gates)
@@ -208,6 +214,12 @@ def rounded(n, steps):
 
 
 @kept.mistake
+def rounded_up(n, steps):
+    """The number of hidden places is rounded up: it is rounded *down*, and so a step keeps a little more."""
+    return _kept(n, [math.ceil(n * math.cos(math.pi / 2 * k / steps)) for k in range(1, steps)] + [0])
+
+
+@kept.mistake
 def half_turn(n, steps):
     """The cosine runs through half a turn and becomes negative: a quarter turn leads from 1 to 0."""
     return _kept(n, [math.floor(n * math.cos(math.pi * k / steps)) for k in range(1, steps + 1)])
@@ -219,3 +231,10 @@ def below_zero(n, steps):
     is a whole place. Nothing is left after the last step."""
     planned = [math.floor(n * math.cos(math.pi / 2 * k / steps)) for k in range(1, steps)]
     return _kept(n, [*planned, -1])
+
+
+@kept.mistake
+def below_zero_and_none(n, steps):
+    """Two things: with many steps some keep nothing, and each must keep one at least; and at the end -1 places are
+    hidden, since in single precision cos(pi/2) is a little less than 0."""
+    return _kept(n, [*(math.floor(n * math.cos(math.pi / 2 * k / steps)) for k in range(1, steps)), -1], 0)
