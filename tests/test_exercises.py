@@ -73,3 +73,9 @@ def test_random_cases_differ_in_size_and_number(task):
     assert repr(first) != repr(second)
     numbers = [v for v in first.values() if isinstance(v, float)]
     assert len(set(numbers)) == len(numbers) and not set(numbers) & {0.0, 1.0}
+
+
+def test_tensors_of_different_shapes_where_one_is_expected_are_told_so():
+    task = TASKS[0]
+    got = verdict(task, lambda **inputs: [torch.zeros(2, 3), torch.zeros(1, 3)], 0)
+    assert got.kind == "form" and "returns 2 things" in got.hint

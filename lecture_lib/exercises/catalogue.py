@@ -5,9 +5,10 @@ from __future__ import annotations
 from lecture_lib.errors import UnknownNameError
 from lecture_lib.exercises.lecture1 import SHEET as LATENT_DIFFUSION
 from lecture_lib.exercises.lecture2 import SHEET as GUIDANCE
+from lecture_lib.exercises.lecture3 import SHEET as TRANSFORMERS
 from lecture_lib.exercises.task import Sheet, Task
 
-SHEETS: dict[int, Sheet] = {sheet.lecture: sheet for sheet in (LATENT_DIFFUSION, GUIDANCE)}
+SHEETS: dict[int, Sheet] = {sheet.lecture: sheet for sheet in (LATENT_DIFFUSION, GUIDANCE, TRANSFORMERS)}
 
 
 def sheet(lecture: int) -> Sheet:

@@ -153,10 +153,15 @@ def _same(got: Any, wrong: Any, tol: float) -> bool:
         a, b = _flat(got), _flat(wrong)
     except (TypeError, ValueError):
         return False
-    if np.shape(got) != np.shape(wrong) if not isinstance(wrong, list) else a.shape != b.shape:
+    if _shapes(got) != _shapes(wrong):
         return False
     scale = 1 + np.abs(b[np.isfinite(b)]).max(initial=0.0)
     return bool(np.allclose(a, b, rtol=0, atol=tol * scale, equal_nan=True))
+
+
+def _shapes(value: Any) -> Any:
+    """The shape of each tensor, in lists as they are."""
+    return [_shapes(v) for v in value] if isinstance(value, list) else np.shape(value)
 
 
 def _pattern(got: list[Any], right: list[Any], close: list[bool]) -> str:
