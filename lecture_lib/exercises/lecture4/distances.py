@@ -7,7 +7,7 @@ import math
 import torch
 
 from lecture_lib.exercises.drawing import normal, number, shape
-from lecture_lib.exercises.lecture4.maps import A
+from lecture_lib.exercises.lecture4.numbers import A
 from lecture_lib.exercises.task import question
 
 

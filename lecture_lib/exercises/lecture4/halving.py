@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 
 from lecture_lib.exercises.drawing import normal, number, shape
-from lecture_lib.exercises.lecture4.maps import A
+from lecture_lib.exercises.lecture4.numbers import MEAN, WEIGHT, A
 from lecture_lib.exercises.stages import lecture4 as stages
 from lecture_lib.exercises.task import question
-
-_M = torch.tensor([1.5, -0.5, 0.25])
 
 
 @question("4.10", 7, "two steps told as one")
@@ -40,16 +38,21 @@ def _(g):
 
 
 _RANGES = (((0.1, 0.3), (0.8, 0.95)), ((0.4, 0.6), (0.55, 0.75)), ((0.7, 0.95), (0.15, 0.4)))
-_W = torch.tensor([[0.4, -1.2, 0.7], [0.9, 0.3, -0.6], [-0.2, 1.1, 0.5]])
-_ZERO, _LEVELS = torch.zeros(3, 3), {"now": [0.3, 0.9], "mid": [0.5, 0.7]}
+_LEVELS = {"now": [0.3, 0.9], "mid": [0.5, 0.7]}
 halved_target.edge(
-    "a teacher that does not change its mind", _M.expand(2, 3), weight=_ZERO, bias=_M, z=A, **_LEVELS, then=[0.8, 0.25]
+    "a teacher that does not change its mind",
+    MEAN.expand(2, 3),
+    weight=_ZERO,
+    bias=MEAN,
+    z=A,
+    **_LEVELS,
+    then=[0.8, 0.25],
 )
-_X1 = _M + torch.tanh(-1.5 * A @ _W)
+_X1 = MEAN + torch.tanh(-1.5 * A @ WEIGHT)
 halved_target.edge(
     "where the two steps lead to clean data",
-    _M + torch.tanh(-0.9 * (0.5 * _X1 + 0.7 * (A - 0.3 * _X1) / 0.9) @ _W),
-    weight=_W, bias=_M, z=A, **_LEVELS, then=[1.0, 0.0],
+    MEAN + torch.tanh(-0.9 * (0.5 * _X1 + 0.7 * (A - 0.3 * _X1) / 0.9) @ WEIGHT),
+    weight=WEIGHT, bias=MEAN, z=A, **_LEVELS, then=[1.0, 0.0],
 )  # fmt: skip
 
 

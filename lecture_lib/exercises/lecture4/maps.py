@@ -5,16 +5,9 @@ from __future__ import annotations
 import torch
 
 from lecture_lib.exercises.drawing import normal, number, shape, uniform
+from lecture_lib.exercises.lecture4.numbers import MEAN, WEIGHT, A, B, rows
 from lecture_lib.exercises.stages import lecture4 as stages
 from lecture_lib.exercises.task import question
-
-A, B = torch.tensor([[0.5, -1.0, 2.0], [1.5, 0.25, -0.75]]), torch.tensor([[1.0, 0.5, -1.5], [-0.5, 2.0, 0.3]])
-
-
-def rows(numbers):
-    """(b,) as a column beside (b, d)."""
-    return numbers[:, None]
-
 
 # 4.1 -----------------------------------------------------------------------------------------------------------------
 
@@ -35,11 +28,11 @@ def _(g):
     return {"x": normal(g, b, d, scale=3.0), **times, "mean": normal(g, d) + 0.7, "std": number(g, 0.3, 0.8)}
 
 
-_M, _T = torch.tensor([1.5, -0.5, 0.25]), torch.tensor([0.8, 0.45])
-gaussian_flow_map.edge("a jump of length 0 stays", B, x=B, t=_T, s=_T, mean=_M, std=0.6)
+_T = torch.tensor([0.8, 0.45])
+gaussian_flow_map.edge("a jump of length 0 stays", B, x=B, t=_T, s=_T, mean=MEAN, std=0.6)
 gaussian_flow_map.edge(
     "down to the data, one standard deviation stays one standard deviation",
-    _M + 0.6 * A, x=_M + torch.tensor([[1.0], [0.75]]) * A, t=_T, s=0 * _T, mean=_M, std=0.6,
+    MEAN + 0.6 * A, x=MEAN + torch.tensor([[1.0], [0.75]]) * A, t=_T, s=0 * _T, mean=MEAN, std=0.6,
 )  # fmt: skip
 
 
@@ -126,7 +119,7 @@ def _(g):
     return {**layer, "x": normal(g, b, d, scale=2.0), **levels}
 
 
-_ONE_LAYER = {"weight": torch.tensor([[0.4, -1.2, 0.7], [0.9, 0.3, -0.6], [-0.2, 1.1, 0.5]]), "bias": _M}
+_ONE_LAYER = {"weight": WEIGHT, "bias": MEAN}
 _SILENT = {"weight": torch.zeros(3, 3), "bias": torch.zeros(3)}
 consistency_function.edge(
     "at t = eps the point itself, whatever the network says",

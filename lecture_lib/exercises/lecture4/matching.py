@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lecture_lib.exercises.drawing import normal, number, shape, uniform
-from lecture_lib.exercises.lecture4.maps import B, rows
+from lecture_lib.exercises.lecture4.numbers import MEAN, A, B, rows
 from lecture_lib.exercises.stages import lecture4 as stages
 from lecture_lib.exercises.task import question
 
@@ -37,19 +37,18 @@ def _(g):
 
 
 _Z = torch.tensor([[1.0, -0.5], [0.75, 2.0]])
-_W = torch.tensor([[0.5, -1.0, 2.0], [1.5, 0.25, -0.75]])
-_M, _N = torch.tensor([1.5, -0.5, 0.25]), torch.tensor([-0.25, 1.0, 0.5])
+_N = torch.tensor([-0.25, 1.0, 0.5])
 _T = torch.tensor([1.5, 0.8])
-_STUDENT = {"weight": _W, "z": _Z, "noise": B, "t": _T}
+_STUDENT = {"weight": A, "z": _Z, "noise": B, "t": _T}
 matching_loss.edge(
     "a student whose samples look like the teacher's has arrived",
-    [0.0, torch.zeros(2, 3)], **_STUDENT, real_mean=_M, real_std=0.6, fake_mean=_M.clone(), fake_std=0.6,
+    [0.0, torch.zeros(2, 3)], **_STUDENT, real_mean=MEAN, real_std=0.6, fake_mean=MEAN.clone(), fake_std=0.6,
 )  # fmt: skip
-_G = (_N - _M) / (_Z @ _W - _M).abs().mean(1, keepdim=True)
+_G = (_N - MEAN) / (_Z @ A - MEAN).abs().mean(1, keepdim=True)
 matching_loss.edge(
     "two worlds of a single point each",
     [_G.square().mean() / 2, _Z.mT @ _G / _G.numel()],
-    **_STUDENT, real_mean=_M, real_std=0.0, fake_mean=_N, fake_std=0.0,
+    **_STUDENT, real_mean=MEAN, real_std=0.0, fake_mean=_N, fake_std=0.0,
 )  # fmt: skip
 
 

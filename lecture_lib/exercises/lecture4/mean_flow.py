@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lecture_lib.exercises.drawing import normal, shape, uniform
-from lecture_lib.exercises.lecture4.maps import A, B, rows
+from lecture_lib.exercises.lecture4.numbers import WEIGHT, A, B, rows
 from lecture_lib.exercises.stages import lecture4 as stages
 from lecture_lib.exercises.task import question
 
@@ -47,11 +47,11 @@ def _of_silence(x, v):
 
 mean_flow_loss.edge(
     "s = t is flow matching",
-    _of_silence(_between(A, B, _T), B - A), weight=0 * _W, on_t=_Z, on_s=_Z, x0=A, noise=B, t=_T, s=_T.clone(),
+    _of_silence(_between(A, B, _T), B - A), weight=0 * WEIGHT, on_t=_Z, on_s=_Z, x0=A, noise=B, t=_T, s=_T.clone(),
 )  # fmt: skip
 mean_flow_loss.edge(
     "a network that says nothing, yet",
-    _of_silence(_between(A, B, _T), B - A), weight=0 * _W, on_t=_Z, on_s=_Z, x0=A, noise=B, t=_T, s=_S,
+    _of_silence(_between(A, B, _T), B - A), weight=0 * WEIGHT, on_t=_Z, on_s=_Z, x0=A, noise=B, t=_T, s=_S,
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lecture_lib.exercises.drawing import normal, number, shape, uniform
-from lecture_lib.exercises.lecture4.maps import A, B, rows
+from lecture_lib.exercises.lecture4.numbers import MEAN, WEIGHT, A, B, C, rows
 from lecture_lib.exercises.stages import lecture4 as stages
 from lecture_lib.exercises.task import question
 
@@ -37,8 +37,6 @@ def _(g):
 
 
 _T, _U = torch.tensor([1.5, 0.8]), torch.tensor([0.5, 0.3])
-_W = torch.tensor([[0.4, -1.2, 0.7], [0.9, 0.3, -0.6], [-0.2, 1.1, 0.5]])
-_C = torch.tensor([[0.2, -0.7, 1.1], [0.9, -1.3, 0.4]])
 
 
 def _of_identity(x_t, step):
@@ -46,10 +44,12 @@ def _of_identity(x_t, step):
     return [step.square().mean(), 2 / step.numel() * x_t.mT @ (rows(_T) * step)]
 
 
-ct_loss.edge("u = t asks for nothing", [0.0, torch.zeros(3, 3)], weight=_W, x0=A, noise=B, spare=_C, t=_T, u=_T.clone())
+ct_loss.edge(
+    "u = t asks for nothing", [0.0, torch.zeros(3, 3)], weight=WEIGHT, x0=A, noise=B, spare=C, t=_T, u=_T.clone()
+)
 ct_loss.edge(
     "where f(x, t) = x the two ends are as far apart as the points",
-    _of_identity(A + rows(_T) * B, rows(_T - _U) * B), weight=0 * _W, x0=A, noise=B, spare=_C, t=_T, u=_U,
+    _of_identity(A + rows(_T) * B, rows(_T - _U) * B), weight=0 * WEIGHT, x0=A, noise=B, spare=C, t=_T, u=_U,
 )  # fmt: skip
 
 
@@ -143,17 +143,16 @@ def _(g):
     return {**weights, **teacher, "x0": normal(g, b, d), "noise": normal(g, b, d), **times}
 
 
-_M = torch.tensor([1.5, -0.5, 0.25])
-_STILL = {"weight": 0 * _W, "slow": 0 * _W}
+_STILL = {"weight": 0 * WEIGHT, "slow": 0 * WEIGHT}
 cd_loss.edge(
     "u = t asks for nothing of a student that is its own average",
     [0.0, torch.zeros(3, 3), torch.zeros(3, 3)],
-    weight=_W, slow=_W.clone(), mean=_M, std=0.6, x0=A, noise=B, t=_T, u=_T.clone(),
+    weight=WEIGHT, slow=WEIGHT.clone(), mean=MEAN, std=0.6, x0=A, noise=B, t=_T, u=_T.clone(),
 )  # fmt: skip
 cd_loss.edge(
     "where f(x, t) = x, with a teacher whose data are a single point",
-    [*_of_identity(_M + rows(_T) * B, rows(_T - _U) * B), torch.zeros(3, 3)],
-    **_STILL, mean=_M, std=0.0, x0=_M.expand(2, 3), noise=B, t=_T, u=_U,
+    [*_of_identity(MEAN + rows(_T) * B, rows(_T - _U) * B), torch.zeros(3, 3)],
+    **_STILL, mean=MEAN, std=0.0, x0=MEAN.expand(2, 3), noise=B, t=_T, u=_U,
 )  # fmt: skip
 
 

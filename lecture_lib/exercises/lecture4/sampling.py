@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lecture_lib.exercises.drawing import count, normal, number, shape
-from lecture_lib.exercises.lecture4.maps import A, B
+from lecture_lib.exercises.lecture4.numbers import MEAN, A, B
 from lecture_lib.exercises.stages import lecture4 as stages
 from lecture_lib.exercises.task import question
 
@@ -36,20 +36,20 @@ def _(g):
     return {**world, **start, "noise": normal(g, n, b, d)}
 
 
-_M, _TWO = torch.tensor([1.5, -0.5, 0.25]), torch.stack([B, A - B])
-_GAUSSIAN = {"mean": _M, "std": 0.6, "bend": 0.0}
+_TWO = torch.stack([B, A - B])
+_GAUSSIAN = {"mean": MEAN, "std": 0.6, "bend": 0.0}
 gamma_sample.edge(
     "gamma = 0 stays on the trajectory",
-    _M + 0.75 * A,
-    **_GAUSSIAN, x=_M + A, times=[0.8, 0.6, 0.45], gamma=0.0, eps=0.45, noise=_TWO,
+    MEAN + 0.75 * A,
+    **_GAUSSIAN, x=MEAN + A, times=[0.8, 0.6, 0.45], gamma=0.0, eps=0.45, noise=_TWO,
 )  # fmt: skip
 gamma_sample.edge(
     "gamma = 1 jumps to the end each time, and adds noise",
-    _M + 0.75 * (0.75 * A + (0.8**2 - 0.45**2) ** 0.5 * B),
-    **_GAUSSIAN, x=_M + A, times=[0.8, 0.8, 0.45], gamma=1.0, eps=0.45, noise=_TWO,
+    MEAN + 0.75 * (0.75 * A + (0.8**2 - 0.45**2) ** 0.5 * B),
+    **_GAUSSIAN, x=MEAN + A, times=[0.8, 0.8, 0.45], gamma=1.0, eps=0.45, noise=_TWO,
 )  # fmt: skip
 gamma_sample.edge(
-    "a single jump", _M + 0.75 * A, **_GAUSSIAN, x=_M + A, times=[0.8, 0.45], gamma=0.9, eps=0.45, noise=_TWO[:1]
+    "a single jump", MEAN + 0.75 * A, **_GAUSSIAN, x=MEAN + A, times=[0.8, 0.45], gamma=0.9, eps=0.45, noise=_TWO[:1]
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lecture_lib.exercises.drawing import count, normal
-from lecture_lib.exercises.lecture4.maps import A, B
+from lecture_lib.exercises.lecture4.numbers import A, B
 from lecture_lib.exercises.stages import lecture4 as stages
 from lecture_lib.exercises.task import question
 

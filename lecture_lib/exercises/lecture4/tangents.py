@@ -7,7 +7,7 @@ import math
 import torch
 
 from lecture_lib.exercises.drawing import normal, number, shape, uniform
-from lecture_lib.exercises.lecture4.maps import A, B, rows
+from lecture_lib.exercises.lecture4.numbers import MEAN, WEIGHT, A, B, rows
 from lecture_lib.exercises.stages import lecture4 as stages
 from lecture_lib.exercises.task import question
 
@@ -45,18 +45,17 @@ def _(g):
     return {**layer, **points, "r": number(g, 0.4, 0.8), "c": number(g, 0.1, 0.3)}
 
 
-_W, _M = torch.tensor([[0.4, -1.2, 0.7], [0.9, 0.3, -0.6], [-0.2, 1.1, 0.5]]), torch.tensor([1.5, -0.5, 0.25])
 _ANGLE = torch.full((2,), math.atan2(0.8, 0.6))
 _G = 0.36 * B - 0.5 * 0.48 * A
 scm_target.edge(
     "at the end of pure noise F is at rest",
-    torch.tanh(A @ _W + math.pi / 2 * _M),
-    weight=_W, bias=_M, x=A, t=torch.full((2,), math.pi / 2), velocity=B, r=0.5, c=0.1,
+    torch.tanh(A @ WEIGHT + math.pi / 2 * MEAN),
+    weight=WEIGHT, bias=MEAN, x=A, t=torch.full((2,), math.pi / 2), velocity=B, r=0.5, c=0.1,
 )  # fmt: skip
 scm_target.edge(
     "a network that says nothing, yet",
     _G / (_G.norm(dim=1, keepdim=True) + 0.2),
-    weight=0 * _W, bias=0 * _M, x=A, t=_ANGLE, velocity=B, r=0.5, c=0.2,
+    weight=0 * WEIGHT, bias=0 * MEAN, x=A, t=_ANGLE, velocity=B, r=0.5, c=0.2,
 )  # fmt: skip
 
 
