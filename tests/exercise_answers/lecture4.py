@@ -110,7 +110,8 @@ def scm_per_sample(F_jvp, x, t, velocity, r, c):
     return torch.stack(rows)
 
 
-def gamma_by_index(jump, x, times, gamma, eps, noise):
+def gamma_by_index(jump, start, times, gamma, eps, noise):
+    x = torch.mul(start, times[0])
     for i in range(len(noise)):
         r = np.maximum(np.sqrt(1 - gamma**2) * times[i + 1], eps)
         x = jump(x, times[i], r)
@@ -118,7 +119,8 @@ def gamma_by_index(jump, x, times, gamma, eps, noise):
     return x
 
 
-def gamma_in_cases(jump, x, times, gamma, eps, noise):
+def gamma_in_cases(jump, start, times, gamma, eps, noise):
+    x = 0 + times[0] * start
     for z, (t, s) in zip(noise, pairwise(times), strict=True):
         if s * math.sqrt(1 - gamma * gamma) > eps:
             x = jump(x, t, s * math.sqrt(1 - gamma * gamma)) + gamma * s * z

@@ -42,7 +42,7 @@ _LEVELS = {"now": [0.3, 0.9], "mid": [0.5, 0.7]}
 halved_target.edge(
     "a teacher that does not change its mind",
     MEAN.expand(2, 3),
-    weight=_ZERO,
+    weight=torch.zeros(3, 3),
     bias=MEAN,
     z=A,
     **_LEVELS,
