@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lecture_lib.exercises.drawing import count, normal, number, shape
+from lecture_lib.exercises.drawing import normal, number, shape
 from lecture_lib.exercises.lecture4.numbers import MEAN, A, B
 from lecture_lib.exercises.stages import lecture4 as stages
 from lecture_lib.exercises.task import question
@@ -32,8 +32,8 @@ gamma_sample.stage(stages.gamma_sample)
 
 @gamma_sample.inputs
 def _(g):
-    b, d = shape(g)
-    n, eps = count(g, 3, 5), number(g, 0.2, 0.4)
+    n, b, d = shape(g, 3)
+    eps = number(g, 0.2, 0.4)
     times = [round(eps + 5 * (1 - k / n) ** 1.5, 3) for k in range(n)] + [eps]
     world = {"mean": normal(g, d) + 0.5, "std": number(g, 0.82, 0.95), "bend": number(g, 0.02, 0.05)}
     start = {"start": normal(g, b, d), "times": times, "gamma": number(g, 0.6, 0.8), "eps": eps}
