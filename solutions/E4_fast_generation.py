@@ -148,13 +148,16 @@ assert check("4.4", seed=20261128)
 # $$N=\min\big(s_0\,2^{\lfloor k/K'\rfloor},\,s_1\big)+1,\quad K'=\Big\lfloor\frac K{m+1}\Big\rfloor,\qquad
 # t_i=\Big(l^{1/7}+\tfrac{i-1}{N-1}\,(h^{1/7}-l^{1/7})\Big)^7,\quad i=1,\dots,N$$
 #
-# with $l$, $h$ the lowest and the highest noise level. A pair $(t_{n+1},t_n)$ is drawn with the probability that a lognormal $t$ lies between them,
-# $p_n\propto\mathrm{erf}\Big(\frac{\ln t_{n+1}-\mu}{\sqrt2\,s}\Big)-\mathrm{erf}\Big(\frac{\ln t_n-\mu}{\sqrt2\,s}\Big)$, all together 1.
+# with $l$, $h$ the lowest and the highest noise level. A pair $(t_{n+1},t_n)$ is drawn with the probability that a lognormal $t$ lies between them (mean $\mu$ and
+# standard deviation $\varsigma$ are those of $\ln t$): $p_n\propto\mathrm{erf}\Big(\frac{\ln t_{n+1}-\mu}{\sqrt2\,\varsigma}\Big)-\mathrm{erf}\Big(\frac{\ln t_n-\mu}{\sqrt2\,\varsigma}\Big)$, all together 1.
 
 
 # %% nbgrader={"grade": false, "grade_id": "q4_5", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def ict_curriculum(k, total, first, last, low, high, mean, std):
-    """The grid (N,), rising, and the odds (N - 1,) of its pairs; k, total, first, last are K's, s_0's and s_1's ints."""
+    """The grid (N,), rising, and the odds (N - 1,) of its pairs.
+
+    k, total, first and last stand for k, K, s_0 and s_1, low and high for l and h, mean and std for the law of ln t.
+    """
     ### BEGIN SOLUTION
     doublings = round(math.log2(last / first))
     per_stage = total // (doublings + 1)

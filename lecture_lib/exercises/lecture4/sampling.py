@@ -41,21 +41,21 @@ def _(g):
 
 
 _TWO = torch.stack([B, A - B])
-_GAUSSIAN = {"mean": MEAN, "std": 0.6, "bend": 0.0}
+_WORLD = {"mean": MEAN, "std": 0.6, "bend": 0.0}
 gamma_sample.edge(
     "gamma = 0 stays on the trajectory",
     MEAN + 0.75 * A,
-    **_GAUSSIAN, start=(MEAN + A) / 0.8, times=[0.8, 0.6, 0.45], gamma=0.0, eps=0.45, noise=_TWO,
+    **_WORLD, start=(MEAN + A) / 0.8, times=[0.8, 0.6, 0.45], gamma=0.0, eps=0.45, noise=_TWO,
 )  # fmt: skip
 gamma_sample.edge(
     "gamma = 1 jumps to the end each time, and adds noise",
     MEAN + 0.75 * (0.75 * A + (0.8**2 - 0.45**2) ** 0.5 * B),
-    **_GAUSSIAN, start=(MEAN + A) / 0.8, times=[0.8, 0.8, 0.45], gamma=1.0, eps=0.45, noise=_TWO,
+    **_WORLD, start=(MEAN + A) / 0.8, times=[0.8, 0.8, 0.45], gamma=1.0, eps=0.45, noise=_TWO,
 )  # fmt: skip
 gamma_sample.edge(
     "a single jump",
     MEAN + 0.75 * A,
-    **_GAUSSIAN,
+    **_WORLD,
     start=(MEAN + A) / 0.8,
     times=[0.8, 0.45],
     gamma=0.9,
@@ -120,6 +120,15 @@ def no_overshoot(jump, start, times, gamma, eps, noise):
     x = times[0] * start
     for t, s, z in zip(times, times[1:], noise, strict=False):
         x = jump(x, t, s) + (s**2 - _beyond(s, gamma, eps) ** 2) ** 0.5 * z
+    return x
+
+
+@gamma_sample.mistake
+def on_top(jump, start, times, gamma, eps, noise):
+    """The jump goes to s, and gamma s of noise comes on top: a point that is at level s already has no room for it."""
+    x = times[0] * start
+    for t, s, z in zip(times, times[1:], noise, strict=False):
+        x = jump(x, t, s) + gamma * s * z
     return x
 
 
