@@ -47,10 +47,12 @@ gamma_sample.edge(
     MEAN + 0.75 * A,
     **_WORLD, start=(MEAN + A) / 0.8, times=[0.8, 0.6, 0.45], gamma=0.0, eps=0.45, noise=_TWO,
 )  # fmt: skip
+_ONCE = 0.75 * A + (0.8**2 - 0.45**2) ** 0.5 * B
 gamma_sample.edge(
     "gamma = 1 jumps to the end each time, and adds noise",
-    MEAN + 0.75 * (0.75 * A + (0.8**2 - 0.45**2) ** 0.5 * B),
-    **_WORLD, start=(MEAN + A) / 0.8, times=[0.8, 0.8, 0.45], gamma=1.0, eps=0.45, noise=_TWO,
+    MEAN + 0.875 * (0.75 * _ONCE + (0.6**2 - 0.45**2) ** 0.5 * (A - B)),
+    **_WORLD, start=(MEAN + A) / 0.8, times=[0.8, 0.8, 0.6, 0.45], gamma=1.0, eps=0.45,
+    noise=torch.stack([B, A - B, A]),
 )  # fmt: skip
 gamma_sample.edge(
     "a single jump",
