@@ -80,6 +80,18 @@ def not_from_zero(a, b, factor):
 
 
 @pseudo_huber.mistake
+def plain_square(a, b, factor):
+    """That is the squared length: one outlier outweighs all else. Far away the distance is to grow like a length."""
+    return (a - b).square().flatten(1).sum(1)
+
+
+@pseudo_huber.mistake
+def plain_length(a, b, factor):
+    """That is the length alone, which has a kink at 0: near zero the distance is to be a square."""
+    return (a - b).flatten(1).norm(dim=1)
+
+
+@pseudo_huber.mistake
 def mean_inside(a, b, factor):
     """A mean over the numbers stands within the root; a length squared is a sum."""
     return _huber((a - b).square().flatten(1).mean(1), factor * a[0].numel() ** 0.5)

@@ -70,7 +70,7 @@ def through_denoisers(x, real, fake, noise, t):
 
 @matching_loss.mistake
 def nothing_learns(x, real, fake, noise, t):
-    """The number is right, but no gradient reaches the student: x itself must not be stopped."""
+    """The number is right, but no gradient reaches the student: is x itself stopped, or the loss a plain number?"""
     return matching_loss(x, real, fake, noise, t).detach()
 
 

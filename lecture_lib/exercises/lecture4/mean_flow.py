@@ -63,7 +63,7 @@ def both_ways(u_jvp, x0, noise, t, s):
 
 @mean_flow_loss.mistake
 def nothing_learns(u_jvp, x0, noise, t, s):
-    """The number is right, but no gradient reaches u: more than the target is stopped."""
+    """The number is right, but no gradient reaches u: is all of it stopped, or made a plain number?"""
     return mean_flow_loss(u_jvp, x0, noise, t, s).detach()
 
 

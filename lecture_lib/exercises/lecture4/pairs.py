@@ -76,7 +76,7 @@ def wrong_end_stopped(f, x0, noise, spare, t, u):
 
 @ct_loss.mistake
 def nothing_learns(f, x0, noise, spare, t, u):
-    """The number is right, but no gradient reaches f: both ends are stopped."""
+    """The number is right, but no gradient reaches f: is all of it stopped, or made a plain number?"""
     return both_ways(f, x0, noise, spare, t, u).detach()
 
 
