@@ -7,13 +7,14 @@ import importlib
 import pytest
 import torch
 
-from lecture_lib.exercises.catalogue import SHEETS
+from lecture_lib.exercises.catalogue import LECTURES, sheet
 from lecture_lib.exercises.judging import judge
 
 SEEDS = (0, 1, 2)
-TASKS = [task for sheet in SHEETS.values() for task in sheet.tasks]
+SHEETS = [sheet(lecture) for lecture in LECTURES]
+TASKS = [task for one in SHEETS for task in one.tasks]
 each_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-each_sheet = pytest.mark.parametrize("sheet", SHEETS.values(), ids=lambda sheet: sheet.notebook)
+each_sheet = pytest.mark.parametrize("sheet", SHEETS, ids=lambda one: one.notebook)
 
 
 def verdict(task, answer, seed):
