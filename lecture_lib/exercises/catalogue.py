@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from lecture_lib.errors import UnknownNameError
 from lecture_lib.exercises.lecture2 import SHEET as GUIDANCE
+from lecture_lib.exercises.lecture5 import SHEET as INTERPOLANTS
 from lecture_lib.exercises.task import Sheet, Task
 
-SHEETS: dict[int, Sheet] = {sheet.lecture: sheet for sheet in (GUIDANCE,)}
+SHEETS: dict[int, Sheet] = {sheet.lecture: sheet for sheet in (GUIDANCE, INTERPOLANTS)}
 
 
 def sheet(lecture: int) -> Sheet:
