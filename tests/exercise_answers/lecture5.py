@@ -164,7 +164,10 @@ def energy_by_loop(energy, x):
 
 def energy_by_func(energy, x):
     one = lambda row: energy(row[None])[0]  # noqa: E731
-    slope, curves = torch.func.vmap(torch.func.grad(one))(x), torch.func.vmap(torch.func.hessian(one))(x)
+    slope, curves = (
+        torch.func.vmap(torch.func.grad(one))(x),
+        torch.func.vmap(torch.func.jacrev(torch.func.grad(one)))(x),
+    )
     return 0.5 * slope.square().sum() / len(x) - torch.einsum("bii->b", curves).mean()
 
 
