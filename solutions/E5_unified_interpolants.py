@@ -84,7 +84,7 @@ assert check("5.2", seed=20261128)
 # %% [markdown]
 # ## 5.3 One marginal flow, many walks (10 points)
 # The ODE $\dot x=b$ and all SDEs with $\epsilon\ge0$ have the same marginals (equation 5). Walk *down*, from the first of
-# `times` to the last: $dx=(b-\epsilon s)\,dt+\sqrt{2\epsilon}\,d\bar W$, by Euler-Maruyama. Ask `velocity(x, t)` and `score(x, t)` where a step
+# `times` to the last: $dx=(b-\epsilon s)\,dt+\sqrt{2\epsilon}\,d\bar W$, by Euler-Maruyama. Ask `velocity(x, t)` and `score(x, t)`, $t$ a number, where a step
 # begins. `noise[k]` is standard normal, and belongs to step $k$; the last step gets its noise, too. Samplers differ in $\epsilon$, not in what they
 # are trained for.
 

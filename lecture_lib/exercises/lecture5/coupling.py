@@ -85,6 +85,12 @@ def data_returned(x0, x1):
 
 
 @partners.mistake
+def one_point(x0, x1):
+    """One point of the batch decides for all: x1 is sorted by its distance from the first data point alone."""
+    return x1[_squared(x0[:1], x1)[0].argsort()]
+
+
+@partners.mistake
 def first_coordinate(x0, x1):
     """Sorted by the first coordinate: that is optimal on a line, but here are more dimensions."""
     return x1[x1[:, 0].argsort()[x0[:, 0].argsort().argsort()]]
@@ -93,7 +99,7 @@ def first_coordinate(x0, x1):
 # 5.12 ----------------------------------------------------------------------------------------------------------------
 
 
-@question("5.12", 9, "boss: a batch of a Schroedinger bridge", tol=3e-4)
+@question("5.12", 9, "boss: a batch of a Schrödinger bridge", tol=3e-4)
 def bridge_batch(x0, x1, sigma, rounds, u, t, z):
     chances = _chances(_squared(x0, x1) / (2 * sigma**2), rounds)
     return _pinned(chances, x0, x1[_drawn(chances, u)], sigma, t, z)
@@ -125,12 +131,16 @@ def _with_noise(chances, x0, x1, t, noise, its_speed):
 @bridge_batch.inputs
 def _(g):
     n, m, d = count(g, 5, 6), count(g, 7, 9), count(g, 2, 3)
-    ends = {"x0": normal(g, n, d, scale=0.9), "x1": normal(g, m, d) + number(g, 0.3, 0.7), "sigma": number(g, 0.6, 0.9)}
+    ends = {
+        "x0": normal(g, n, d, scale=0.9),
+        "x1": normal(g, m, d) + number(g, 0.3, 0.7),
+        "sigma": number(g, 0.8, 0.97),
+    }
     sums = _chances(_squared(ends["x0"], ends["x1"]) / (2 * ends["sigma"] ** 2), 100).cumsum(1)
     u = uniform(g, n, low=0.02, high=0.98)
     while float((sums - u[:, None]).abs().min()) < 2e-3:  # rounding must not choose another partner
         u = uniform(g, n, low=0.02, high=0.98)
-    return {**ends, "rounds": 100, "u": u, "t": uniform(g, n, low=0.1, high=0.9), "z": normal(g, n, d)}
+    return {**ends, "rounds": count(g, 45, 50), "u": u, "t": uniform(g, n, low=0.1, high=0.9), "z": normal(g, n, d)}
 
 
 _Z3, _HALF3 = torch.tensor([[0.3, -1.1], [1.4, 0.2], [-0.6, 0.8]]), torch.full((3,), 0.5)
@@ -138,7 +148,7 @@ _SHELF = torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 0.0]])
 bridge_batch.edge(
     "sigma towards 0, the other end a copy far away: optimal transport",
     (torch.eye(3)[[2, 0, 1]], _SHELF + torch.tensor([0.0, 3.5]) + 0.08 * _Z3, torch.tensor([[0.0, 7.0]] * 3)),
-    x0=_SHELF, x1=_SHELF[[1, 2, 0]] + torch.tensor([0.0, 7.0]), sigma=0.16, rounds=100,
+    x0=_SHELF, x1=_SHELF[[1, 2, 0]] + torch.tensor([0.0, 7.0]), sigma=0.16, rounds=45,
     u=torch.tensor([0.3, 0.6, 0.9]), t=_HALF3, z=_Z3,
 )  # fmt: skip
 _LINE = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [1.0], [0.5]])
@@ -147,7 +157,7 @@ bridge_batch.edge(
     "two points and three, of which one lies between",
     (_EVEN, _LINE[0] * 0.8 + 0.2 * torch.tensor([[0.5], [1.0]]) + 0.02 * _Z3[:2, :1],
      torch.tensor([[0.5], [0.0]]) + 0.0375 * _Z3[:2, :1]),
-    x0=_LINE[0], x1=_LINE[1], sigma=0.05, rounds=100, u=torch.tensor([0.9, 0.4]), t=torch.tensor([0.2, 0.2]),
+    x0=_LINE[0], x1=_LINE[1], sigma=0.05, rounds=45, u=torch.tensor([0.9, 0.4]), t=torch.tensor([0.2, 0.2]),
     z=_Z3[:2, :1],
 )  # fmt: skip
 

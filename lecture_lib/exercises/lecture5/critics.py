@@ -74,6 +74,16 @@ def fakes_not_stopped(critic, real, fake, gamma):
 
 
 @critic_loss.mistake
+def critic_stopped(critic, real, fake, gamma):
+    """The number is right, but with `no_grad` around the fakes the *critic* does not hear of them either. Stop the
+    way into the generator, not the way into the critic's weights."""
+    with torch.no_grad():
+        caught = softplus(critic(fake)).mean()
+    game = softplus(-critic(real)).mean() + caught
+    return game + gamma / 2 * _slope(critic, real).square().sum(1).mean()
+
+
+@critic_loss.mistake
 def sides_exchanged(critic, real, fake, gamma):
     """The signs are exchanged: the critic is to be large on real samples."""
     game = softplus(critic(real)).mean() + softplus(-critic(fake.detach())).mean()

@@ -14,7 +14,7 @@ from lecture_lib.exercises.task import question
 # 5.10 ----------------------------------------------------------------------------------------------------------------
 
 
-@question("5.10", 8, "Hyvarinen's loss of an energy")
+@question("5.10", 8, "Hyvärinen's loss of an energy")
 def hyvarinen(energy, x):
     slope, curves = _derivatives(energy, x)
     return (0.5 * slope.square().sum(1) - curves.diagonal(dim1=1, dim2=2).sum(1)).mean()

@@ -54,4 +54,4 @@ def _heard(loss, leaves):
     if not (isinstance(loss, torch.Tensor) and loss.requires_grad):
         return [torch.zeros_like(leaf) for leaf in leaves]
     found = torch.autograd.grad(loss, leaves, allow_unused=True)
-    return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves)]  # noqa: B905
+    return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)]
