@@ -199,6 +199,12 @@ def alpha_bar(**k):
 
 
 @special_cases.mistake
+def rate_of_the_drift(t, rate_0, rate_1, **levels):
+    """alpha falls twice as fast as the drift makes it: mind the factor before r(t) x."""
+    return special_cases(t, 2 * rate_0, 2 * rate_1, **levels)
+
+
+@special_cases.mistake
 def rate_times_time(t, rate_0, rate_1, sigma_min, sigma_max):
     """The rate of now is taken for all the time since 0: it grew on the way, so it is to be integrated."""
     alpha = torch.exp(-0.5 * (rate_0 + (rate_1 - rate_0) * t) * t)
