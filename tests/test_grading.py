@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -57,42 +58,49 @@ def marks_of(tmp_path, students: dict[str, list[str]], **options):
 
 # Hostile answers to 2.2; 2.1 and 2.3 are right -------------------------------------------------------------------------
 
-ARGS = "def classifier_guided(eps, grad_log_prob, sigma, scale):\n"
-TRUE = "    return eps - scale * sigma[:, None] * grad_log_prob"
-HOSTILE = {  # answer to 2.2 -> what is due for it
-    "syntax": (ARGS + "    return ((eps", 0),
-    "endless": (ARGS + "    while True: pass", 0),
-    "exits": ("import os\n" + ARGS + "    os._exit(0)", 0),
-    "raises_exit": (ARGS + "    raise SystemExit", 0),
-    "patches_numpy": ("import numpy as np\n" + ARGS + "    np.testing.assert_allclose = np.allclose = lambda *a, **k: True\n    return eps", 0),
-    "patches_the_grader": ("import sys\n" + ARGS + "    m = sys.modules['inside.answering']\n    m.plain = lambda v: None\n    return eps", 0),
-    "patches_torch": (ARGS + "    torch.Tensor.__eq__ = torch.equal = torch.allclose = lambda *a, **k: True\n    return eps", 0),
-    "equal_to_all": ("class Same:\n    def __eq__(self, other): return True\n" + ARGS + "    return Same()", 0),
-    "prints_much": (ARGS + "    print('a' * (40 << 20))\n" + TRUE, 8),
-    "allocates": (ARGS + "    hoard = [bytearray(1 << 28) for _ in range(48)]\n    for h in hoard: h[::4096] = bytes(len(h[::4096]))\n" + TRUE, 0),
-    "forks": ("import os\n" + ARGS + "    while True: os.fork()", 0),
-    "leaves_a_process": ("import subprocess\n" + ARGS + "    subprocess.Popen(['sleep', '600'])\n" + TRUE, 8),
-    "returns_a_gigabyte": (ARGS + "    return torch.zeros(1 << 27)", 0),
-    "returns_nan": (ARGS + "    return eps * float('nan')", 0),
-    "returns_integers": (ARGS + "    return (eps - scale * sigma[:, None] * grad_log_prob).int()", 0),
-    "returns_complex": (ARGS + "    return (eps - scale * sigma[:, None] * grad_log_prob).to(torch.complex64)", 0),
-    "returns_double": (ARGS + "    return eps.double() - scale * sigma[:, None] * grad_log_prob", 8),
-    "writes_a_reply": ("import os\n" + ARGS + "    [os.write(k, b'x' * 100) for k in range(3, 64) if os.path.exists(f'/proc/self/fd/{k}')]\n" + TRUE, 0),
-    "kills_all": (
-        "import os, signal\n" + ARGS + "    try:\n        os.kill(-1, signal.SIGKILL)\n    except OSError:\n        pass\n" + TRUE, 8),
-    "deletes_what_it_finds": (
-        "import os, shutil\n" + ARGS + "    for place in ('/work', '/own', '/tmp', '/etc'):\n        shutil.rmtree(place, ignore_errors=True)\n" + TRUE, 8),
-    "imports_the_course": (ARGS + "    from lecture_lib.exercises.lecture2.rule import classifier_guided as answer\n    return answer(eps, grad_log_prob, sigma, scale)", 0),
-    "asks_the_net": ("import socket\n" + ARGS + "    socket.create_connection(('8.8.8.8', 53), timeout=1)\n" + TRUE, 0),
-    "recursion": (ARGS + "    return classifier_guided(eps, grad_log_prob, sigma, scale)", 0),
-    "raises_strangely": ("class Odd(Exception):\n    def __str__(self): raise RuntimeError\n" + ARGS + "    raise Odd", 0),
-}  # fmt: skip
+TRUE = "return eps - scale * sigma[:, None] * grad_log_prob"
+HOSTILE = {  # the body of an answer to 2.2, what stands before it, and what is due
+    "syntax": ("return ((eps", "", 0),
+    "endless": ("while True: pass", "", 0),
+    "exits": ("os._exit(0)", "", 0),
+    "raises_exit": ("raise SystemExit", "", 0),
+    "patches_numpy": ("np.testing.assert_allclose = np.allclose = lambda *a, **k: True\nreturn eps", "", 0),
+    "patches_the_grader": ("sys.modules['inside.answering'].plain = lambda v: None\nreturn eps", "", 0),
+    "patches_torch": ("torch.Tensor.__eq__ = torch.equal = torch.allclose = lambda *a, **k: True\nreturn eps", "", 0),
+    "equal_to_all": ("return Same()", "class Same:\n    def __eq__(self, other): return True", 0),
+    "prints_much": ("print('a' * (40 << 20))\n" + TRUE, "", 8),
+    "allocates": ("hoard = [bytearray(1 << 28) for _ in range(48)]\n" + TRUE, "", 0),
+    "forks": ("while True: os.fork()", "", 0),
+    "leaves_a_process": ("subprocess.Popen(['sleep', '600'])\n" + TRUE, "", 8),
+    "returns_a_gigabyte": ("return torch.zeros(1 << 28)", "", 0),
+    "returns_nan": ("return eps * float('nan')", "", 0),
+    "returns_integers": ("return (eps - scale * sigma[:, None] * grad_log_prob).int()", "", 0),
+    "returns_complex": ("return (eps - scale * sigma[:, None] * grad_log_prob).to(torch.complex64)", "", 0),
+    "returns_double": ("return eps.double() - scale * sigma[:, None] * grad_log_prob", "", 8),
+    "writes_a_reply": (
+        "for k in range(3, 64):\n    with contextlib.suppress(OSError): os.write(k, b'x')\n" + TRUE,
+        "",
+        0,
+    ),
+    "kills_all": ("with contextlib.suppress(OSError): os.kill(-1, signal.SIGKILL)\n" + TRUE, "", 8),
+    "deletes": ("for p in ('/work', '/own', '/tmp', '/etc'): shutil.rmtree(p, ignore_errors=True)\n" + TRUE, "", 8),
+    "imports_the_course": ("from lecture_lib.exercises.lecture2.rule import classifier_guided\n" + TRUE, "", 0),
+    "asks_the_net": ("socket.create_connection(('8.8.8.8', 53), timeout=1)\n" + TRUE, "", 0),
+    "recursion": ("return classifier_guided(eps, grad_log_prob, sigma, scale)", "", 0),
+    "raises_strangely": ("raise Odd", "class Odd(Exception):\n    def __str__(self): raise RuntimeError", 0),
+}
+MODULES = "import contextlib, os, shutil, signal, socket, subprocess, sys\nimport numpy as np\nimport torch\n"
+
+
+def hostile(body: str, before: str) -> str:
+    head = "def classifier_guided(eps, grad_log_prob, sigma, scale):\n"
+    return f"{MODULES}{before}\n{head}{textwrap.indent(body, '    ')}"
 
 
 def test_hostile_answers_get_what_is_due_and_touch_nothing_else(tmp_path):
-    students = {name: cells(classifier_guided=source) for name, (source, _) in HOSTILE.items()}
+    students = {name: cells(classifier_guided=hostile(body, before)) for name, (body, before, _) in HOSTILE.items()}
     points, marks = marks_of(tmp_path, students)
-    assert points == {name: [5, due, 8] for name, (_, due) in sorted(HOSTILE.items())}
+    assert points == {name: [5, due, 8] for name, (*_, due) in sorted(HOSTILE.items())}
     assert all(mark.hint for row in marks.values() for mark in row if not mark.points)
     time.sleep(0.2)
     assert not subprocess.run(["pgrep", "-f", "sleep 600"], capture_output=True).stdout

@@ -10,6 +10,7 @@ import numpy as np
 
 from lecture_lib.exercises.task import Case, Task
 
+UNWRITTEN = ("NothingHere", "NotImplementedError", "SyntaxError")
 TIGHT = 1e-4  # how closely a pattern must fit to be called one
 
 
@@ -43,7 +44,8 @@ def judge(task: Task, cases: list[Case], outcomes: list[dict[str, Any]]) -> Verd
         return Verdict(task.name, False, "Your answer did not return once for each call.", "form")
     for case, outcome in zip(cases, outcomes, strict=True):
         if "error" in outcome:
-            return _of_error(task, case, outcome)
+            known = None if outcome["error"] in UNWRITTEN else _known(task, cases, outcomes)
+            return _of_error(task, case, outcome) if known is None else known
     right = [task.expected(case) for case in cases]
     for case, outcome, wanted in zip(cases, outcomes, right, strict=True):
         if problem := _form(outcome.get("value"), wanted):
@@ -132,36 +134,46 @@ def _flat(value: Any) -> np.ndarray:
 
 
 def _close(got: Any, wanted: Any, tol: float) -> bool:
+    """Whether a value is right; of several, each by its own scale."""
     if _form(got, wanted):
         return False
+    if isinstance(wanted, list):
+        return all(_close(a, b, tol) for a, b in zip(got, wanted, strict=True))
     a, b = _flat(got), _flat(wanted)
     return bool(np.abs(a - b).max(initial=0.0) <= tol * (1 + np.abs(b).max(initial=0.0)))
 
 
 def _known(task: Task, cases: list[Case], outcomes: list[dict[str, Any]]) -> Verdict | None:
-    """The verdict of the first mistake that returns what was returned, in every case."""
+    """The verdict of the first mistake that does what was done, in every case."""
     for mistake in task.mistakes:
-        wrong = (task.outcome(mistake.answer, case) for case in cases)
-        if all("value" in w and _same(o["value"], w["value"], task.tol) for o, w in zip(outcomes, wrong, strict=True)):
+        if all(
+            _same(said, task.outcome(mistake.answer, case), task.tol)
+            for said, case in zip(outcomes, cases, strict=True)
+        ):
             return Verdict(task.name, False, mistake.hint, "known", mistake.name)
     return None
 
 
-def _same(got: Any, wrong: Any, tol: float) -> bool:
+def _same(said: dict[str, Any], wrong: dict[str, Any], tol: float) -> bool:
+    """Whether two outcomes agree: the same kind of error, or the same value."""
+    if "error" in said or "error" in wrong:
+        return said.get("error") == wrong.get("error")
+    return _same_value(said["value"], wrong["value"], tol)
+
+
+def _same_value(got: Any, wrong: Any, tol: float) -> bool:
     """Whether two values agree in kind and number, NaN for NaN."""
+    if isinstance(wrong, list) or isinstance(got, list):
+        both = isinstance(wrong, list) and isinstance(got, list) and len(wrong) == len(got)
+        return both and all(_same_value(a, b, tol) for a, b in zip(got, wrong, strict=True))
+    if np.shape(got) != np.shape(wrong):
+        return False
     try:
         a, b = _flat(got), _flat(wrong)
     except (TypeError, ValueError):
         return False
-    if _shapes(got) != _shapes(wrong):
-        return False
     scale = 1 + np.abs(b[np.isfinite(b)]).max(initial=0.0)
     return bool(np.allclose(a, b, rtol=0, atol=tol * scale, equal_nan=True))
-
-
-def _shapes(value: Any) -> Any:
-    """The shape of each tensor, in lists as they are."""
-    return [_shapes(v) for v in value] if isinstance(value, list) else np.shape(value)
 
 
 def _pattern(got: list[Any], right: list[Any], close: list[bool]) -> str:

@@ -109,10 +109,8 @@ def _question_row(name: str, title: str, marks: list[Mark]) -> str:
     share = 100 * right / max(len(marks), 1)
     wrong = Counter(MEANING[m.kind] + (f": {m.hint}" if m.kind == "known" else "") for m in marks if not m.points)
     common = "".join(f"<li>{count} × {escape(what)}</li>" for what, count in wrong.most_common(4))
-    return (
-        f'<tr><td>{name}</td><td>{escape(title)}</td><td><div class="bar"><i style="width:{share:.0f}%"></i></div>{right} of {len(marks)}'
-        f"</td><td><ul>{common}</ul></td></tr>"
-    )
+    bar = f'<div class="bar"><i style="width:{share:.0f}%"></i></div>{right} of {len(marks)}'
+    return f"<tr><td>{name}</td><td>{escape(title)}</td><td>{bar}</td><td><ul>{common}</ul></td></tr>"
 
 
 def _cells(marks: list[Mark]) -> str:

@@ -45,7 +45,6 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(2, 1)
     die_with_parent_if_linux()
-    import numpy
     import torch
 
     from . import answering
@@ -53,12 +52,22 @@ def main() -> None:
     sys.path.remove(sys.argv[1])  # where this file is: all of it is loaded, and a child has no business there
     torch.set_num_threads(1)
     answering.forbid(config["forbidden"])
-    for warm in (torch.zeros(2, requires_grad=True).sum().backward, numpy.zeros(2).sum):
-        warm()
+    warm_up()
     send(replies, wire.pack({"ready": True}))
     while (head := requests.read(8)) and len(head) == 8:
         (length,) = struct.unpack("<Q", head)
         send(replies, answer(requests.read(length), config))
+
+
+def warm_up() -> None:
+    """Load now what PyTorch loads at its first use, so that no child has to."""
+    import torch
+
+    eye = torch.eye(2)
+    torch.linalg.eigvalsh(eye)
+    torch.func.vmap(torch.func.jacrev(torch.sin))(eye)
+    torch.func.jvp(torch.sin, (eye,), (eye,))
+    torch.zeros(2, requires_grad=True).sum().backward()
 
 
 def die_with_parent_if_linux() -> None:
