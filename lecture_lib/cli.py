@@ -190,6 +190,18 @@ def bench(
 
 
 @app.command()
+def mnist(
+    directory: Annotated[Path, typer.Argument(help="Checkpoints, weights, table and figure.")] = Path("runs/mnist"),
+) -> None:
+    """Train every family on MNIST and measure it like the digits (hours).
+
+    Needs a network once, for 15 MB. Stop it at any time; the same command goes on where it was.
+    """
+    from lecture_lib.tooling import models
+
+    models.mnist(directory)
+
+
 def exercises(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 if any differs.")] = False,
 ) -> None:

@@ -35,6 +35,10 @@ class DamagedFileError(CourseError):
     """A file is truncated, altered, or was not written by this course."""
 
 
+class UnreachableError(CourseError):
+    """Data must be fetched and cannot be; the message says what to do without a network."""
+
+
 class MissingPackageError(CourseError):
     """An optional package is needed; the message says how to install it."""
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from lecture_lib import families
 from lecture_lib.data import Batches, Dequantised, digits
 from lecture_lib.errors import NotDefined, NotTractable, ShapeError
 from lecture_lib.families import CATALOGUE, GenerativeModel, LogProb, Phase, fit, laws, phase_optimizer
+from lecture_lib.oracles import ring_of_modes
 from lecture_lib.tensors import randn_like
 
 
@@ -126,6 +130,19 @@ def test_what_a_family_lacks_it_says():
         model.sample(2, torch.zeros(3), generator=seeded())
     with pytest.raises(ShapeError, match="float64"):
         LogProb(torch.zeros(2), "exact")
+
+
+def test_the_notebooks_new_family_has_fifteen_lines_and_keeps_the_laws():
+    notebook = (Path(__file__).parents[1] / "notebooks" / "L5_unified_interpolants_lecture.py").read_text()
+    text = notebook[notebook.index("class Parzen") :].split("\n# %%")[0]
+    assert len([line for line in text.splitlines() if line.strip()]) <= 15
+    truth = ring_of_modes(std=0.15)
+    cloud = Batches((truth.sample(2000, generator=torch.Generator().manual_seed(0)).float(),), 64)
+    names = {"families": families, "torch": torch, "math": math, "truth": truth, "cloud": cloud}
+    names["seeded"] = lambda seed: torch.Generator().manual_seed(seed)
+    exec(text, names)
+    model, batches, _ = names["Parzen"].small()
+    assert all(holds for _, holds in laws(model, batches))
 
 
 def test_dequantised_digits_stay_in_their_cells():

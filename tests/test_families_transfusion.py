@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from scipy.stats import chisquare
+from torch import nn
 from worlds import normal, seeded
 
 from lecture_lib.core import Trigonometric
@@ -90,6 +91,28 @@ def test_every_patch_sees_every_patch():
     y = net(torch.tensor([[1, 2]]), x, torch.zeros(1)).image
     (slope,) = torch.autograd.grad(y[0, :, :4, :4].sum(), x)  # of the first patch
     assert (slope.abs().sum(1) > 0).all()
+
+
+def test_places_before_and_after_a_picture_are_different_ones():
+    """Three words before and two after, of five at most: each logit hears the places of its own side that are taken."""
+    net, x = painting(depth=1), normal(1, 3, 8, 8).float()
+    said = net(torch.tensor([[1, 4, 5]]), x, torch.zeros(1), torch.tensor([[2, 3]]))
+
+    def heard(logits):
+        (slope,) = torch.autograd.grad(logits.square().sum(), net.places, retain_graph=True)
+        return slope.any(1).nonzero()[:, 0].tolist()
+
+    assert heard(said.before) == [0, 1, 2]
+    assert heard(said.after) == [0, 1, 2, 5, 6]
+
+
+def test_the_width_of_the_convolutions_is_not_that_of_the_picture():
+    net = MixedTransformer(9, 5, (3, 8, 4), patch=4, width=5, dim=32, depth=1)
+    assert net.enter.weight.shape == (5, 3, 3, 3) and net.embed.in_features == 4 * 4 * 5
+    nn.init.normal_(net.paint.weight)
+    x = normal(1, 3, 8, 4).float().requires_grad_()
+    (slope,) = torch.autograd.grad(net(torch.tensor([[1]]), x, torch.zeros(1)).image[..., 0, 0].sum(), x)
+    assert (slope.abs().sum(1) > 0).all()  # all of a picture that is no square is seen
 
 
 # --- the loss --------------------------------------------------------------------------------------------------------
@@ -231,6 +254,8 @@ def test_the_oracle_reads_small_pictures_and_agrees_with_their_captions():
 def test_what_does_not_fit_is_named():
     with pytest.raises(ShapeError, match="patch: got 3"):
         MixedTransformer(9, 5, (3, 8, 8), patch=3)
+    with pytest.raises(ShapeError, match="width: got 12"):
+        MixedTransformer(9, 5, (3, 8, 8), width=12)
     net, x, t = MixedTransformer(9, 5, (3, 8, 8), dim=16), torch.zeros(1, 3, 8, 8), torch.zeros(1)
     with pytest.raises(ShapeError, match="before: got"):
         net(torch.zeros(1, 6, dtype=torch.long), x, t)

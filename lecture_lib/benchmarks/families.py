@@ -5,21 +5,23 @@ from __future__ import annotations
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from matplotlib.figure import Figure
 
 from lecture_lib import zoo
-from lecture_lib.data import digits
 from lecture_lib.errors import NotDefined
 from lecture_lib.families import GenerativeModel
 from lecture_lib.metrics import fidelity_diversity, frechet_distance, inception_score
 from lecture_lib.tensors import few_threads
 from lecture_lib.tooling.benching import Measurement
-from lecture_lib.zoo.evaluate_families import family_rows
+from lecture_lib.zoo.evaluate_families import rows_of
 from lecture_lib.zoo.families import FAMILIES
 from lecture_lib.zoo.family_recipe import FamilyRecipe
+from lecture_lib.zoo.library import features, judge, status_of
+from lecture_lib.zoo.pictures import Pictures
+from lecture_lib.zoo.recipe import trained
 
 SEEDS = (0, 1, 2)
 BATCH, ROUNDS = 64, 3
@@ -27,12 +29,12 @@ REAL = "real digits (training against test)"
 DISTANCE, BITS = "Frechet distance to test digits", "bits per dimension of test digits"
 
 
-def measure() -> Iterator[Measurement]:
-    """Rows ``NAME | what``; up to four minutes of one core per family."""
+def measure(families: Sequence[FamilyRecipe] = FAMILIES) -> Iterator[Measurement]:
+    """Rows ``NAME | what`` of trained families of the same pictures; up to four minutes of one core per family."""
     with few_threads(1):
-        yield from _real()
-        for recipe in FAMILIES:
-            for row in family_rows(recipe.name, SEEDS):
+        yield from _real(families[0].data)
+        for recipe in families:
+            for row in rows_of(recipe, trained(recipe), SEEDS):
                 yield from _rows(row)
             yield from _prices(recipe)
 
@@ -47,23 +49,23 @@ def _rows(row: zoo.Row) -> Iterator[Measurement]:
         yield Measurement(f"{row.name} | {what}, spread", row.spread, "")
 
 
-def _real() -> Iterator[Measurement]:
+def _real(data: Pictures) -> Iterator[Measurement]:
     """What the measures say about the training digits themselves, as many as of each family."""
-    train, test, features = digits("train"), digits("test"), zoo.load("digits-features")
+    train, test, scored, network = data.train(data.drawn), data.test(), data.test(data.scored), features(data)
     with torch.inference_mode():
-        seen = features.features(train.images[: len(test)]), features.features(test.images)
-        clear, kinds = inception_score(features(train.images)), fidelity_diversity(*seen[::-1])
-    yield Measurement(f"{REAL} | {DISTANCE}", frechet_distance(train.images, test.images, features.features), "")
+        there, here = network.features(scored.images), network.features(train.images[: len(scored)])
+        clear, kinds = inception_score(network(train.images)), fidelity_diversity(there, here)
+    yield Measurement(f"{REAL} | {DISTANCE}", frechet_distance(train.images, test.images, network.features), "")
     yield Measurement(f"{REAL} | inception score of a digit classifier", clear, "")
-    yield Measurement(f"{REAL} | precision, 355 of each", kinds.precision, "")
-    yield Measurement(f"{REAL} | recall, 355 of each", kinds.recall, "")
-    yield Measurement(f"{REAL} | share that the judge misreads", 1 - zoo.judge().accuracy(test.images, test.labels), "")
+    yield Measurement(f"{REAL} | precision, {len(scored)} of each", kinds.precision, "")
+    yield Measurement(f"{REAL} | recall, {len(scored)} of each", kinds.recall, "")
+    misread = 1 - judge(data).accuracy(test.images, test.labels)
+    yield Measurement(f"{REAL} | share that the judge misreads", misread, "")
 
 
 def _prices(recipe: FamilyRecipe) -> Iterator[Measurement]:
     """What a family costs: weights, seconds of training, steps of sampling, samples per second."""
-    model = zoo.load(recipe.name)
-    status = next(line for line in zoo.status() if line.name == recipe.name)
+    model, status = trained(recipe), status_of(recipe)
     yield Measurement(f"{recipe.name} | weights", status.parameters, "")
     yield Measurement(f"{recipe.name} | training", status.seconds, "s")
     yield Measurement(f"{recipe.name} | steps per sample", model.steps, "")
@@ -105,13 +107,13 @@ def figure(measurements: Sequence[Measurement]) -> Figure:
         return Column(title, unit, values, [s or 0.0 for s in spreads], reference=rows[REAL].get(what), **look)
 
     return league(
-        [name.removeprefix("family-").replace("-", " ") for name in names],
+        [name.partition("-")[2].replace("-", " ") for name in names],
         [
             Column("likelihood", "bits/dim, test (hollow: not exact)", bits, looser=[k != "exact" for k in kinds]),
             column("distance", DISTANCE, "Fréchet, to test digits", log=True),
             column("clarity", "inception score of a digit classifier", "inception-style score", best="high"),
-            column("fidelity", "precision, 355 of each", "precision", best="high"),
-            column("diversity", "recall, 355 of each", "recall", best="high"),
+            column("fidelity", _spoken(rows, "precision, "), "precision", best="high"),
+            column("diversity", _spoken(rows, "recall, "), "recall", best="high"),
             column("misread", "share that the judge misreads", "share, of labelled"),
             column(
                 "speed", f"samples per second, {BATCH} at once, one core", "samples/s, one core", log=True, best="high"
@@ -119,3 +121,8 @@ def figure(measurements: Sequence[Measurement]) -> Figure:
         ],
         note="arrows: where numbers are good; dashed: real digits",
     )
+
+
+def _spoken(rows: Mapping[str, Mapping[str, float]], start: str) -> str:
+    """The name of the measure that starts like this; it also says how many pictures it is of."""
+    return next((what for row in rows.values() for what in row if what.startswith(start)), start)

@@ -1,8 +1,9 @@
-"""Data of the course: two-dimensional worlds, the 8x8 digits, clips of them, and batches that stay on their device."""
+"""Data of the course: two-dimensional worlds, the 8x8 digits, MNIST like them, clips, batches on their device."""
 
 from lecture_lib.data.clips import DIRECTIONS, LabelledClips, moving_digits
 from lecture_lib.data.digits import LabelledImages, digits
 from lecture_lib.data.loaders import Batches, Dequantised, Draws
+from lecture_lib.data.mnist import mnist
 from lecture_lib.data.toy import checkerboard, labelled_mixture, moons, ring, spirals
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "checkerboard",
     "digits",
     "labelled_mixture",
+    "mnist",
     "moons",
     "moving_digits",
     "ring",

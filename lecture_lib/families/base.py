@@ -119,6 +119,10 @@ class GenerativeModel(nn.Module, ABC):
     def loss(self, batch: Batch, phase: str = "all", *, generator: torch.Generator) -> Float[Tensor, " b"]:
         """One number per sample, of the phase's own loss; only its parameters receive gradients."""
 
+    def start_from(self, x: Float[Tensor, " b *event"], cond: Tensor | None = None) -> Self:
+        """Take normalisations from a first batch, drawing nothing, and return the model; most families have none."""
+        return self
+
     # Between data and the prior ------------------------------------------------------------------------------------
 
     def prior(self, n: int, *, generator: torch.Generator) -> Tensor:

@@ -67,6 +67,12 @@ class CNF(GenerativeModel):
         self.null, self.p_uncond = null, check_number("p_uncond", p_uncond, 0, 1)
         self.steps = getattr(self.solver, "steps", 1)
 
+    @torch.no_grad()
+    def start_from(self, x: Float[Tensor, " b *event"], cond: Tensor | None = None) -> CNF:
+        """Noise with the mean and the spread of the batch, dimension by dimension."""
+        self.center.copy_(x.mean(0)), self.scale.copy_(x.std(0))
+        return self
+
     def velocity(
         self, x: Float[Tensor, " b *event"], t: Float[Tensor, " b"], cond: Tensor | None = None
     ) -> Float[Tensor, " b *event"]:

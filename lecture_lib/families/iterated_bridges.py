@@ -32,17 +32,20 @@ class DiffusionSchrodingerBridge(GenerativeModel):
         outward   dx = f(x, t) dt + sigma dW      from data; zero at first, which is the Brownian motion itself
         inward    dx = g(x, t) d(-t) + sigma dW   from the other end
 
-    A step of length h back along a path goes from ``X_{k+1}`` to the mean of ``X_k``, so g is the regression of
-    ``(X_k - X_{k+1})/h``. De Bortoli et al. regress ``X_k + h f(X_k) - X_{k+1} - h f(X_{k+1})`` instead, which is the
-    same for h -> 0 and biased for the few steps that one can afford: on N(0, 1) to N(3, 1/4) with 16 steps the mean
-    comes out as 0.3 in place of 0.
+    A step of length h back along a path goes from ``X_{k+1}`` to the law of ``X_k``, whose first two moments are both
+    regressions: g is that of ``(X_k - X_{k+1})/h``, and what it leaves over, ``E|X_k - X_{k+1} - h g|^2/d``, is the
+    variance of the step. It is sigma^2 h only for h -> 0, and is kept for each step as a share of that. Between
+    Gaussians the iteration then has the exact bridge as its limit, however few the steps. De Bortoli et al. differ in
+    both, which is the same for h -> 0. On N(0, 1) to N(3, 1/4) with 16 steps their variance sigma^2 h has a covariance
+    of 0.172 after four rounds, and ever less after more, in place of 0.207; their mean, the regression of
+    ``X_k + h f(X_k) - X_{k+1} - h f(X_{k+1})``, comes out as 0.3 in place of 0.
 
     Args:
         outward_drift, inward_drift: networks ``(x, network time, cond) -> like x`` that start at zero.
         event: shape of one sample.
         sigma: of the Brownian motion.
         other: what is at t = 1; default N(0, I).
-        steps: of a path, in training and sampling.
+        steps: of a path, in training and sampling; who samples with another number reads the shares at the same times.
         rounds: how often each direction's turn comes.
     """
 
@@ -50,8 +53,13 @@ class DiffusionSchrodingerBridge(GenerativeModel):
         r"g\leftarrow\arg\min\mathbb E\,\|g(X_{k+1})-(X_k-X_{k+1})/h\|^2,\quad X\text{ walked by }f,"
         r"\;\text{then }f\text{ likewise}"
     )
-    source = "De Bortoli et al. 2021 (2106.01357), algorithm 1; Vargas et al. 2021 (2106.03227), section 4"
+    source = (
+        "De Bortoli et al. 2021 (2106.01357), algorithm 1; Vargas et al. 2021 (2106.03227), section 4; "
+        "the variance: Bao et al. 2022 (2201.06503), theorem 1"
+    )
     games = ("inward", "outward")
+    memory = 0.95  # of the running mean of what a regression leaves over
+    _left: Tensor | None = None  # that of the last update, for after_update
 
     def __init__(
         self,
@@ -68,6 +76,8 @@ class DiffusionSchrodingerBridge(GenerativeModel):
         self.outward_drift, self.inward_drift, self.event = outward_drift, inward_drift, tuple(event)
         self.sigma, self.steps = check_number("sigma", sigma, 1e-6), check_count("steps", steps)
         self.rounds, self.other = check_count("rounds", rounds), White(self.event) if other is None else other
+        self.register_buffer("outward_share", torch.ones(steps))  # step k lies between the times k h and (k + 1) h
+        self.register_buffer("inward_share", torch.ones(steps))
 
     def phases(self):
         drifts = ("inward", self.inward_drift), ("outward", self.outward_drift)
@@ -80,34 +90,44 @@ class DiffusionSchrodingerBridge(GenerativeModel):
         return self.other(n, generator).to(next(self.parameters()))
 
     def walk(
-        self, x: Float[Tensor, " b *event"], drift: nn.Module, times: Float[Tensor, " n+1"], generator: torch.Generator
+        self, x: Float[Tensor, " b *event"], way: str, times: Float[Tensor, " n+1"], generator: torch.Generator
     ) -> Iterator[Tensor]:
-        """Euler-Maruyama along ``times``, rising or falling; x itself first."""
+        """Step by step along ``times``, rising for the ``way`` "outward", falling for "inward"; x itself first."""
+        drift, share = getattr(self, f"{way}_drift"), getattr(self, f"{way}_share")
         yield x
         for t, s in pairwise(times.tolist()):
-            h = abs(s - t)
+            h, k = abs(s - t), int((t + s) / 2 * self.steps)
             with torch.no_grad():
                 x = x + h * self._ask(drift, x, x.new_full((len(x),), t))
-            x = x + self.sigma * h**0.5 * randn_like(x, generator)
+            x = x + self.sigma * (h * float(share[k])) ** 0.5 * randn_like(x, generator)
             yield x
 
     def loss(self, batch: Batch, phase: str = "inward", *, generator: torch.Generator) -> Float[Tensor, " b"]:
         x0 = batch[0]
-        rising = torch.linspace(0, 1, self.steps + 1)
+        times = torch.linspace(0, 1, self.steps + 1)
         if phase == "inward":
-            times, start, walker, learner = rising, x0, self.outward_drift, self.inward_drift
+            way, start, learner = "outward", x0, self.inward_drift
         else:
-            times, walker, learner = rising.flip(0), self.inward_drift, self.outward_drift
-            start = self.other(len(x0), generator).to(x0)
-        path = torch.stack(list(self.walk(start, walker, times, generator)))  # (n + 1, b, *event)
-        k = torch.randint(self.steps, (len(x0),), generator=generator, device=generator.device).to(x0.device)
-        rows, h = torch.arange(len(x0), device=x0.device), 1 / self.steps
-        x, y, s = path[k, rows], path[k + 1, rows], times.to(x0)[k + 1]
-        return (self._ask(learner, y, s) - (x - y) / h).square().flatten(1).mean(1)
+            way, start, learner = "inward", self.other(len(x0), generator).to(x0), self.outward_drift
+            times = times.flip(0)
+        path = torch.stack(list(self.walk(start, way, times, generator)))  # (n + 1, b, *event)
+        x, y, s = path[:-1].flatten(0, 1), path[1:].flatten(0, 1), times[1:].to(x0).repeat_interleave(len(x0))
+        left = self._ask(learner, y, s) - (x - y) * self.steps
+        left = left.square().flatten(1).mean(1).unflatten(0, (self.steps, -1))  # (n, b)
+        share = left.detach().mean(1) / (self.steps * self.sigma**2)
+        self._left = share if phase == "inward" else share.flip(0)
+        return left.mean(0)
+
+    def after_update(self, phase: str) -> None:
+        """The running mean of what the regression leaves over at each step, as a share of sigma^2 h."""
+        if self._left is not None:
+            share = getattr(self, f"{phase}_share")
+            share.lerp_(self._left.to(share), 1 - self.memory)
+        self._left = None
 
     def reverse_process(self, z, cond=None, *, steps=None, generator) -> Iterator[Tensor]:
         times = torch.linspace(1, 0, (self.steps if steps is None else check_count("steps", steps)) + 1)
-        return self.walk(z, self.inward_drift, times, generator)
+        return self.walk(z, "inward", times, generator)
 
     @staticmethod
     def _ask(drift: nn.Module, x: Tensor, t: Float[Tensor, " b"]) -> Tensor:
@@ -135,7 +155,8 @@ class BridgeMatching(TwoSidedModel):
         outward: those of the other one.
         event: shape of one sample.
         sigma: of the Brownian motion.
-        walk_steps: of a path in training.
+        walk_steps: of a path in training. They are Euler's, and few cost covariance: between N(0, 1) and N(3, 1/4) with
+            exact networks 8 steps end at 0.194, 15 at 0.200, 30 at 0.204, where the bridge has 0.207.
         rounds: how often the inward model has its turn.
         null: what stands for "no condition".
         ends: ``other``, ``p_uncond``, ``margin``, as in ``TwoSidedModel``.
@@ -155,7 +176,7 @@ class BridgeMatching(TwoSidedModel):
         event: tuple[int, ...],
         *,
         sigma: float = 1.0,
-        walk_steps: int = 15,
+        walk_steps: int = 30,
         rounds: int = 2,
         null: Cond | None = None,
         **ends: object,

@@ -3,15 +3,17 @@
 Fixed data and fixed noise can be joined by any alpha and sigma. Each choice has a marginal velocity v(x, t) and with it
 an energy, what the flow costs:
 
-    E(alpha, sigma) = int E|v(x_t, t)|^2 dt  >=  W_2^2(data, noise)
+    E(alpha, sigma) = int E|v(x_t, t)|^2 dt = E|x_1 - x_0|^2 + E int |v - (x_1 - x_0)|^2 dt  >=  W_2^2(data, noise)
 
-The least possible is optimal transport, whose trajectories are straight. With the network at its optimum, E is
-``E[2 x_t' v - |v|^2]``, so schedule and network play
+The flows of all schedules with these ends are one flow, up to a scale and a clock: the pairs (x_0, x_1) are always the
+same, so the first term is a constant, and what a schedule can lower is the second, the bend of the trajectories. With
+the network at its optimum, E is ``E[2 x_t' v - |v|^2]``, so schedule and network play
 
     min over (alpha, sigma)  max over v   E[ 2 v (alpha' x0 + sigma' eps) - |v|^2 ]
 
 where the inner maximum is flow matching. (A schedule that lowered the regression loss instead would cheat: the loss is
-the variance that the network cannot know, and hiding it makes paths no straighter.)
+the variance that the network cannot know, and hiding it makes paths no straighter.) What low energy is worth to a
+solver of few steps is another question; ``course bench schedules`` measures it.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ Nothing but the two ends knows which of the two a token is. A word before the pi
 the words before it, and the words after it know both.
 
 Source: Zhou et al. 2024 (Transfusion, 2408.11039), section 3.2 and figure 4. Of their two ways in and out, a linear map
-or the blocks of a U-Net, this is the second at its smallest: one convolution down, two up, and a skip between them.
-Patches that only a linear map has seen come out with seams.
+or the blocks of a U-Net, this is the second at its smallest: one convolution down, one residual block up that hears the
+time, and a skip between them. Patches that only a linear map has seen come out with seams, and where a plain
+convolution stands in for the block outlines are ragged.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from lecture_lib.nets.dit import patchify, unpatchify
 from lecture_lib.nets.embeddings import TimestepEmbedding
 from lecture_lib.nets.positions import positions_2d
 from lecture_lib.nets.text import TextBlock, causal_mask
+from lecture_lib.nets.unet import GROUPS, ResBlock
 
 
 def mixed_mask(before: int, image: int, after: int) -> Bool[Tensor, " n n"]:
@@ -56,11 +58,11 @@ class MixedTransformer(nn.Module):
         words: the most words before the picture, and the most after it.
         event: (c, h, w) of the picture.
         patch: side of a patch.
-        width: channels of the convolutions.
+        width: channels of the convolutions, a multiple of 8.
         dim, depth, heads: width, number of blocks, heads.
 
     Raises:
-        ShapeError: patch does not divide the picture.
+        ShapeError: patch does not divide the picture, or width is no multiple of 8.
     """
 
     def __init__(
@@ -70,27 +72,29 @@ class MixedTransformer(nn.Module):
         event: tuple[int, int, int],
         *,
         patch: int = 4,
-        width: int = 24,
+        width: int = 16,
         dim: int = 96,
         depth: int = 3,
         heads: int = 4,
     ) -> None:
         super().__init__()
-        channels, height, width = event
-        if height % patch or width % patch:
+        channels, rows, columns = event
+        if rows % patch or columns % patch:
             raise ShapeError(f"patch: got {patch} for a picture {tuple(event)}, expected a divisor of its sides")
+        if width % GROUPS:
+            raise ShapeError(f"width: got {width}, expected a multiple of {GROUPS}, the groups of a norm")
         self.vocabulary, self.words, self.patch, self.event = vocabulary, words, patch, tuple(event)
         self.table = nn.Embedding(vocabulary, dim)
         self.places = nn.Parameter(0.02 * torch.randn(2 * words, dim))  # before the picture, then after it
         self.enter = nn.Conv2d(channels, width, 3, padding=1)
         self.embed = nn.Linear(patch**2 * width, dim)
-        self.register_buffer("positions", positions_2d(height // patch, width // patch, dim), persistent=False)
+        self.register_buffer("positions", positions_2d(rows // patch, columns // patch, dim), persistent=False)
         self.time = TimestepEmbedding(dim)
         self.blocks = nn.ModuleList(TextBlock(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.logits = nn.Linear(dim, vocabulary)
         self.leave = nn.Linear(dim, patch**2 * width)
-        self.join = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.join = ResBlock(2 * width, width, dim)
         self.paint = nn.Conv2d(width, channels, 3, padding=1)
         nn.init.zeros_(self.paint.weight)
         nn.init.normal_(self.table.weight, std=0.02)
@@ -116,7 +120,8 @@ class MixedTransformer(nn.Module):
         self.check(before, after, x_t)
         m, l = before.shape[1], after.shape[1]
         pixels = F.silu(self.enter(x_t))  # (b, width, h, w)
-        patches = self.embed(patchify(pixels, self.patch)) + self.positions + self.time(t)[:, None]
+        clock = self.time(t)
+        patches = self.embed(patchify(pixels, self.patch)) + self.positions + clock[:, None]
         n = patches.shape[1]
         h = torch.cat(
             [
@@ -131,7 +136,7 @@ class MixedTransformer(nn.Module):
             h = block(h, sees)
         first, middle, end = self.norm(h).split([m, n, l], dim=1)
         pixels = torch.cat([pixels, unpatchify(self.leave(middle), self.patch, self.event[1])], dim=1)
-        return Mixed(self.logits(first), self.paint(F.silu(self.join(pixels))), self.logits(end))
+        return Mixed(self.logits(first), self.paint(F.silu(self.join(pixels, clock))), self.logits(end))
 
     def check(self, before: Tensor, after: Tensor, x_t: Tensor) -> None:
         """Raise a named error unless words and picture fit the network."""

@@ -40,7 +40,7 @@ from lecture_lib.oracles.mixture import GaussianMixture
 from lecture_lib.oracles.quantiles import distribution, quantile
 from lecture_lib.oracles.schrodinger import GaussianSchrodinger
 from lecture_lib.oracles.unbalanced import unbalanced_plan
-from lecture_lib.oracles.worlds import ring_of_modes
+from lecture_lib.oracles.worlds import moons_mixture, ring_of_modes
 
 __all__ = [
     "CORNERS",
@@ -79,6 +79,7 @@ __all__ = [
     "hexagon",
     "jko_path",
     "jko_step",
+    "moons_mixture",
     "one_evaluation",
     "ornstein_uhlenbeck",
     "quantile",

@@ -6,8 +6,12 @@ import time
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from lecture_lib.errors import MissingPackageError, UnknownNameError
+
+if TYPE_CHECKING:  # the zoo loads torch, and `course` must not
+    from lecture_lib.zoo import Recipe
 
 
 def _zoo() -> ModuleType:
@@ -49,23 +53,50 @@ def show_evaluation(*, embed: bool = False) -> bool:
 
 def train(name: str, directory: Path, *, resume: bool, install: bool) -> None:
     """Train one recipe into ``directory``, with a progress bar; with ``install`` the result goes into the zoo."""
-    from tqdm.auto import tqdm
-
     zoo = _zoo()
     recipe = zoo.recipe(name)  # an unknown name is an error that lists the names, before anything is created
-    steps = zoo.train(recipe, directory, resume=resume)
-    checkpoint = directory / f"{name}.ckpt"
-    print(
-        f"training {name} for {recipe.steps} steps into {checkpoint}; after Ctrl-C the same command goes on from there"
-    )
-    with tqdm(total=recipe.steps, unit="step") as bar:
-        for step in steps:
-            bar.update(step.number - bar.n)
-            bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
+    checkpoint = _train(zoo, recipe, directory, resume=resume)
     if install:
         print(f"installed in the zoo, with its measured figures: {_install(zoo, name, checkpoint)}")
     else:
         print(f"done: {checkpoint} (course train {name} --install puts it into the zoo)")
+
+
+def _train(zoo: ModuleType, recipe: Recipe, directory: Path, *, resume: bool) -> Path:
+    """The finished checkpoint of a training with a progress bar."""
+    from tqdm.auto import tqdm
+
+    steps = zoo.train(recipe, directory, resume=resume)
+    checkpoint = directory / f"{recipe.name}.ckpt"
+    print(f"training {recipe.name} for {recipe.steps} steps into {checkpoint}; the same command goes on after Ctrl-C")
+    with tqdm(total=recipe.steps, unit="step") as bar:
+        for step in steps:
+            bar.update(step.number - bar.n)
+            bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
+    return checkpoint
+
+
+def mnist(directory: Path) -> None:
+    """Train every family on MNIST, each into its own checkpoint in ``directory``, and measure them as the digits' are.
+
+    What is finished is not trained again; without a network nothing is written at all.
+    """
+    from lecture_lib.benchmarks import families
+    from lecture_lib.tooling import benching
+    from lecture_lib.zoo.library import keep
+    from lecture_lib.zoo.mnist import mnist_pictures, mnist_recipes
+
+    data = mnist_pictures(directory / "weights")
+    print(f"{len(data.train())} digits to train on, {len(data.test())} to test with", flush=True)
+    features, recipes = mnist_recipes(data)
+    for recipe in (features, *recipes):
+        keep(recipe, _train(_zoo(), recipe, directory, resume=True))
+    measurements = []
+    for measurement in families.measure(recipes):
+        print(measurement, flush=True)
+        measurements.append(measurement)
+    for path in benching.save("families", measurements, directory):
+        print(f"wrote {path}", flush=True)
 
 
 def scale(name: str, path: Path, *, shards: int, steps: int | None, spread: str) -> None:

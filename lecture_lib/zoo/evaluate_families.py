@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lecture_lib.data import digits
 from lecture_lib.errors import NotDefined, NotTractable
 from lecture_lib.families import GenerativeModel, JointEmbedding, LogProb
 from lecture_lib.metrics import bits_per_dim, fidelity_diversity, frechet_distance, inception_score
 from lecture_lib.zoo.evaluate_patches import representation_rows
-from lecture_lib.zoo.library import judge, load, recipe
+from lecture_lib.zoo.family_recipe import FamilyRecipe
+from lecture_lib.zoo.library import features, judge, load, recipe
+from lecture_lib.zoo.pictures import DIGITS, Pictures
 from lecture_lib.zoo.row import Row
 
 STEP = 1 / 8  # between two grey levels of the digits
@@ -24,35 +25,40 @@ OBEDIENT = 0.95  # share of a conditional family's digits that the judge must re
 
 
 def family_rows(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
-    """As many digits as the training split has, with its labels, per seed; all compared with the test split.
+    """``rows_of`` a family of the zoo."""
+    return rows_of(recipe(name), load(name), seeds)
+
+
+def rows_of(family: FamilyRecipe, model: GenerativeModel, seeds: tuple[int, ...]) -> Iterator[Row]:
+    """As many digits per seed as its pictures ask for, with labels of the training split; compared with the test split.
 
     A family that draws nothing is asked what its features are worth. A likelihood that does not exist has no row:
     the family's own error says why.
     """
-    model, asked = load(name), recipe(name).labelled
+    name, asked, data = family.name, family.labelled, family.data
     if isinstance(model, JointEmbedding):
-        yield from representation_rows(name, model)
+        yield from representation_rows(name, model, data)
         return
-    train, test, features = digits("train"), digits("test"), load("digits-features")
+    labels, test, seen = data.train(data.drawn).labels, data.test(), features(data)
     try:
-        bits = held_out_bits(model, labelled=asked)
+        bits = held_out_bits(model, labelled=asked, data=data)
         yield Row(name, f"bits per dimension of test digits, {bits.kind}", (bits.mean,))
     except (NotDefined, NotTractable):
         pass
     try:
-        pools = [draw(model, train.labels, labelled=asked, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        pools = [draw(model, labels, labelled=asked, generator=torch.Generator().manual_seed(s)) for s in seeds]
     except NotDefined:
         return
-    apart = tuple(frechet_distance(pool, test.images, features.features) for pool in pools)
+    apart = tuple(frechet_distance(pool, test.images, seen.features) for pool in pools)
     yield Row(name, "Frechet distance to test digits", apart)
     with torch.inference_mode():
-        yield Row(name, "inception score of a digit classifier", tuple(inception_score(features(p)) for p in pools))
-        real = features.features(test.images)
-        kinds = [fidelity_diversity(real, features.features(pool[: len(real)])) for pool in pools]
-    yield Row(name, "precision, 355 of each", tuple(k.precision for k in kinds))
-    yield Row(name, "recall, 355 of each", tuple(k.recall for k in kinds))
+        yield Row(name, "inception score of a digit classifier", tuple(inception_score(seen(p)) for p in pools))
+        real = seen.features(data.test(data.scored).images)
+        kinds = [fidelity_diversity(real, seen.features(pool[: len(real)])) for pool in pools]
+    yield Row(name, f"precision, {len(real)} of each", tuple(k.precision for k in kinds))
+    yield Row(name, f"recall, {len(real)} of each", tuple(k.recall for k in kinds))
     if asked:
-        accuracy = tuple(judge().accuracy(pool, train.labels) for pool in pools)
+        accuracy = tuple(judge(data).accuracy(pool, labels) for pool in pools)
         yield Row(name, "judge accuracy", accuracy, OBEDIENT)
 
 
@@ -80,8 +86,8 @@ class Bits:
     kind: str
 
 
-def held_out_bits(model: GenerativeModel, *, labelled: bool, seed: int = 0) -> Bits:
-    """Bits per dimension of the test digits.
+def held_out_bits(model: GenerativeModel, *, labelled: bool, seed: int = 0, data: Pictures = DIGITS) -> Bits:
+    """Bits per dimension of the test digits that are scored.
 
     A density is asked about pictures whose levels are spread over their cells; by Jensen the mean over those draws
     is a lower bound of ``log P``, whatever the density itself is.
@@ -89,7 +95,7 @@ def held_out_bits(model: GenerativeModel, *, labelled: bool, seed: int = 0) -> B
     Raises:
         NotDefined, NotTractable: the family has no likelihood; the message says why.
     """
-    test, generator = digits("test"), torch.Generator().manual_seed(seed)
+    test, generator = data.test(data.scored), torch.Generator().manual_seed(seed)
     cond = test.labels if labelled else None
     found = _log_prob(model, test.images[:1], None if cond is None else cond[:1], generator)
     draws = DEQUANTISED if found.of == "density" else 1

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import torch
 
-from lecture_lib.data import digits, moving_digits
+from lecture_lib.data import moving_digits
 from lecture_lib.data.shapes import COLOURS, SHAPES, SIZES, judge_captions
 from lecture_lib.families import VJEPA, CaptionedThings, JointEmbedding, enlarged, thing_words
 from lecture_lib.metrics import effective_rank, feature_std, linear_probe
 from lecture_lib.zoo.library import load
+from lecture_lib.zoo.pictures import DIGITS, Pictures
 from lecture_lib.zoo.row import Row
 
 READ = 0.90  # share of test digits that a line must read off the features
@@ -19,7 +20,7 @@ PICTURES = 500
 CLIPS = (4000, 1000)  # to fit the probe on, and to test it
 
 
-def representation_rows(name: str, model: JointEmbedding) -> Iterator[Row]:
+def representation_rows(name: str, model: JointEmbedding, data: Pictures = DIGITS) -> Iterator[Row]:
     """What a straight line reads off frozen features, and whether they have collapsed.
 
     Clips are of test digits that the model has not seen fly; the probe is fitted on clips of training digits.
@@ -30,7 +31,7 @@ def representation_rows(name: str, model: JointEmbedding) -> Iterator[Row]:
         moved = linear_probe(here, train.directions, there, test.directions)
         yield Row(name, "linear probe of the direction, test digits", (moved,))
     else:
-        train, test = digits("train"), digits("test")
+        train, test = data.train(data.shown), data.test()
         here, there = model.features(train.images), model.features(test.images)
     read = linear_probe(here, train.labels, there, test.labels)
     yield Row(name, "linear probe of the digit, test digits", (read,), None if isinstance(model, VJEPA) else READ)

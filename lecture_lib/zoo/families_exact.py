@@ -4,37 +4,31 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import nn
 
 from lecture_lib.core import RungeKutta4
-from lecture_lib.data import Batches, Dequantised, digits
 from lecture_lib.families import CNF, AutoregressiveTransformer, PixelCNN, RealNVP
 from lecture_lib.nets import TimeMLP
 from lecture_lib.zoo.family_recipe import FamilyRecipe
 from lecture_lib.zoo.models import CLASSES
 
 
-def first_look() -> tuple[torch.Tensor, torch.Tensor]:
-    """One large batch of dequantised digits with labels, always the same: where normalisations start from."""
-    train = digits("train")
-    return Dequantised(Batches((train.images, train.labels), 1442)).draw(torch.Generator().manual_seed(0))
-
-
 def realnvp() -> RealNVP:
     """Twelve couplings, each an MLP."""
-    return RealNVP.digits(rounds=3, width=48).start_from(*first_look())
+    return RealNVP.digits(rounds=3, width=48)
 
 
 def cnf() -> CNF:
-    """A field of four residual layers, and noise with the mean and the spread of each pixel."""
-    x, _ = first_look()
+    """A field of three residual layers.
+
+    Four steps and a price on kinetic energy keep the field one that few steps follow. Trained through three steps
+    without a price it had learned their errors, too: of its digits the judge read 92 % as asked with those three
+    steps, and 82 % where the ODE was solved well.
+    """
     field = TimeMLP(64, width=96, depth=3, n_classes=CLASSES)
     nn.init.normal_(field.label.table.weight)  # what class it is matters more than what time
     nn.init.normal_(field.leave.weight, std=0.02)
-    return CNF(
-        field, (1, 8, 8), center=x.mean(0), scale=x.std(0), solver=RungeKutta4(3), null=CLASSES
-    )  # fmt: skip
+    return CNF(field, (1, 8, 8), solver=RungeKutta4(4), kinetic=0.01, null=CLASSES)
 
 
 REALNVP = FamilyRecipe(
@@ -47,12 +41,12 @@ REALNVP = FamilyRecipe(
 )
 FFJORD = FamilyRecipe(
     name="family-cnf",
-    about="a field trained by maximum likelihood through three Runge-Kutta steps",
+    about="a field trained by maximum likelihood through four Runge-Kutta steps",
     network=partial(cnf),
-    steps=1800,
+    steps=4500,
     batch_size=64,
     lr=6e-3,
-    decay=0.99,
+    decay=0.998,
     dequantised=True,
 )
 PIXELCNN = FamilyRecipe(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Self
 
 import torch
 
@@ -19,6 +20,7 @@ from lecture_lib.families import (
 from lecture_lib.nets import DiT
 from lecture_lib.zoo.family_recipe import FamilyRecipe
 from lecture_lib.zoo.models import CLASSES, digit_dit
+from lecture_lib.zoo.pictures import Pictures
 from lecture_lib.zoo.recipe import trained
 
 EVENT = (1, 8, 8)
@@ -61,6 +63,9 @@ class ReflowRecipe(FamilyRecipe):
     """The second stage alone: the first flow is another recipe's, and the second starts as its copy."""
 
     teacher: FamilyRecipe
+
+    def on(self, data: Pictures) -> Self:
+        return replace(super().on(data), teacher=self.teacher.on(data))
 
     def prepare(self, model: Reflow) -> None:
         weights = trained(self.teacher).denoiser.state_dict()
@@ -107,7 +112,7 @@ BRIDGE = FamilyRecipe(
     name="family-schrodinger-bridge",
     about="Schroedinger bridge between digits and noise: Sinkhorn within each class of a batch",
     network=partial(bridge, dim=48, depth=3, sigma=0.5),
-    steps=2400,
+    steps=4800,
     batch_size=64,
     dequantised=True,
 )

@@ -26,8 +26,8 @@ TRANSFUSION = TransfusionRecipe(
     name="family-transfusion",
     about="one transformer, captions to pictures and back: 'a small red circle', 16x16 pixels",
     network=partial(Transfusion, vocabulary=WORDS, length=LENGTH, dim=96, depth=3, heads=4, picture_first=0.4, w=2.0),
-    steps=6000,
-    batch_size=64,
+    steps=20000,
+    batch_size=16,  # what is short is updates, not pictures: these are drawn afresh
     lr=2e-3,
     decay=0.998,
 )

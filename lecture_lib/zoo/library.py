@@ -14,14 +14,15 @@ from torch import nn
 
 import lecture_lib
 from lecture_lib.core import Denoiser
-from lecture_lib.data import digits
 from lecture_lib.errors import DamagedFileError
 from lecture_lib.families import MaskedTextToImage, TextToImage
 from lecture_lib.metrics import Judge
+from lecture_lib.nets import FeatureNetwork
 from lecture_lib.training import checkpoint
 from lecture_lib.zoo import store
-from lecture_lib.zoo.recipe import forget, trained
-from lecture_lib.zoo.recipes import RECIPES, recipe
+from lecture_lib.zoo.pictures import DIGITS, Pictures
+from lecture_lib.zoo.recipe import Recipe, forget, trained
+from lecture_lib.zoo.recipes import FEATURES, RECIPES, recipe
 from lecture_lib.zoo.shapes_latent_consistency import LCM, LCM_LORA
 from lecture_lib.zoo.shapes_masked import MASKED, TOKENS
 from lecture_lib.zoo.shapes_text import shapes_tokenizer
@@ -100,10 +101,19 @@ def lcm_lora_text_to_image(device: str | None = None) -> TextToImage:
 
 
 @functools.cache
-def judge() -> Judge:
-    """The independent judge of digits: fitted on the training split once per process (about 0.2 s)."""
-    train = digits("train")
+def judge(data: Pictures = DIGITS) -> Judge:
+    """The independent judge of digits: fitted on their training split once per process (about 0.2 s)."""
+    train = data.train(data.shown)
     return Judge(train.images, train.labels)
+
+
+def features(data: Pictures = DIGITS) -> FeatureNetwork:
+    """The classifier of these pictures that lends its features to Frechet distances.
+
+    Raises:
+        DamagedFileError: as in ``load``.
+    """
+    return trained(FEATURES.on(data))
 
 
 @functools.cache
@@ -145,9 +155,18 @@ def install(source: Path | str, *, folder: Path | None = None) -> Path:
     Raises:
         DamagedFileError: no checkpoint of ours, not finished, or of a recipe that has changed since.
     """
+    named = checkpoint.read(source)["about"].get("recipe", {}).get("name")
+    return keep(RECIPES.get(named), source, folder=folder)
+
+
+def keep(mine: Recipe | None, source: Path | str, *, folder: Path | None = None) -> Path:
+    """The same for a recipe of your own; its weights go to ``folder``, by default the recipe's.
+
+    Raises:
+        DamagedFileError: as in ``install``; without a recipe the checkpoint is nobody's.
+    """
     content = checkpoint.read(source)
     described = content["about"].get("recipe", {})
-    mine = RECIPES.get(described.get("name"))
     if mine is None or mine.describe() != described:
         raise DamagedFileError(f"{source}: checkpoint of another recipe than this course's: {described}")
     if content["step"] < mine.steps:
@@ -160,7 +179,7 @@ def install(source: Path | str, *, folder: Path | None = None) -> Path:
         "metrics": {},
         "versions": versions(),
     }
-    path = store.write(mine.name, content["parts"]["ema"]["average"], metadata, folder)
+    path = store.write(mine.name, content["parts"]["ema"]["average"], metadata, folder or mine.home())
     forget()
     for assembled in ASSEMBLED:
         assembled.cache_clear()
@@ -204,12 +223,12 @@ class Status:
 
 def status(folder: Path | None = None) -> list[Status]:
     """The state of every model of the zoo, damaged or missing ones included; raises nothing."""
-    return [_status(name, folder) for name in names()]
+    return [status_of(recipe(name), folder) for name in names()]
 
 
-def _status(name: str, folder: Path | None) -> Status:
-    mine = recipe(name)
-    parameters = mine.size()
+def status_of(mine: Recipe, folder: Path | None = None) -> Status:
+    """The state of the model of one recipe, in ``folder`` or where the recipe keeps it."""
+    name, folder, parameters = mine.name, folder or mine.home(), mine.size()
     try:
         _, metadata = store.read(name, folder)
         size = store.manifest(folder)[name]["bytes"]

@@ -6,8 +6,8 @@ import functools
 import pathlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from lecture_lib.tensors import randn_like
 from lecture_lib.training import Loss, adamw
 from lecture_lib.zoo import store
 from lecture_lib.zoo.models import CLASSES, NoiseAwareClassifier
+from lecture_lib.zoo.pictures import DIGITS, Pictures
 
 Batch = tuple[Tensor, ...]
 
@@ -85,6 +86,10 @@ class Recipe(ABC):
         train = digits("train")
         return Batches((train.images, train.labels), self.batch_size)
 
+    def home(self) -> pathlib.Path:
+        """The folder of its weights."""
+        return store.WEIGHTS
+
     def describe(self) -> dict[str, object]:
         """The recipe in plain values (strings, numbers): what is embedded in the weights and compared on resume."""
         values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
@@ -97,7 +102,7 @@ def trained(recipe: Recipe, device: str = "cpu") -> nn.Module:
     Raises:
         DamagedFileError: its weights are missing, truncated, altered or foreign.
     """
-    return _opened(recipe, device, store.WEIGHTS)
+    return _opened(recipe, device, recipe.home())
 
 
 @functools.cache
@@ -189,7 +194,35 @@ class ClassifierRecipe(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureRecipe(Recipe):
+class PicturesRecipe(Recipe):
+    """What can be trained on any pictures that look like the digits.
+
+    Attributes:
+        data: the pictures.
+    """
+
+    data: Pictures = DIGITS
+
+    def on(self, data: Pictures) -> Self:
+        """The same recipe for other pictures, named after them: ``family-vae`` becomes ``mnist-vae``."""
+        return replace(self, name=f"{data.name}-{self.name.partition('-')[2]}", data=data)
+
+    def home(self) -> pathlib.Path:
+        return self.data.folder or super().home()
+
+    def batches(self) -> Draws:
+        train = self.data.train()
+        return Batches((train.images, train.labels), self.batch_size)
+
+    def describe(self) -> dict[str, object]:
+        described = super().describe()
+        if self.data == DIGITS:  # goes without saying: weights of the zoo were described before there was a choice
+            del described["data"]
+        return described
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureRecipe(PicturesRecipe):
     """A classifier of clean images that lends its features; noise keeps it from fitting single pixels."""
 
     noise: float = 0.5
@@ -206,7 +239,7 @@ class FeatureRecipe(Recipe):
 
 def _plain(value: object) -> object:
     """A value as JSON can hold it, the same in every process."""
-    if isinstance(value, Recipe | Parameterization):
+    if isinstance(value, Recipe | Parameterization | Pictures):
         return value.name
     if isinstance(value, functools.partial):
         return f"{value.func.__name__}({', '.join(f'{k}={v!r}' for k, v in value.keywords.items())})"
