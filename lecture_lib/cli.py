@@ -202,6 +202,7 @@ def mnist(
     models.mnist(directory)
 
 
+@app.command()
 def exercises(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 if any differs.")] = False,
 ) -> None:

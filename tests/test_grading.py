@@ -21,10 +21,10 @@ from lecture_lib.exercises.catalogue import sheet
 from lecture_lib.exercises.task import Sheet
 from lecture_lib.grading import report
 from lecture_lib.grading.grade import grade
-from lecture_lib.grading.inside import wire
-from lecture_lib.grading.inside.cutting import NothingHere, run_slice, slice_for
-from lecture_lib.grading.sandbox import Limits, Sandbox
 from lecture_lib.grading.submission import Unreadable, found, read
+from lecture_lib.sandbox.box import Limits, Sandbox
+from lecture_lib.sandbox.inside import wire
+from lecture_lib.sandbox.inside.cutting import NothingHere, run_slice, slice_for
 
 GUIDANCE = sheet(2)
 MINI = Sheet(2, "Guidance", "E2_guidance", GUIDANCE.tasks[:3])  # 5, 8 and 8 points
@@ -33,7 +33,8 @@ RIGHT = {
     "guided": "def guided(uncond, cond, w):\n    return uncond + w * (cond - uncond)",
     "classifier_guided": "def classifier_guided(eps, grad_log_prob, sigma, scale):\n"
     "    return eps - scale * sigma[:, None] * grad_log_prob",
-    "drop_labels": "def drop_labels(labels, null, p, u):\n    return torch.where(u < p, torch.full_like(labels, null), labels)",
+    "drop_labels": "def drop_labels(labels, null, p, u):\n"
+    "    return torch.where(u < p, torch.full_like(labels, null), labels)",
 }
 
 
@@ -56,9 +57,13 @@ def marks_of(tmp_path, students: dict[str, list[str]], **options):
     return {student: [m.points for m in row] for student, row in marks.items()}, marks
 
 
-# Hostile answers to 2.2; 2.1 and 2.3 are right -------------------------------------------------------------------------
+# Hostile answers to 2.2; 2.1 and 2.3 are right -----------------------------------------------------------------------
 
 TRUE = "return eps - scale * sigma[:, None] * grad_log_prob"
+FORGE = """text = b'{"dict":[["failed","walls"],["detail","x"]]}'
+for k in range(3, 64):
+    with contextlib.suppress(OSError): os.write(k, len(text).to_bytes(8, 'little') + text)
+os._exit(0)"""
 HOSTILE = {  # the body of an answer to 2.2, what stands before it, and what is due
     "syntax": ("return ((eps", "", 0),
     "endless": ("while True: pass", "", 0),
@@ -82,6 +87,7 @@ HOSTILE = {  # the body of an answer to 2.2, what stands before it, and what is 
         "",
         0,
     ),
+    "forges_a_failure": (FORGE, "", 0),
     "kills_all": ("with contextlib.suppress(OSError): os.kill(-1, signal.SIGKILL)\n" + TRUE, "", 8),
     "deletes": ("for p in ('/work', '/own', '/tmp', '/etc'): shutil.rmtree(p, ignore_errors=True)\n" + TRUE, "", 8),
     "imports_the_course": ("from lecture_lib.exercises.lecture2.rule import classifier_guided\n" + TRUE, "", 0),
@@ -126,8 +132,15 @@ def classifier_guided(eps, grad_log_prob, sigma, scale):
 def test_an_answer_sees_neither_the_course_nor_other_students_nor_other_processes(tmp_path):
     root = Path(__file__).parents[1]
     other = notebook(tmp_path / "in" / "anna" / "E2_guidance.ipynb", cells())
-    paths = [str(other), str(tmp_path / "out"), str(root / "solutions"), str(root / "lecture_lib"), str(root / "exercises"),
-             str(Path.home() / ".ssh"), "/etc/passwd", "/etc/shadow"]  # fmt: skip
+    hidden = (
+        other,
+        tmp_path / "out",
+        root / "solutions",
+        root / "lecture_lib",
+        root / "exercises",
+        Path.home() / ".ssh",
+    )
+    paths = [*map(str, hidden), "/etc/passwd", "/etc/shadow"]
     spy = SPY.format(paths=paths, wanted=str(tmp_path / "in" / "anna" / "E2_guidance.ipynb"))
     points, marks = marks_of(tmp_path, {"anna": cells(), "eve": cells(classifier_guided=spy)})
     assert points["eve"] == [5, 8, 8], marks["eve"][1].hint
@@ -189,7 +202,7 @@ def test_the_same_seed_gives_the_same_marks_and_another_one_other_numbers(tmp_pa
     assert said[0] == said[1] != said[2]
 
 
-# A grader that is killed -----------------------------------------------------------------------------------------------
+# A grader that is killed ---------------------------------------------------------------------------------------------
 
 KILLED = """
 import sys
@@ -229,7 +242,7 @@ def test_another_seed_into_the_same_results_is_refused(tmp_path):
         grade(tmp_path / "in", tmp_path / "out", MINI, seed=4, limits=SHORT)
 
 
-# Reports ---------------------------------------------------------------------------------------------------------------
+# Reports -------------------------------------------------------------------------------------------------------------
 
 
 def test_reports_escape_what_students_write_and_leak_no_number(tmp_path):
@@ -254,11 +267,17 @@ def test_trusted_results_say_so(tmp_path):
     assert report.NOT_ISOLATED in page.read_text()
 
 
-# Parts -----------------------------------------------------------------------------------------------------------------
+# Parts ---------------------------------------------------------------------------------------------------------------
 
 
 def test_only_what_an_answer_needs_is_run():
-    source = ["import math\n%matplotlib inline\nplot_everything()", "def f(x):\n    return g(x) + k", "k = 2 * h", "h = 3", "def g(x):\n    return x"]  # fmt: skip
+    source = [
+        "import math\n%matplotlib inline\nplot_everything()",
+        "def f(x):\n    return g(x) + k",
+        "k = 2 * h",
+        "h = 3",
+        "def g(x):\n    return x",
+    ]
     names: dict = {}
     run_slice(slice_for("f", source), names)
     assert names["f"](1) == 7
@@ -275,8 +294,16 @@ def test_wire_brings_values_back(value):
     assert repr(wire.unpack(wire.pack(value))) == repr(value)
 
 
-@pytest.mark.parametrize("frame", [b"", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"{}", wire.pack(np.zeros(4))[:-1], wire.pack(1) + b"x",
-                                   b"\x10" + b"\0" * 7 + b'{"array":["O",1]}'])  # fmt: skip
+FRAMES = {
+    "empty": b"",
+    "too long a text": b"\xff" * 8,
+    "no array": b"\x10" + b"\0" * 7 + b'{"array":["O",1]}',
+    "cut": wire.pack(np.zeros(4))[:-1],
+    "too long": wire.pack(1) + b"x",
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
 def test_wire_refuses_what_is_no_frame(frame):
     with pytest.raises(wire.WireError):
         wire.unpack(frame)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lecture_lib.errors import CourseError
-from lecture_lib.grading.inside.answering import one, plain
+from lecture_lib.sandbox.inside.answering import one, plain
 
 Inputs = dict[str, Any]
 DRAWS = 3  # random cases beside the fixed ones

@@ -15,8 +15,8 @@ from pathlib import Path
 from lecture_lib.errors import CourseError
 from lecture_lib.exercises.judging import Verdict, judge, limit
 from lecture_lib.exercises.task import Sheet, Task, as_arrays
-from lecture_lib.grading.sandbox import Failure, Limits, NotIsolated, Sandbox
 from lecture_lib.grading.submission import Submission, Unreadable, found, read
+from lecture_lib.sandbox.box import Failure, Limits, NotIsolated, Sandbox
 
 
 @dataclass(frozen=True)

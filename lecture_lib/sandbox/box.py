@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lecture_lib.errors import CourseError
-from lecture_lib.grading.inside import wire
+from lecture_lib.sandbox.inside import wire
 
 START_UP = "import sys; sys.path.insert(0, sys.argv[1]); from inside.zygote import main; main()"
 FORBIDDEN = ("lecture_lib",)
@@ -122,8 +122,11 @@ class Sandbox:
             self._stop()  # a zygote that is in trouble is replaced, not asked again
             return Failure("silent", f"{type(error).__name__}: {error}")
         if "failed" in reply:
-            return Failure(reply["failed"], reply["detail"])
-        return reply["outcomes"]
+            return Failure(str(reply["failed"]), str(reply.get("detail", "")))
+        outcomes = reply["outcomes"]
+        if not isinstance(outcomes, list) or not all(map(_is_outcome, outcomes)):
+            return Failure("reply", "no list of values and errors")
+        return outcomes
 
     def _running(self) -> subprocess.Popen:
         if self._process is None or self._process.poll() is not None:
@@ -164,6 +167,11 @@ class Sandbox:
             process.wait()
             process.stdin.close()
             process.stdout.close()
+
+
+def _is_outcome(thing: Any) -> bool:
+    """A value, or an error with its name; a child may have forged anything."""
+    return isinstance(thing, dict) and ("value" in thing or isinstance(thing.get("error"), str))
 
 
 def _hidden() -> list[str]:

@@ -134,51 +134,79 @@ def child(request: bytes, config: dict, reply: int, pids: int, go: int) -> None:
 
 
 def wait_for(first: int, reading: int, pids_in: int, go_out: int, config: dict) -> bytes:
-    """Collect the reply of a child within its time, its memory and its size; afterwards nothing of it is left."""
-    inner, parts, size, failed = None, [], 0, None
-    deadline, looked = time.monotonic() + config["seconds"], 0.0
-    watched = [reading, pids_in]
+    """The frame of one reply, or why there is none; afterwards nothing of the child is left."""
+    watch = Watch(first, reading, pids_in, go_out, config)
     try:
-        while reading in watched and failed is None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                failed = ("time", f"{config['seconds']:g} s")
-                break
-            for end in select.select(watched, [], [], min(left, WATCH))[0]:
-                data = os.read(end, 1 << 16)
-                if not data:
-                    watched.remove(end)
-                elif end == reading:
-                    parts.append(data)
-                    size += len(data)
-                    if size > wire.LARGEST:
-                        failed = ("size", f"{wire.LARGEST:,} bytes")
-                else:
-                    for line in data.splitlines():
-                        if line == b"?":
-                            map_users(first)
-                            os.write(go_out, b"!")
-                        elif line.startswith(b"!"):
-                            failed = ("walls", line[1:].decode(errors="replace"))
-                        else:
-                            inner = int(line)
-            if inner and config["isolated"] and time.monotonic() - looked > WATCH:
-                looked = time.monotonic()
-                if resident(inner) > config["memory"]:
-                    failed = ("memory", f"{config['memory']:,} bytes")
+        while watch.failed is None and reading in watch.open:
+            watch.look()
     finally:
         os.close(go_out)
-        bury(first, inner)
-    if failed is None and size == 0:
-        failed = ("silent", "the process ended without a reply")
-    if failed:
+        bury(first, watch.inner)
+    return watch.frame()
+
+
+class Watch:
+    """Collects what a child writes, within its time, its memory and its size.
+
+    Args:
+        first: the process that builds the walls.
+        reading, pids_in: pipes with the reply, and with what the building has to say.
+        go_out: where the child waits for its users to be named.
+        config: with "seconds", "memory" and "isolated".
+    """
+
+    def __init__(self, first: int, reading: int, pids_in: int, go_out: int, config: dict) -> None:
+        self.first, self.reading, self.go_out, self.config = first, reading, go_out, config
+        self.open, self.parts, self.size = [reading, pids_in], [], 0
+        self.inner: int | None = None
+        self.failed: tuple[str, str] | None = None
+        self.deadline, self.looked = time.monotonic() + config["seconds"], 0.0
+
+    def look(self) -> None:
+        """Wait a moment for something to read, and see whether a limit is reached."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            self.failed = ("time", f"{self.config['seconds']:g} s")
+            return
+        for end in select.select(self.open, [], [], min(left, WATCH))[0]:
+            data = os.read(end, 1 << 16)
+            if not data:
+                self.open.remove(end)
+            elif end == self.reading:
+                self.parts.append(data)
+                self.size += len(data)
+                if self.size > wire.LARGEST:
+                    self.failed = ("size", f"{wire.LARGEST:,} bytes")
+            else:
+                self.hear(data)
+        if self.inner and self.config["isolated"] and time.monotonic() - self.looked > WATCH:
+            self.looked = time.monotonic()
+            if resident(self.inner) > self.config["memory"]:
+                self.failed = ("memory", f"{self.config['memory']:,} bytes")
+
+    def hear(self, data: bytes) -> None:
+        """What the building of the walls says: that users are to be named, the first process, or what failed."""
+        for line in data.splitlines():
+            if line == b"?":
+                map_users(self.first)
+                os.write(self.go_out, b"!")
+            elif line.startswith(b"!"):
+                self.failed = ("walls", line[1:].decode(errors="replace"))
+            else:
+                self.inner = int(line)
+
+    def frame(self) -> bytes:
+        """The reply as it came, or a failure; only this process may say that something but the size failed."""
+        failed = self.failed or (None if self.size else ("silent", "the process ended without a reply"))
+        if failed is None:
+            try:
+                reply = wire.unpack(b"".join(self.parts))
+                if isinstance(reply, dict) and ("outcomes" in reply or reply.get("failed") == "size"):
+                    return wire.pack(reply)
+                failed = ("reply", "no outcomes")
+            except wire.WireError as error:
+                failed = ("reply", str(error))
         return wire.pack({"failed": failed[0], "detail": failed[1]})
-    frame = b"".join(parts)
-    try:
-        wire.unpack(frame)
-    except wire.WireError as error:
-        return wire.pack({"failed": "reply", "detail": str(error)})
-    return frame
 
 
 def bury(first: int, inner: int | None) -> None:
