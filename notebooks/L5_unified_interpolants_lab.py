@@ -689,7 +689,6 @@ viz.show(figure, caption="Twenty-eight families, nearest to the data first. Look
 # thousand must be twenty times as fast. DDIM is a *sampler* of the DDPM:
 
 # %%
-
 ddpm = zoo.load("family-ddpm")
 ddim = families.DDPM(ddpm.denoiser.network, ddpm.event, null=ddpm.denoiser.null, sampler=DDIM(), decoder=ddpm.decoder,
             table=ddpm.denoiser.path.alpha(torch.arange(1, ddpm.steps + 1, dtype=torch.float64) / ddpm.steps) ** 2)  # fmt: skip
