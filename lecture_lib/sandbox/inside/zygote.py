@@ -22,6 +22,7 @@ import struct
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 from . import wire
 from .walls import (
@@ -40,6 +41,7 @@ WATCH = 0.05  # seconds between two looks at the memory of a child
 
 
 def main() -> None:
+    """Answer requests until there are no more."""
     config = json.loads(sys.argv[-1])
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
@@ -71,11 +73,13 @@ def warm_up() -> None:
 
 
 def die_with_parent_if_linux() -> None:
+    """Be killed with the grader, where the system can do that."""
     if sys.platform == "linux":
         die_with_parent()
 
 
-def send(stream, frame: bytes) -> None:
+def send(stream: BinaryIO, frame: bytes) -> None:
+    """One frame after its length."""
     stream.write(struct.pack("<Q", len(frame)) + frame)
     stream.flush()
 
