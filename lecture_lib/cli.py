@@ -202,6 +202,40 @@ def mnist(
     models.mnist(directory)
 
 
+@app.command()
+def exercises(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 if any differs.")] = False,
+) -> None:
+    """Make the students' notebooks in exercises/ from the solutions."""
+    from lecture_lib.tooling import exercises as making
+    from lecture_lib.tooling import project
+
+    folder = project.root()
+    paths = making.drifted(folder) if check else making.write_all(folder)
+    for path in paths:
+        print(f"{'differs from its solution:' if check else 'wrote'} {path.relative_to(folder)}", flush=True)
+    raise typer.Exit(1 if check and paths else 0)
+
+
+@app.command()
+def grade(
+    submissions: Annotated[Path, typer.Argument(help="A folder with a folder or a notebook per student.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Where results go; a run that stopped goes on there.")],
+    lecture: Annotated[int, typer.Option(min=1, max=5, help="Which exercise it is.")],
+    seed: Annotated[int | None, typer.Option(help="Of the numbers that answers face; default: a new one.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Submissions at the same time.")] = 2,
+    trust: Annotated[bool, typer.Option("--trust", help="Without walls: answers run with your rights.")] = False,
+) -> None:
+    """Mark submissions; every answer runs behind walls, on numbers that nobody has seen.
+
+    Results are kept question by question, so a run may be stopped and started again. Written are a CSV, a JSON, a
+    feedback page per student and a page of the class.
+    """
+    from lecture_lib.tooling import marking
+
+    marking.mark(submissions, out, lecture, seed=seed, jobs=jobs, isolated=not trust)
+
+
 def main() -> None:
     """Entry point: an error that the course raises on purpose becomes one line and exit code 2."""
     try:

@@ -31,7 +31,10 @@ ALLOWED = {
     "checks": CORE | {"oracles"},
     "viz": CORE | {"oracles"},
     "widgets": MODELS | {"distill", "families", "training", "zoo", "viz", "checks"},
-    "tooling": {"errors", "zoo", "benchmarks"},
+    "sandbox": {"errors"},
+    "exercises": {"errors", "sandbox"},
+    "grading": {"errors", "sandbox", "exercises"},
+    "tooling": {"errors", "zoo", "benchmarks", "exercises", "grading"},
     "benchmarks": MODELS | {"distill", "families", "training", "zoo", "viz", "widgets", "checks", "tooling"},
     "cli": {"errors", "tooling"},
 }

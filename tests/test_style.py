@@ -37,12 +37,17 @@ def public():
         if any(part.startswith("_") and part != "__init__.py" for part in Path(name).parts):
             continue
         for node in tree.body:
-            if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_"):
+            if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_") and not is_question(node):
                 yield name, node
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and not node.bases:
                 for item in node.body:
                     if isinstance(item, Function) and item.name[0] != "_" and code_lines(item) > PLAIN_METHOD:
                         yield name, item
+
+
+def is_question(node: Function | ast.ClassDef) -> bool:
+    """The right answer to an exercise, whose ``question`` stands above it and says what it is."""
+    return any(ast.unparse(decorator).startswith("question(") for decorator in node.decorator_list)
 
 
 def test_files_are_short():
@@ -81,17 +86,22 @@ def test_randomness_comes_only_through_generators():
 
 
 def test_no_error_is_swallowed_whole():
+    """Except where whatever a student's code raises is the result, and where everything is undone and raised again."""
     broad = [
         f"{name}:{node.lineno}"
         for name, node in nodes(ast.ExceptHandler)
-        if node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"}
+        if (node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"})
+        and not name.startswith("sandbox/inside/")
+        and not (isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None)
     ]
     assert not broad
 
 
 def test_nothing_is_left_for_later():
     words = ("TODO", "FIXME", "XXX", "NotImplementedError")
-    assert not [(name, word) for name, text in FILES.items() for word in words if word in text]
+    students = {"exercises/judging.py", "tooling/exercises.py"}  # who write and read the stubs that students fill in
+    texts = {name: text for name, text in FILES.items() if name not in students}
+    assert not [(name, word) for name, text in texts.items() for word in words if word in text]
 
 
 def test_ruff_is_content():

@@ -1,0 +1,234 @@
+"""From what an answer returned to a verdict that says why: the same words in a notebook and in a grader's report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lecture_lib.exercises.task import Case, Task
+
+UNWRITTEN = ("NothingHere", "NotImplementedError", "SyntaxError")
+TIGHT = 1e-4  # how closely a pattern must fit to be called one
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an answer is right, and if not, what it says about itself.
+
+    Attributes:
+        task: name of the question.
+        passed: all cases are right.
+        hint: what is wrong, in words without a number of the answer; "" if nothing is.
+        kind: for counting: "right", "empty", "error", "known", "pattern", "form", "limit".
+        name: of the known mistake, for counting.
+        numbers: for the student's own screen: where the first wrong number stands and what it was.
+    """
+
+    task: str
+    passed: bool
+    hint: str
+    kind: str
+    name: str = ""
+    numbers: str = ""
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+
+def judge(task: Task, cases: list[Case], outcomes: list[dict[str, Any]]) -> Verdict:
+    """Compare the outcomes of all cases with the right ones."""
+    if len(outcomes) != len(cases):
+        return Verdict(task.name, False, "Your answer did not return once for each call.", "form")
+    for case, outcome in zip(cases, outcomes, strict=True):
+        if "error" in outcome:
+            known = None if outcome["error"] in UNWRITTEN else _known(task, cases, outcomes)
+            return _of_error(task, case, outcome) if known is None else known
+    right = [task.expected(case) for case in cases]
+    for case, outcome, wanted in zip(cases, outcomes, right, strict=True):
+        if problem := _form(outcome.get("value"), wanted):
+            known = _known(task, cases, outcomes)  # a verdict on a wrong answer is false: ask for None
+            return Verdict(task.name, False, problem + _at(case), "form") if known is None else known
+    close = [_close(o["value"], wanted, task.tol) for o, wanted in zip(outcomes, right, strict=True)]
+    if all(close):
+        return Verdict(task.name, True, "", "right")
+    verdict = _known(task, cases, outcomes)
+    if verdict is None:
+        hint = _pattern([o["value"] for o in outcomes], right, close) + _labels(cases, close)
+        verdict = Verdict(task.name, False, hint, "pattern")
+    return replace(verdict, numbers=_numbers(outcomes, right, close))
+
+
+def limit(task: Task, kind: str, detail: str) -> Verdict:
+    """The verdict on an answer that did not come back."""
+    words = {
+        "time": f"Your answer did not finish within {detail}: is there a loop without an end?",
+        "memory": "Your answer needs more memory than it may use: is there a tensor of the wrong size?",
+        "size": "Your answer returns far more numbers than were asked for.",
+        "silent": "Your answer ended the process before it returned.",
+        "reply": "Your answer wrote something else where its value belongs.",
+    }
+    return Verdict(task.name, False, words.get(kind, f"Your answer could not be run: {detail}"), "limit")
+
+
+# Errors and form -----------------------------------------------------------------------------------------------------
+
+
+def _of_error(task: Task, case: Case, outcome: dict[str, Any]) -> Verdict:
+    kind, message, line = outcome["error"], outcome.get("message", ""), outcome.get("line", 0)
+    if kind in ("NothingHere", "NotImplementedError"):
+        what = "is still empty" if kind == "NotImplementedError" else "is not defined yet"
+        return Verdict(
+            task.name, False, f"`{task.function}` {what}: write it in the cell of question {task.name}.", "empty"
+        )
+    if kind == "SyntaxError":
+        return Verdict(
+            task.name, False, f"Python cannot read the cell that defines `{task.function}`: {message}", "error"
+        )
+    where = f" in line {line} of its cell" if line else ""
+    return Verdict(task.name, False, f"`{task.function}` raised {kind}{where}: {message}{_at(case)}", "error")
+
+
+def _form(got: Any, wanted: Any) -> str:
+    """What is wrong with the kind of a value; "" if it is of the right kind."""
+    if isinstance(wanted, list):
+        if not isinstance(got, list) or len(got) != len(wanted):
+            have = f"{len(got)} things" if isinstance(got, list) else "one thing"
+            return f"It returns {have}, expected {len(wanted)}."
+        return next(filter(None, map(_form, got, wanted)), "")
+    if isinstance(got, dict):
+        return f"It returns a {got.get('type')}, expected a tensor."
+    if got is None:
+        return "It returns None: is there a `return`?"
+    if isinstance(got, list):
+        return f"It returns {len(got)} things, expected one."
+    a, b = np.asarray(got), np.asarray(wanted)
+    if a.dtype.kind not in "fiub":
+        return f"It returns numbers of type {a.dtype}, expected real ones."
+    if b.dtype.kind == "f" and a.dtype.kind != "f" and a.size:
+        return f"It returns {a.dtype} numbers, expected floating point: is something rounded or compared?"
+    if a.shape != b.shape:
+        turned = " (they are each other's transpose)" if a.shape == b.shape[::-1] else ""
+        return f"It returns the shape {a.shape}, expected {b.shape}{turned}."
+    if not np.isfinite(a.astype(float)).all():
+        return "It returns NaN or infinity: look for a division by zero, a root or a logarithm of a negative number."
+    return ""
+
+
+def _at(case: Case) -> str:
+    return f" (At: {case.label}.)" if case.label else ""
+
+
+# Known mistakes and patterns -----------------------------------------------------------------------------------------
+
+
+def _flat(value: Any) -> np.ndarray:
+    if isinstance(value, list):
+        return np.concatenate([_flat(v) for v in value]) if value else np.zeros(0)
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"no real numbers: {array.dtype}")
+    return array.astype(float).ravel()
+
+
+def _close(got: Any, wanted: Any, tol: float) -> bool:
+    """Whether a value is right; of several, each by its own scale."""
+    if _form(got, wanted):
+        return False
+    if isinstance(wanted, list):
+        return all(_close(a, b, tol) for a, b in zip(got, wanted, strict=True))
+    a, b = _flat(got), _flat(wanted)
+    return bool(np.abs(a - b).max(initial=0.0) <= tol * (1 + np.abs(b).max(initial=0.0)))
+
+
+def _known(task: Task, cases: list[Case], outcomes: list[dict[str, Any]]) -> Verdict | None:
+    """The verdict of the first mistake that does what was done, in every case."""
+    for mistake in task.mistakes:
+        if all(
+            _same(said, task.outcome(mistake.answer, case), task.tol)
+            for said, case in zip(outcomes, cases, strict=True)
+        ):
+            return Verdict(task.name, False, mistake.hint, "known", mistake.name)
+    return None
+
+
+def _same(said: dict[str, Any], wrong: dict[str, Any], tol: float) -> bool:
+    """Whether two outcomes agree: the same kind of error, or the same value."""
+    if "error" in said or "error" in wrong:
+        return said.get("error") == wrong.get("error")
+    return _same_value(said["value"], wrong["value"], tol)
+
+
+def _same_value(got: Any, wrong: Any, tol: float) -> bool:
+    """Whether two values agree in kind and number, NaN for NaN."""
+    if isinstance(wrong, list) or isinstance(got, list):
+        both = isinstance(wrong, list) and isinstance(got, list) and len(wrong) == len(got)
+        return both and all(_same_value(a, b, tol) for a, b in zip(got, wrong, strict=True))
+    if np.shape(got) != np.shape(wrong):
+        return False
+    try:
+        a, b = _flat(got), _flat(wrong)
+    except (TypeError, ValueError):
+        return False
+    scale = 1 + np.abs(b[np.isfinite(b)]).max(initial=0.0)
+    return bool(np.allclose(a, b, rtol=0, atol=tol * scale, equal_nan=True))
+
+
+def _pattern(got: list[Any], right: list[Any], close: list[bool]) -> str:
+    """In which way wrong numbers are wrong, if they are so in one way throughout."""
+    pairs = [(_flat(g), _flat(r)) for g, r, ok in zip(got, right, close, strict=True) if not ok]
+    return next(
+        _patterns(pairs), "The numbers are not those of the formula, in no simple way: check one term after the other."
+    )
+
+
+def _patterns(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[str]:
+    def all_fit(change) -> bool:
+        return all(np.allclose(a, change(b), rtol=TIGHT, atol=TIGHT * (1 + np.abs(b).max(initial=0))) for a, b in pairs)
+
+    with np.errstate(all="ignore"):
+        if all(np.ptp(a) == 0 and np.ptp(b) > 0 for a, b in pairs):
+            yield "It returns the same number everywhere: does it use its inputs?"
+        if all_fit(lambda b: -b):
+            yield "Every number has the wrong sign."
+        factors = [a @ b / (b @ b) if b @ b else 1.0 for a, b in pairs]
+        if max(factors) - min(factors) < TIGHT * (1 + abs(factors[0])) and all_fit(lambda b: factors[0] * b):
+            yield f"Every number is {factors[0]:.4g} times what it should be."
+        if all(np.allclose(a, f * b, rtol=TIGHT, atol=TIGHT) for (a, b), f in zip(pairs, factors, strict=True)):
+            yield "All numbers of a call are wrong by one factor, which differs from call to call: a scale is missing."
+        if all_fit(np.square):
+            yield "Every number is the square of what it should be: a variance for a standard deviation?"
+        if all_fit(lambda b: np.sqrt(np.abs(b)) * np.sign(b)):
+            yield "Every number is the square root of what it should be: a standard deviation for a variance?"
+        if all_fit(lambda b: 1 / b):
+            yield "Every number is one over what it should be."
+        if all_fit(lambda b: b[::-1]):
+            yield "The numbers are right and in reverse order: which end of time comes first?"
+        if all_fit(lambda b: 1 - b):
+            yield "Every number is one minus what it should be."
+        offsets = [(a - b).mean() if a.size else 0.0 for a, b in pairs]
+        if all(np.allclose(a - b, o, atol=TIGHT * (1 + abs(o))) for (a, b), o in zip(pairs, offsets, strict=True)):
+            yield "All numbers of a call are wrong by the same amount: a constant term is missing or too many."
+        if all(np.allclose(np.sort(a), np.sort(b), rtol=TIGHT, atol=TIGHT) for a, b in pairs):
+            yield "The numbers are right, in the wrong order: look at the axes."
+
+
+def _labels(cases: list[Case], close: list[bool]) -> str:
+    """Which of the fixed cases hold and which do not."""
+    good = [case.label for case, ok in zip(cases, close, strict=True) if ok and case.label]
+    bad = [case.label for case, ok in zip(cases, close, strict=True) if not ok and case.label]
+    return (f" What does not hold: {'; '.join(bad)}." if bad else "") + (
+        f" What does: {'; '.join(good)}." if good else ""
+    )
+
+
+def _numbers(outcomes: list[dict[str, Any]], right: list[Any], close: list[bool]) -> str:
+    """The first wrong number."""
+    k = close.index(False)
+    a, b = _flat(outcomes[k]["value"]), _flat(right[k])
+    if a.shape != b.shape:
+        return ""
+    worst = int(np.abs(a - b).argmax())
+    return f"For instance, number {worst + 1} of {len(b)}: yours {a[worst]:.6g}, right {b[worst]:.6g}."

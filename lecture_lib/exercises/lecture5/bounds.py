@@ -1,0 +1,132 @@
+"""5.7: a bound, per picture."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from lecture_lib.exercises.drawing import count, normal, number, shape, uniform
+from lecture_lib.exercises.task import question
+
+LOG_2PI = math.log(2 * math.pi)
+
+# 5.7 -----------------------------------------------------------------------------------------------------------------
+
+
+@question("5.7", 10, "an importance-weighted bound")
+def iw_bound(x, mean, std, W, s, noise):
+    return _log_mean(sum(_terms(x, mean, std, W, s, mean + std * noise)))
+
+
+def _log_mean(weights):
+    return weights.logsumexp(0) - math.log(len(weights))
+
+
+def _terms(x, mean, std, W, s, z):
+    """log p(x|z), log p(z) and -log q(z|x), each (K, b)."""
+    decoder = -0.5 * ((x - z @ W.T) / s).square().sum(2) - x.shape[1] * (math.log(s) + LOG_2PI / 2)
+    prior, guess = _log_diagonal(z, 0.0, torch.ones(())), _log_diagonal(z, mean, std)
+    return decoder, prior, -guess
+
+
+def _log_diagonal(z, mean, std):
+    return (-0.5 * ((z - mean) / std).square() - std.log() - LOG_2PI / 2).sum(2)
+
+
+@iw_bound.inputs
+def _(g):
+    b, d = shape(g)
+    latent, K = count(g, 2, 3), count(g, 7, 9)
+    q = {"mean": normal(g, b, latent, scale=0.4), "std": uniform(g, b, latent, low=0.5, high=0.9)}
+    decoder = {"W": normal(g, d + 2, latent, scale=0.5), "s": number(g, 0.75, 0.95)}
+    return {"x": normal(g, b, d + 2), **q, **decoder, "noise": normal(g, K, b, latent)}
+
+
+_X2, _W1 = torch.tensor([[0.7, -0.4], [-1.3, 0.2], [0.1, 1.6]]), torch.tensor([[0.6], [-0.8]])
+_ALONG, _ACROSS = _X2 @ _W1, _X2 @ torch.tensor([[0.8], [0.6]])
+_DRAWN = torch.tensor([[[0.3], [-1.2], [0.8]], [[1.5], [0.4], [-0.7]]])
+iw_bound.edge(
+    "with the exact posterior every weight is p(x), whatever was drawn",
+    (-(_ALONG**2) / 3 - _ACROSS**2 - 0.5 * math.log(0.75) - LOG_2PI)[:, 0],
+    x=_X2, mean=_ALONG * 2 / 3, std=torch.full((3, 1), 3**-0.5), W=_W1, s=0.5**0.5, noise=_DRAWN,
+)  # fmt: skip
+iw_bound.edge(
+    "a decoder that does not listen, and a guess that is the prior",
+    -2 * _X2.square().sum(1) - 2 * math.log(0.5) - LOG_2PI,
+    x=_X2, mean=torch.zeros(3, 1), std=torch.ones(3, 1), W=0 * _W1, s=0.5, noise=_DRAWN,
+)  # fmt: skip
+
+
+def _wrong(x, mean, std, W, s, noise, weigh=lambda decoder, prior, guess: decoder + prior + guess, average=_log_mean):
+    return average(weigh(*_terms(x, mean, std, W, s, mean + std * noise)))
+
+
+@iw_bound.mistake
+def batch_first(**k):
+    """The pictures are added up before the logarithm of the mean: one bound for the batch, and a far looser one."""
+    return _wrong(**k, average=lambda w: w.sum(1).logsumexp(0) - math.log(len(w)))
+
+
+@iw_bound.mistake
+def sum_for_mean(**k):
+    """A sum over the K draws where a mean belongs: the bound would grow with K for no reason."""
+    return _wrong(**k, average=lambda w: w.logsumexp(0))
+
+
+@iw_bound.mistake
+def mean_of_logs(**k):
+    """The mean of the logarithms is the ELBO, however many draws; the logarithm of the mean is tighter."""
+    return _wrong(**k, average=lambda w: w.mean(0))
+
+
+@iw_bound.mistake
+def best_draw(**k):
+    """Only the best of the draws counts here; the mean is over all."""
+    return _wrong(**k, average=lambda w: w.max(0).values)
+
+
+@iw_bound.mistake
+def decoder_unnormalised(**k):
+    """The decoder's normaliser is missing. Those of p(z) and q have the same constant, p(x|z) has one of its own."""
+    return _wrong(
+        **k, weigh=lambda decoder, prior, guess: (
+            decoder + k["x"].shape[1] * (math.log(k["s"]) + LOG_2PI / 2) + prior + guess
+        )
+    )  # fmt: skip
+
+
+@iw_bound.mistake
+def unit_decoder(**k):
+    """The squared error is taken as it is, as if the decoder had s = 1: its spread s is given."""
+    return _wrong(**{**k, "s": 1.0})
+
+
+@iw_bound.mistake
+def variance_for_deviation(**k):
+    """s is used as the decoder's variance; it is its standard deviation."""
+    return _wrong(**{**k, "s": k["s"] ** 0.5})
+
+
+@iw_bound.mistake
+def guess_not_divided(**k):
+    """q is missing: draws from q instead of the prior are to be weighted by p(z)/q(z|x)."""
+    return _wrong(**k, weigh=lambda decoder, prior, guess: decoder + prior)
+
+
+@iw_bound.mistake
+def prior_missing(**k):
+    """The prior p(z) is missing from the weight."""
+    return _wrong(**k, weigh=lambda decoder, prior, guess: decoder + guess)
+
+
+@iw_bound.mistake
+def decoder_alone(**k):
+    """p(x|z) alone: that would be right for z drawn from the *prior*, but these come from q."""
+    return _wrong(**k, weigh=lambda decoder, prior, guess: decoder)
+
+
+@iw_bound.mistake
+def std_squared(x, mean, std, W, s, noise):
+    """`std**2 * noise`: z is drawn with a variance in the place of a standard deviation."""
+    return _log_mean(sum(_terms(x, mean, std, W, s, mean + std**2 * noise)))

@@ -1,0 +1,249 @@
+"""5.3 and 5.4: a walk whose marginals do not depend on its noise, and two famous special cases."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from lecture_lib.exercises.drawing import count, normal, number, shape, uniform
+from lecture_lib.exercises.lecture5.mixing import A, C
+from lecture_lib.exercises.stages import lecture5 as stages
+from lecture_lib.exercises.task import question
+
+# 5.3 -----------------------------------------------------------------------------------------------------------------
+
+
+@question("5.3", 10, "an SDE with the marginals of the ODE")
+def walk_down(velocity, score, x, times, epsilon, noise):
+    return _walk(velocity, score, x, times, noise, epsilon, lambda h: math.sqrt(2 * epsilon * h))
+
+
+def _walk(velocity, score, x, times, noise, push, spread):
+    """With ``push`` times the score, and noise of a ``spread`` that depends on the length of a step."""
+    for t, s, z in zip(times[:-1].tolist(), times[1:].tolist(), noise, strict=True):
+        x = x + (s - t) * (velocity(x, t) - push * score(x, t)) + spread(t - s) * z
+    return x
+
+
+walk_down.stage(stages.walking)
+
+
+@walk_down.inputs
+def _(g):
+    b, d = shape(g)
+    steps = count(g, 7, 11)
+    times = torch.linspace(number(g, 0.9, 0.99), number(g, 0.02, 0.1), steps + 1) ** 1.2
+    ends = {"data": [number(g, -1, -0.2), number(g, 0.3, 0.6)], "other": [number(g, 0.5, 2), number(g, 1.2, 1.8)]}
+    noise = {"epsilon": number(g, 0.2, 0.4), "noise": normal(g, steps, b, d)}
+    return {"x": normal(g, b, d), "times": times, **ends, "a": number(g, 0.3, 0.9), **noise}
+
+
+_FLAT = {"x": A, "data": [-0.5, 0.8], "other": [1.5, 0.8], "a": 1.6}  # the variance is 0.8 at all times
+_TWO = torch.stack([C, -C])
+walk_down.edge(
+    "epsilon = 0, with equal spreads at all times: all points move alike",
+    A - 1.2,
+    **_FLAT,
+    times=torch.tensor([0.9, 0.6, 0.3]),
+    epsilon=0.0,
+    noise=_TWO,
+)
+walk_down.edge(
+    "a single step",
+    A - 0.4 * (2 + 0.3 * (A - 0.7) / 0.8) + math.sqrt(0.24) * C,
+    **_FLAT,
+    times=torch.tensor([0.6, 0.2]),
+    epsilon=0.3,
+    noise=_TWO[:1],
+)
+
+
+@walk_down.mistake
+def upwards(velocity, score, x, times, epsilon, noise):
+    """Time falls from t to s, so the step in time is negative; here b is added as if time went up."""
+    turned = lambda y, t: -velocity(y, t)  # noqa: E731
+    return _walk(turned, score, x, times, noise, epsilon, lambda h: math.sqrt(2 * epsilon * h))
+
+
+@walk_down.mistake
+def forward_drift(velocity, score, x, times, epsilon, noise):
+    """b + epsilon s is the drift of the SDE that runs *up*. Downwards the noise is to be held together as well:
+    ask which sign of the score does that, with a negative step in time."""
+    return _walk(velocity, score, x, times, noise, -epsilon, lambda h: math.sqrt(2 * epsilon * h))
+
+
+@walk_down.mistake
+def without_two(velocity, score, x, times, epsilon, noise):
+    """The noise has variance epsilon h. With epsilon before the Laplacian of (5) the noise of the SDE is stronger."""
+    return _walk(velocity, score, x, times, noise, epsilon, lambda h: math.sqrt(epsilon * h))
+
+
+@walk_down.mistake
+def without_root(velocity, score, x, times, epsilon, noise):
+    """z is multiplied by a variance: `std**2 * randn`."""
+    return _walk(velocity, score, x, times, noise, epsilon, lambda h: 2 * epsilon * h)
+
+
+@walk_down.mistake
+def time_outside_root(velocity, score, x, times, epsilon, noise):
+    """The noise of a step is proportional to its length: it is the *variance* of Brownian motion that grows so."""
+    return _walk(velocity, score, x, times, noise, epsilon, lambda h: math.sqrt(2 * epsilon) * h)
+
+
+@walk_down.mistake
+def noise_alone(velocity, score, x, times, epsilon, noise):
+    """Noise is added, and nothing holds it together: the marginals grow too wide. The score is missing."""
+    return _walk(velocity, score, x, times, noise, 0.0, lambda h: math.sqrt(2 * epsilon * h))
+
+
+@walk_down.mistake
+def ode(velocity, score, x, times, epsilon, noise):
+    """That is the ODE: it has the same marginals, but asked for is the SDE of this epsilon."""
+    return _walk(velocity, score, x, times, noise, 0.0, lambda h: 0.0)
+
+
+@walk_down.mistake
+def half_score(velocity, score, x, times, epsilon, noise):
+    """Half of the score: the half belongs to g^2, and epsilon is already half of g^2."""
+    return _walk(velocity, score, x, times, noise, epsilon / 2, lambda h: math.sqrt(2 * epsilon * h))
+
+
+@walk_down.mistake
+def twice_the_score(velocity, score, x, times, epsilon, noise):
+    """Twice the score: that is the reverse SDE of a forward SDE, written with its drift. b is the *flow's* velocity."""
+    return _walk(velocity, score, x, times, noise, 2 * epsilon, lambda h: math.sqrt(2 * epsilon * h))
+
+
+@walk_down.mistake
+def asked_at_arrival(velocity, score, x, times, epsilon, noise):
+    """Velocity and score are asked at the time where the step ends, but x is still where it begins."""
+    for t, s, z in zip(times[:-1].tolist(), times[1:].tolist(), noise, strict=True):
+        drift = velocity(x, s) - epsilon * score(x, s)
+        x = x + (s - t) * drift + math.sqrt(2 * epsilon * (t - s)) * z
+    return x
+
+
+@walk_down.mistake
+def one_noise(velocity, score, x, times, epsilon, noise):
+    """The same noise in each step: a Brownian motion forgets, and `noise` has one entry for each step."""
+    return walk_down(velocity, score, x, times, epsilon, noise[:1].expand_as(noise))
+
+
+# 5.4 -----------------------------------------------------------------------------------------------------------------
+
+
+@question("5.4", 8, "special cases: VP and VE")
+def special_cases(t, rate_0, rate_1, sigma_min, sigma_max):
+    alpha = _alpha(t, rate_0, rate_1)
+    return alpha, (1 - alpha**2).sqrt(), _g(t, sigma_min, sigma_max)
+
+
+def _alpha(t, rate_0, rate_1):
+    return torch.exp(-0.5 * (rate_0 * t + 0.5 * (rate_1 - rate_0) * t**2))
+
+
+def _level(t, sigma_min, sigma_max):
+    return sigma_min * (sigma_max / sigma_min) ** t
+
+
+def _g(t, sigma_min, sigma_max):
+    return _level(t, sigma_min, sigma_max) * math.sqrt(2 * math.log(sigma_max / sigma_min))
+
+
+@special_cases.inputs
+def _(g):
+    rates = {"rate_0": number(g, 0.1, 0.4), "rate_1": number(g, 3.0, 6.0)}
+    levels = {"sigma_min": number(g, 0.1, 0.3), "sigma_max": number(g, 1.5, 2.5)}
+    return {"t": uniform(g, count(g, 5, 8), low=0.05, high=0.95), **rates, **levels}
+
+
+_VE = {"sigma_min": 0.5, "sigma_max": 0.5 * math.exp(2)}
+_END = torch.ones(1)
+special_cases.edge(
+    "at t = 0: data without noise; sigma of VE grows from its smallest value",
+    (_END, 0 * _END, _END),
+    t=0 * _END,
+    rate_0=0.2,
+    rate_1=4.0,
+    **_VE,
+)
+special_cases.edge(
+    "at t = 1, with a rate that does not change",
+    (_END * math.exp(-0.7), _END * math.sqrt(1 - math.exp(-1.4)), _END * math.exp(2)),
+    t=_END,
+    rate_0=1.4,
+    rate_1=1.4,
+    **_VE,
+)
+
+
+def _cases(wrong=None, **k):
+    """The right three, with some of them replaced."""
+    right = dict(zip(("alpha", "sigma", "g"), special_cases(**k), strict=True))
+    return list({**right, **wrong}.values())
+
+
+@special_cases.mistake
+def rate_as_variance(t, rate_0, rate_1, sigma_min, sigma_max):
+    """The rate is used as if it were a variance, alpha^2 = 1 - rate: the rate may be 20, and a root is left of -19.
+    A rate is what a variance loses per unit of *time*."""
+    rate = rate_0 + (rate_1 - rate_0) * t
+    return (1 - rate).sqrt(), rate.sqrt(), _g(t, sigma_min, sigma_max)
+
+
+@special_cases.mistake
+def alpha_bar(**k):
+    """alpha-bar for alpha: that is the share of the *variance* that is left, alpha its root."""
+    return _cases({"alpha": special_cases(**k)[0] ** 2}, **k)
+
+
+@special_cases.mistake
+def rate_of_the_drift(t, rate_0, rate_1, **levels):
+    """alpha falls twice as fast as the drift makes it: mind the factor before r(t) x."""
+    return special_cases(t, 2 * rate_0, 2 * rate_1, **levels)
+
+
+@special_cases.mistake
+def rate_times_time(t, rate_0, rate_1, sigma_min, sigma_max):
+    """The rate of now is taken for all the time since 0: it grew on the way, so it is to be integrated."""
+    alpha = torch.exp(-0.5 * (rate_0 + (rate_1 - rate_0) * t) * t)
+    return alpha, (1 - alpha**2).sqrt(), _g(t, sigma_min, sigma_max)
+
+
+@special_cases.mistake
+def sigma_squared(**k):
+    """sigma of VP is a variance here: a standard deviation is asked for. (As it stands it is the sub-VP SDE's.)"""
+    return _cases({"sigma": 1 - special_cases(**k)[0] ** 2}, **k)
+
+
+@special_cases.mistake
+def adds_up_to_one(**k):
+    """alpha and sigma of VP add up to 1 here, as in a straight interpolant. VP preserves the *variance*."""
+    return _cases({"sigma": 1 - special_cases(**k)[0]}, **k)
+
+
+@special_cases.mistake
+def sigma_for_g(t, sigma_min, sigma_max, **k):
+    """g of VE is taken to be sigma. sigma is how much noise there *is*; g says how fast it comes."""
+    level = _level(t, sigma_min, sigma_max)
+    return _cases({"g": level}, t=t, sigma_min=sigma_min, sigma_max=sigma_max, **k)
+
+
+@special_cases.mistake
+def g_squared(**k):
+    """g squared is returned for g of VE."""
+    return _cases({"g": special_cases(**k)[2] ** 2}, **k)
+
+
+@special_cases.mistake
+def variance_not_derived(**k):
+    """A factor is lost in g of VE: it is the *square* of sigma whose derivative counts, and the square brings one."""
+    return _cases({"g": special_cases(**k)[2] / math.sqrt(2)}, **k)
+
+
+@special_cases.mistake
+def speed_of_sigma(t, sigma_min, sigma_max, **k):
+    """g of VE is the derivative of sigma here. Of independent noises the variances add up, not the deviations."""
+    speed = _level(t, sigma_min, sigma_max) * math.log(sigma_max / sigma_min)
+    return _cases({"g": speed}, t=t, sigma_min=sigma_min, sigma_max=sigma_max, **k)

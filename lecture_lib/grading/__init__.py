@@ -1,0 +1,1 @@
+"""Marks for submissions: ``submission`` reads them, ``grade`` judges them, ``report`` tells."""

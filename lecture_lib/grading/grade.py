@@ -1,0 +1,192 @@
+"""Marks for a folder of submissions: question by question, each behind walls, each result kept at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lecture_lib.errors import CourseError
+from lecture_lib.exercises.judging import Verdict, judge, limit
+from lecture_lib.exercises.task import Sheet, Task, as_arrays
+from lecture_lib.grading.submission import Submission, Unreadable, found, read
+from lecture_lib.sandbox.box import Failure, Limits, NotIsolated, Sandbox
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The result of one question of one student.
+
+    Attributes:
+        student, question: names.
+        fingerprint: of the file that was judged.
+        points, of: got and possible.
+        kind, mistake, hint: of the ``Verdict``.
+        seconds: that judging took.
+    """
+
+    student: str
+    question: str
+    fingerprint: str
+    points: int
+    of: int
+    kind: str
+    mistake: str
+    hint: str
+    seconds: float
+
+
+class Ledger:
+    """The marks of one run, one line of JSON each, on the disk before the next question is asked.
+
+    A run that was killed is taken up where it stopped: a line that was being written is cut off, and what has a line
+    is not judged again. The seed stays that of the first start, so that all answers face the same numbers.
+    """
+
+    def __init__(self, folder: Path, sheet: Sheet, *, seed: int | None, isolated: bool) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path, self._lock = folder / f"{sheet.notebook}.jsonl", threading.Lock()
+        head, marks = self._resume()
+        wanted = {
+            "exercise": sheet.notebook,
+            "seed": secrets.randbelow(1 << 32) if seed is None else seed,
+            "isolated": isolated,
+        }
+        if head is not None and (seed not in (None, head["seed"]) or head["isolated"] != isolated):
+            raise CourseError(f"results: {self.path} is of another run ({head}); expected an empty folder for this one")
+        self.head = head or wanted
+        self.marks: dict[tuple[str, str, str], Mark] = {(m.student, m.question, m.fingerprint): m for m in marks}
+        self._file = self.path.open("a", encoding="utf-8")
+        if head is None:
+            self._write(self.head)
+
+    def _resume(self) -> tuple[dict | None, list[Mark]]:
+        if not self.path.exists():
+            return None, []
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):  # a kill in the middle of a line
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
+        lines = [json.loads(line) for line in whole.splitlines()]
+        return (lines[0], [Mark(**line) for line in lines[1:]]) if lines else (None, [])
+
+    def _write(self, line: dict) -> None:
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def has(self, student: str, question: str, fingerprint: str) -> bool:
+        """Whether this question is judged."""
+        return (student, question, fingerprint) in self.marks
+
+    def add(self, mark: Mark) -> None:
+        """Keep a mark; from any thread."""
+        with self._lock:
+            self.marks[mark.student, mark.question, mark.fingerprint] = mark
+            self._write(asdict(mark))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def grade(
+    folder: Path,
+    results: Path,
+    sheet: Sheet,
+    *,
+    seed: int | None = None,
+    jobs: int = 2,
+    isolated: bool = True,
+    limits: Limits | None = None,
+    on_student: Callable[[str], None] = lambda student: None,
+) -> tuple[dict, dict[str, list[Mark]]]:
+    """Judge all submissions of one exercise; returns the run's head and the marks by student.
+
+    Args:
+        folder: with a folder or a notebook per student.
+        results: where the ledger is, or will be.
+        seed: of the random inputs; default a new one, kept in the ledger.
+        jobs: submissions that are judged at the same time.
+        isolated: False trusts the answers: for your own, and where there are no namespaces.
+        limits: of one question.
+        on_student: called when a student is done.
+
+    Raises:
+        NotIsolated: this machine has no walls and they were asked for.
+        CourseError: the folders are not what they should be.
+    """
+    students = found(folder, sheet)
+    ledger = Ledger(results, sheet, seed=seed, isolated=isolated)
+    boxes = threading.local()
+    opened: list[Sandbox] = []
+
+    def work(submission: Submission) -> tuple[str, list[Mark]]:
+        if not hasattr(boxes, "box"):
+            boxes.box = Sandbox(limits or Limits(), isolated=isolated).__enter__()
+            opened.append(boxes.box)
+        marks = list(_marks(submission, sheet, boxes.box, ledger))
+        on_student(submission.student)
+        return submission.student, marks
+
+    try:
+        with ThreadPoolExecutor(jobs) as pool:
+            try:
+                return ledger.head, dict(pool.map(work, students))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        for box in opened:
+            box.__exit__()
+        ledger.close()
+
+
+def _marks(submission: Submission, sheet: Sheet, box: Sandbox, ledger: Ledger) -> Iterator[Mark]:
+    """The marks of one student, old ones from the ledger."""
+    try:
+        if submission.path is None:
+            raise Unreadable(submission.problem)
+        cells, fingerprint = read(submission.path)
+        problem = ""
+    except Unreadable as error:
+        cells, fingerprint, problem = [], "none", str(error)
+    for task in sheet.tasks:
+        key = submission.student, task.name, fingerprint
+        if not ledger.has(*key):
+            began = time.monotonic()
+            verdict = (
+                Verdict(task.name, False, problem, "unreadable") if problem else _verdict(task, cells, box, ledger)
+            )
+            points = task.points if verdict.passed else 0
+            ledger.add(
+                Mark(
+                    *key,
+                    points,
+                    task.points,
+                    verdict.kind,
+                    verdict.name,
+                    verdict.hint,
+                    round(time.monotonic() - began, 3),
+                )
+            )
+        yield ledger.marks[key]
+
+
+def _verdict(task: Task, cells: list[str], box: Sandbox, ledger: Ledger) -> Verdict:
+    """Ask the sandbox, and judge what comes back."""
+    cases = task.cases(ledger.head["seed"])
+    stage, call = task.stage_source
+    said = box.ask(cells, task.function, calls=[as_arrays(case.inputs) for case in cases], stage=stage, call=call)
+    if not isinstance(said, Failure):
+        return judge(task, cases, said)
+    if said.kind in ("walls", "request"):
+        raise NotIsolated(f"question {task.name}: {said.detail}")
+    return limit(task, said.kind, said.detail)

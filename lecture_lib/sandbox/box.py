@@ -1,0 +1,181 @@
+"""The parent's side of the walls: starts a zygote, hands it answers, and never trusts what comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lecture_lib.errors import CourseError
+from lecture_lib.sandbox.inside import wire
+
+START_UP = "import sys; sys.path.insert(0, sys.argv[1]); from inside.zygote import main; main()"
+FORBIDDEN = ("lecture_lib",)
+START, GRACE = 60.0, 10.0  # seconds that a zygote may take to start, and to answer after its own limit
+
+
+class NotIsolated(CourseError):
+    """This machine has no namespaces for an unprivileged process: an answer could read and write what you can."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one answer may use.
+
+    Attributes:
+        seconds: from start to reply, all calls together.
+        memory: bytes that its processes hold together; in address space, twice as much and 4 GB for PyTorch.
+        processes: at one time.
+    """
+
+    seconds: float = 10.0
+    memory: int = 2 << 30
+    processes: int = 64
+
+    def as_resources(self) -> dict[str, int]:
+        """For ``resource.setrlimit``."""
+        return {"AS": (4 << 30) + 2 * self.memory, "CPU": int(self.seconds) + 1, "NPROC": self.processes,
+                "NOFILE": 64, "FSIZE": 64 << 20, "CORE": 0}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no outcome.
+
+    Attributes:
+        kind: "time", "memory", "size", "silent", "reply" or "walls".
+        detail: for the log.
+    """
+
+    kind: str
+    detail: str
+
+
+@dataclass
+class Sandbox:
+    """One zygote; ``ask`` runs one answer in a child of it. Use it in a ``with``.
+
+    Args:
+        limits: of each answer.
+        isolated: False runs answers with your own rights; for submissions that you wrote yourself.
+
+    Raises:
+        NotIsolated: walls were asked for, and this machine has none.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    isolated: bool = True
+
+    def __enter__(self) -> Sandbox:
+        self._place = tempfile.mkdtemp(prefix="course-walls-")
+        self._process: subprocess.Popen | None = None
+        try:
+            if self.isolated:
+                tried = self.ask(["def here(): return 1.0"], "here", calls=[{}])
+                if tried != [{"value": 1.0}]:
+                    raise NotIsolated(
+                        f"no walls for answers on this machine: {tried}. Use --trust for answers of your own, or run "
+                        "`course grade` in a container of its own"
+                    )
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop()
+        with contextlib.suppress(OSError):
+            os.rmdir(self._place)
+
+    def ask(
+        self, cells: list[str], name: str, *, calls: list[dict[str, Any]], stage: str = "", call: str = ""
+    ) -> list[dict[str, Any]] | Failure:
+        """The outcomes of ``name`` on each of ``calls``, or why there are none.
+
+        Args:
+            cells: sources of the submission's code cells.
+            name: the function or class that is the answer.
+            calls: arguments by name, numbers or arrays; the child sees tensors.
+            stage: the source of functions that call an answer, without an answer in it.
+            call: which of them; without it the answer is called with the arguments.
+        """
+        request = {"cells": cells, "name": name, "stage": stage, "call": call, "calls": calls}
+        try:
+            frame = wire.pack(request)
+        except wire.WireError as error:
+            return Failure("request", str(error))
+        process = self._running()
+        try:
+            process.stdin.write(struct.pack("<Q", len(frame)) + frame)
+            process.stdin.flush()
+            reply = self._receive(self.limits.seconds + GRACE)
+        except (OSError, TimeoutError, wire.WireError) as error:
+            self._stop()  # a zygote that is in trouble is replaced, not asked again
+            return Failure("silent", f"{type(error).__name__}: {error}")
+        if "failed" in reply:
+            return Failure(str(reply["failed"]), str(reply.get("detail", "")))
+        outcomes = reply["outcomes"]
+        if not isinstance(outcomes, list) or not all(map(_is_outcome, outcomes)):
+            return Failure("reply", "no list of values and errors")
+        return outcomes
+
+    def _running(self) -> subprocess.Popen:
+        if self._process is None or self._process.poll() is not None:
+            config = {"isolated": self.isolated, "mountpoint": self._place, "hidden": _hidden(), "forbidden": FORBIDDEN,
+                      "seconds": self.limits.seconds, "memory": self.limits.memory,
+                      "limits": self.limits.as_resources()}  # fmt: skip
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-c", START_UP, str(Path(__file__).parent), json.dumps(config)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                env={"PATH": os.environ.get("PATH", ""), "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+            self._receive(START)
+        return self._process
+
+    def _receive(self, seconds: float) -> dict[str, Any]:
+        deadline, stream = time.monotonic() + seconds, self._process.stdout
+        (length,) = struct.unpack("<Q", self._read(stream, 8, deadline))
+        if length > wire.LARGEST:
+            raise wire.WireError(f"frame: got {length:,} bytes")
+        return wire.unpack(self._read(stream, length, deadline))
+
+    @staticmethod
+    def _read(stream, count: int, deadline: float) -> bytes:
+        data = b""
+        while len(data) < count:
+            if not select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError("the zygote does not answer")
+            part = os.read(stream.fileno(), count - len(data))
+            if not part:
+                raise OSError("the zygote has ended")
+            data += part
+        return data
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            process.stdin.close()
+            process.stdout.close()
+
+
+def _is_outcome(thing: Any) -> bool:
+    """A value, or an error with its name; a child may have forged anything."""
+    return isinstance(thing, dict) and ("value" in thing or isinstance(thing.get("error"), str))
+
+
+def _hidden() -> list[str]:
+    """Folders within Python's own that hold answers: this package, if it is installed and not only linked."""
+    import lecture_lib
+
+    return [str(Path(lecture_lib.__file__).parent)]

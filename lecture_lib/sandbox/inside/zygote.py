@@ -1,0 +1,241 @@
+"""A process that has PyTorch loaded and forks one child for each answer; the child runs it behind walls.
+
+    python -I -c "from inside.zygote import main; main()" FOLDER CONFIG  <  requests  >  replies
+
+It imports nothing of the course, so no child can find an answer in its memory; and it never runs a student's code
+itself, so the next child is as clean as the first. It reads frames (``wire``) from standard input until that ends:
+
+    request   {"cells": [source, ...], "name": function, "stage": source, "call": function,
+               "calls": [{argument: value}, ...]}
+    reply     {"outcomes": [{"value": ...} | {"error": type, "message": ..., "line": ...}, ...]}
+              {"failed": "time" | "memory" | "silent" | "size" | ..., "detail": ...}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+from . import wire
+from .walls import (
+    OWN,
+    become_nobody,
+    build_root,
+    close_all_but,
+    die_with_parent,
+    leave_namespaces,
+    map_users,
+    python_paths,
+    set_limits,
+)
+
+WATCH = 0.05  # seconds between two looks at the memory of a child
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    config = json.loads(sys.argv[-1])
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    os.dup2(2, 1)
+    die_with_parent_if_linux()
+    import torch
+
+    from . import answering
+
+    sys.path.remove(sys.argv[1])  # where this file is: all of it is loaded, and a child has no business there
+    torch.set_num_threads(1)
+    answering.forbid(config["forbidden"])
+    warm_up()
+    send(replies, wire.pack({"ready": True}))
+    while (head := requests.read(8)) and len(head) == 8:
+        (length,) = struct.unpack("<Q", head)
+        send(replies, answer(requests.read(length), config))
+
+
+def warm_up() -> None:
+    """Load now what PyTorch loads at its first use, so that no child has to."""
+    import torch
+
+    eye = torch.eye(2)
+    torch.linalg.eigvalsh(eye)
+    torch.func.vmap(torch.func.jacrev(torch.sin))(eye)
+    torch.func.jvp(torch.sin, (eye,), (eye,))
+    torch.zeros(2, requires_grad=True).sum().backward()
+
+
+def die_with_parent_if_linux() -> None:
+    """Be killed with the grader, where the system can do that."""
+    if sys.platform == "linux":
+        die_with_parent()
+
+
+def send(stream: BinaryIO, frame: bytes) -> None:
+    """One frame after its length."""
+    stream.write(struct.pack("<Q", len(frame)) + frame)
+    stream.flush()
+
+
+def answer(request: bytes, config: dict) -> bytes:
+    """The frame that one child wrote, or why there is none."""
+    reading, writing = os.pipe()
+    pids_in, pids_out = os.pipe()
+    go_in, go_out = os.pipe()
+    first = os.fork()
+    if first == 0:
+        try:
+            os.setsid()
+            child(request, config, writing, pids_out, go_in)
+        except BaseException as error:  # noqa: BLE001  (whatever happens here must end here)
+            with contextlib.suppress(Exception):
+                os.write(pids_out, f"!{type(error).__name__}: {error}\n".encode()[:500])
+        os._exit(1)
+    for end in (writing, pids_out, go_in):
+        os.close(end)
+    try:
+        return wait_for(first, reading, pids_in, go_out, config)
+    finally:
+        for end in (reading, pids_in):
+            os.close(end)
+
+
+def child(request: bytes, config: dict, reply: int, pids: int, go: int) -> None:
+    """In a fork: build the walls, and fork once more, into the new process namespace."""
+    from . import answering
+
+    if config["isolated"]:
+        root = os.getuid() == 0
+        leave_namespaces()
+        os.write(pids, b"?\n")  # the parent names our users
+        if os.read(go, 1) != b"!":
+            os._exit(1)
+        inner = os.fork()
+        if inner:
+            os.write(pids, b"%d\n" % inner)
+            os.waitpid(inner, 0)
+            os._exit(0)
+        build_root(config["mountpoint"], python_paths(), config["hidden"])
+        become_nobody(second=root)
+        os.chdir(OWN)
+    else:
+        os.write(pids, b"%d\n" % os.getpid())
+    os.environ.clear()
+    os.environ.update({"HOME": OWN, "TMPDIR": "/tmp", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"})
+    close_all_but({reply})
+    set_limits(config["limits"])
+    frame = answering.frame(wire.unpack(request))
+    with os.fdopen(reply, "wb") as stream:
+        stream.write(frame)
+    os._exit(0)
+
+
+def wait_for(first: int, reading: int, pids_in: int, go_out: int, config: dict) -> bytes:
+    """The frame of one reply, or why there is none; afterwards nothing of the child is left."""
+    watch = Watch(first, reading, pids_in, go_out, config)
+    try:
+        while watch.failed is None and reading in watch.open:
+            watch.look()
+    finally:
+        os.close(go_out)
+        bury(first, watch.inner)
+    return watch.frame()
+
+
+class Watch:
+    """Collects what a child writes, within its time, its memory and its size.
+
+    Args:
+        first: the process that builds the walls.
+        reading, pids_in: pipes with the reply, and with what the building has to say.
+        go_out: where the child waits for its users to be named.
+        config: with "seconds", "memory" and "isolated".
+    """
+
+    def __init__(self, first: int, reading: int, pids_in: int, go_out: int, config: dict) -> None:
+        self.first, self.reading, self.go_out, self.config = first, reading, go_out, config
+        self.open, self.parts, self.size = [reading, pids_in], [], 0
+        self.inner: int | None = None
+        self.failed: tuple[str, str] | None = None
+        self.deadline, self.looked = time.monotonic() + config["seconds"], 0.0
+
+    def look(self) -> None:
+        """Wait a moment for something to read, and see whether a limit is reached."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            self.failed = ("time", f"{self.config['seconds']:g} s")
+            return
+        for end in select.select(self.open, [], [], min(left, WATCH))[0]:
+            data = os.read(end, 1 << 16)
+            if not data:
+                self.open.remove(end)
+            elif end == self.reading:
+                self.parts.append(data)
+                self.size += len(data)
+                if self.size > wire.LARGEST:
+                    self.failed = ("size", f"{wire.LARGEST:,} bytes")
+            else:
+                self.hear(data)
+        if self.inner and self.config["isolated"] and time.monotonic() - self.looked > WATCH:
+            self.looked = time.monotonic()
+            if resident(self.inner) > self.config["memory"]:
+                self.failed = ("memory", f"{self.config['memory']:,} bytes")
+
+    def hear(self, data: bytes) -> None:
+        """What the building of the walls says: that users are to be named, the first process, or what failed."""
+        for line in data.splitlines():
+            if line == b"?":
+                map_users(self.first)
+                os.write(self.go_out, b"!")
+            elif line.startswith(b"!"):
+                self.failed = ("walls", line[1:].decode(errors="replace"))
+            else:
+                self.inner = int(line)
+
+    def frame(self) -> bytes:
+        """The reply as it came, or a failure; only this process may say that something but the size failed."""
+        failed = self.failed or (None if self.size else ("silent", "the process ended without a reply"))
+        if failed is None:
+            try:
+                reply = wire.unpack(b"".join(self.parts))
+                if isinstance(reply, dict) and ("outcomes" in reply or reply.get("failed") == "size"):
+                    return wire.pack(reply)
+                failed = ("reply", "no outcomes")
+            except wire.WireError as error:
+                failed = ("reply", str(error))
+        return wire.pack({"failed": failed[0], "detail": failed[1]})
+
+
+def bury(first: int, inner: int | None) -> None:
+    """Kill a child and everything that it started: the first of a process namespace takes all others with it."""
+    for pid in filter(None, (inner, first)):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        os.killpg(first, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        os.waitpid(first, 0)
+
+
+def resident(first: int) -> int:
+    """Bytes of memory that a process namespace holds, shared pages of the zygote left out."""
+    try:
+        space = os.readlink(f"/proc/{first}/ns/pid")
+    except OSError:
+        return 0
+    total, page = 0, os.sysconf("SC_PAGE_SIZE")
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if os.readlink(f"/proc/{name}/ns/pid") == space:
+                _, held, shared, *_ = Path(f"/proc/{name}/statm").read_text().split()
+                total += (int(held) - int(shared)) * page
+    return total

@@ -1,0 +1,1 @@
+"""Right answers, written differently from those of the course: all must be accepted."""

@@ -1,0 +1,82 @@
+"""Every question: right answers pass however they are written, wrong ones fail and hear why."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+import torch
+
+from lecture_lib.exercises.catalogue import LECTURES, sheet
+from lecture_lib.exercises.judging import judge
+
+SEEDS = (0, 1, 2)
+SHEETS = [sheet(lecture) for lecture in LECTURES]
+TASKS = [task for one in SHEETS for task in one.tasks]
+each_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+each_sheet = pytest.mark.parametrize("sheet", SHEETS, ids=lambda one: one.notebook)
+
+
+def verdict(task, answer, seed):
+    cases = task.cases(seed)
+    return judge(task, cases, [task.outcome(answer, case) for case in cases])
+
+
+@each_sheet
+def test_a_sheet_has_a_hundred_points_and_ten_questions(sheet):
+    assert sum(task.points for task in sheet.tasks) == 100
+    assert len(sheet.tasks) >= 10
+    assert [task.name for task in sheet.tasks] == [f"{sheet.lecture}.{k + 1}" for k in range(len(sheet.tasks))]
+    assert len({task.function for task in sheet.tasks}) == len(sheet.tasks)
+
+
+@each_task
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_answer_agrees_with_its_closed_forms(task, seed):
+    assert verdict(task, task.answer, seed)
+    assert task.edges, "a question has an end point or a closed form"
+
+
+@each_task
+def test_five_wrong_answers_each_hear_their_own_hint(task):
+    assert len(task.mistakes) >= 5
+    assert len({mistake.hint for mistake in task.mistakes}) == len(task.mistakes)
+    for mistake in task.mistakes:
+        for seed in SEEDS:
+            got = verdict(task, mistake.answer, seed)
+            assert not got, f"{task.name}: {mistake.name} passes"
+            assert got.name == mistake.name, f"{task.name}: {mistake.name} is told {got.hint!r}"
+
+
+@each_task
+def test_right_answers_written_differently_pass(task):
+    answers = importlib.import_module(f"tests.exercise_answers.lecture{task.name.split('.')[0]}").ANSWERS[task.name]
+    assert len(answers) >= 2
+    for answer in answers:
+        for seed in SEEDS:
+            got = verdict(task, answer, seed)
+            assert got, f"{task.name}: {answer.__name__} is told {got.hint!r}"
+
+
+@each_task
+def test_an_empty_answer_is_told_so(task):
+    def empty(*args, **inputs):
+        raise NotImplementedError
+
+    got = verdict(task, empty, 0)
+    assert not got and got.kind == "empty" and task.function in got.hint
+
+
+@each_task
+def test_random_cases_differ_in_size_and_number(task):
+    first, second = (task.draw(torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    assert first.keys() == second.keys()
+    assert repr(first) != repr(second)
+    numbers = [v for v in first.values() if isinstance(v, float)]
+    assert len(set(numbers)) == len(numbers) and not set(numbers) & {0.0, 1.0}
+
+
+def test_tensors_of_different_shapes_where_one_is_expected_are_told_so():
+    task = TASKS[0]
+    got = verdict(task, lambda **inputs: [torch.zeros(2, 3), torch.zeros(1, 3)], 0)
+    assert got.kind == "form" and "returns 2 things" in got.hint

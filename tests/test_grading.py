@@ -1,0 +1,336 @@
+"""Marks that are due, and no others: honest, damaged and hostile submissions, and a grader that is killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from lecture_lib.errors import CourseError
+from lecture_lib.exercises.catalogue import sheet
+from lecture_lib.exercises.task import Sheet
+from lecture_lib.grading import report
+from lecture_lib.grading.grade import grade
+from lecture_lib.grading.submission import Unreadable, found, read
+from lecture_lib.sandbox.box import Limits, Sandbox
+from lecture_lib.sandbox.inside import wire
+from lecture_lib.sandbox.inside.cutting import NothingHere, run_slice, slice_for
+
+GUIDANCE = sheet(2)
+MINI = Sheet(2, "Guidance", "E2_guidance", GUIDANCE.tasks[:3])  # 5, 8 and 8 points
+SHORT = Limits(seconds=5.0, memory=1 << 30)
+RIGHT = {
+    "guided": "def guided(uncond, cond, w):\n    return uncond + w * (cond - uncond)",
+    "classifier_guided": "def classifier_guided(eps, grad_log_prob, sigma, scale):\n"
+    "    return eps - scale * sigma[:, None] * grad_log_prob",
+    "drop_labels": "def drop_labels(labels, null, p, u):\n"
+    "    return torch.where(u < p, torch.full_like(labels, null), labels)",
+}
+
+
+def notebook(path: Path, cells: list[str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    path.write_text(nbformat.writes(nb))
+    return path
+
+
+def cells(**other: str) -> list[str]:
+    """A right submission, with some of its answers replaced."""
+    return ["import torch\nfrom lecture_lib.exercises import check", *{**RIGHT, **other}.values(), 'check("2.1")']
+
+
+def marks_of(tmp_path, students: dict[str, list[str]], **options):
+    for student, source in students.items():
+        notebook(tmp_path / "in" / student / "E2_guidance.ipynb", source)
+    _, marks = grade(tmp_path / "in", tmp_path / "out", MINI, seed=3, limits=SHORT, **options)
+    return {student: [m.points for m in row] for student, row in marks.items()}, marks
+
+
+# Hostile answers to 2.2; 2.1 and 2.3 are right -----------------------------------------------------------------------
+
+TRUE = "return eps - scale * sigma[:, None] * grad_log_prob"
+FORGE = """text = b'{"dict":[["failed","walls"],["detail","x"]]}'
+for k in range(3, 64):
+    with contextlib.suppress(OSError): os.write(k, len(text).to_bytes(8, 'little') + text)
+os._exit(0)"""
+HOSTILE = {  # the body of an answer to 2.2, what stands before it, and what is due
+    "syntax": ("return ((eps", "", 0),
+    "endless": ("while True: pass", "", 0),
+    "exits": ("os._exit(0)", "", 0),
+    "raises_exit": ("raise SystemExit", "", 0),
+    "patches_numpy": ("np.testing.assert_allclose = np.allclose = lambda *a, **k: True\nreturn eps", "", 0),
+    "patches_the_grader": ("sys.modules['inside.answering'].plain = lambda v: None\nreturn eps", "", 0),
+    "patches_torch": ("torch.Tensor.__eq__ = torch.equal = torch.allclose = lambda *a, **k: True\nreturn eps", "", 0),
+    "equal_to_all": ("return Same()", "class Same:\n    def __eq__(self, other): return True", 0),
+    "prints_much": ("print('a' * (40 << 20))\n" + TRUE, "", 8),
+    "allocates": ("hoard = [bytearray(1 << 28) for _ in range(48)]\n" + TRUE, "", 0),
+    "forks": ("while True: os.fork()", "", 0),
+    "leaves_a_process": ("subprocess.Popen(['sleep', '600'])\n" + TRUE, "", 8),
+    "returns_a_gigabyte": ("return torch.zeros(1 << 28)", "", 0),
+    "returns_nan": ("return eps * float('nan')", "", 0),
+    "returns_integers": ("return (eps - scale * sigma[:, None] * grad_log_prob).int()", "", 0),
+    "returns_complex": ("return (eps - scale * sigma[:, None] * grad_log_prob).to(torch.complex64)", "", 0),
+    "returns_double": ("return eps.double() - scale * sigma[:, None] * grad_log_prob", "", 8),
+    "writes_a_reply": (
+        "for k in range(3, 64):\n    with contextlib.suppress(OSError): os.write(k, b'x')\n" + TRUE,
+        "",
+        0,
+    ),
+    "forges_a_failure": (FORGE, "", 0),
+    "kills_all": ("with contextlib.suppress(OSError): os.kill(-1, signal.SIGKILL)\n" + TRUE, "", 8),
+    "deletes": ("for p in ('/work', '/own', '/tmp', '/etc'): shutil.rmtree(p, ignore_errors=True)\n" + TRUE, "", 8),
+    "imports_the_course": ("from lecture_lib.exercises.lecture2.rule import classifier_guided\n" + TRUE, "", 0),
+    "asks_the_net": ("socket.create_connection(('8.8.8.8', 53), timeout=1)\n" + TRUE, "", 0),
+    "recursion": ("return classifier_guided(eps, grad_log_prob, sigma, scale)", "", 0),
+    "raises_strangely": ("raise Odd", "class Odd(Exception):\n    def __str__(self): raise RuntimeError", 0),
+}
+MODULES = "import contextlib, os, shutil, signal, socket, subprocess, sys\nimport numpy as np\nimport torch\n"
+
+
+def hostile(body: str, before: str) -> str:
+    head = "def classifier_guided(eps, grad_log_prob, sigma, scale):\n"
+    return f"{MODULES}{before}\n{head}{textwrap.indent(body, '    ')}"
+
+
+def test_hostile_answers_get_what_is_due_and_touch_nothing_else(tmp_path):
+    students = {name: cells(classifier_guided=hostile(body, before)) for name, (body, before, _) in HOSTILE.items()}
+    points, marks = marks_of(tmp_path, students)
+    assert points == {name: [5, due, 8] for name, (*_, due) in sorted(HOSTILE.items())}
+    assert all(mark.hint for row in marks.values() for mark in row if not mark.points)
+    time.sleep(0.2)
+    assert not subprocess.run(["pgrep", "-f", "sleep 600"], capture_output=True).stdout
+
+
+SPY = """import os
+def classifier_guided(eps, grad_log_prob, sigma, scale):
+    found = [p for p in {paths!r} if os.path.exists(p)]
+    try:
+        open({wanted!r}, "w").write("x")
+        found.append("written")
+    except OSError:
+        pass
+    for pid in os.listdir("/proc"):
+        if pid.isdigit() and pid != str(os.getpid()):
+            found.append("process " + pid)
+    if found:
+        raise ValueError(str(found))
+    return eps - scale * sigma[:, None] * grad_log_prob
+"""
+
+
+def test_an_answer_sees_neither_the_course_nor_other_students_nor_other_processes(tmp_path):
+    root = Path(__file__).parents[1]
+    other = notebook(tmp_path / "in" / "anna" / "E2_guidance.ipynb", cells())
+    hidden = (
+        other,
+        tmp_path / "out",
+        root / "solutions",
+        root / "lecture_lib",
+        root / "exercises",
+        Path.home() / ".ssh",
+    )
+    paths = [*map(str, hidden), "/etc/passwd", "/etc/shadow"]
+    spy = SPY.format(paths=paths, wanted=str(tmp_path / "in" / "anna" / "E2_guidance.ipynb"))
+    points, marks = marks_of(tmp_path, {"anna": cells(), "eve": cells(classifier_guided=spy)})
+    assert points["eve"] == [5, 8, 8], marks["eve"][1].hint
+    assert read(other)[0] == cells()
+
+
+def test_damaged_files(tmp_path):
+    place = tmp_path / "in"
+    good = notebook(place / "shuffled" / "E2_guidance.ipynb", list(reversed(cells())))
+    text = good.read_text()
+    for student, data in {
+        "truncated": text[: len(text) // 2].encode(),
+        "latin": text.replace("import torch", "# déjà vu\\nimport torch").encode("latin-1"),
+        "utf16": text.encode("utf-16"),
+        "bom": b"\xef\xbb\xbf" + text.encode(),
+        "nothing": b"",
+        "list": b"[1, 2]",
+        "deep": b'{"cells": ' + b"[" * 100_000,
+        "binary": bytes(range(256)) * 40,
+    }.items():
+        (place / student).mkdir()
+        (place / student / "E2_guidance.ipynb").write_bytes(data)
+    (place / "missing").mkdir()
+    (place / "linked").mkdir()
+    (place / "linked" / "E2_guidance.ipynb").symlink_to(good)
+    (place / "pipe").mkdir()
+    os.mkfifo(place / "pipe" / "E2_guidance.ipynb")
+    _, marks = grade(place, tmp_path / "out", MINI, seed=3, limits=SHORT)
+    full = {student for student, row in marks.items() if sum(m.points for m in row) == 21}
+    assert full == {"shuffled", "latin", "utf16", "bom"}
+    others = [m for student, row in marks.items() if student not in full for m in row]
+    assert {m.kind for m in others} == {"unreadable"} and all(m.points == 0 and m.hint for m in others)
+
+
+@pytest.mark.slow
+def test_outputs_of_half_a_gigabyte(tmp_path):
+    path = notebook(tmp_path / "in" / "loud" / "E2_guidance.ipynb", cells())
+    nb = json.loads(path.read_text())
+    nb["cells"][0]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "x" * (500 << 20)}]
+    path.write_text(json.dumps(nb))
+    assert marks_of(tmp_path, {})[0] == {"loud": [5, 8, 8]}
+
+
+def test_a_missing_answer_and_a_known_mistake_are_named(tmp_path):
+    wrong = RIGHT["guided"].replace("uncond + w *", "cond + w *")
+    stub = "def drop_labels(labels, null, p, u):\n    raise NotImplementedError('yours')"
+    _, marks = marks_of(tmp_path, {"eve": cells(guided=wrong, drop_labels=stub, classifier_guided="x = 1")})
+    assert [(m.kind, m.mistake) for m in marks["eve"]] == [("known", "one_plus_w"), ("empty", ""), ("empty", "")]
+
+
+def test_the_same_seed_gives_the_same_marks_and_another_one_other_numbers(tmp_path):
+    lucky = "def guided(uncond, cond, w):\n    raise ValueError(f'{w}')"
+    said = []
+    for run, seed in enumerate((3, 3, 4)):
+        notebook(tmp_path / "in" / "eve" / "E2_guidance.ipynb", cells(guided=lucky))
+        one = Sheet(2, "", "E2_guidance", (GUIDANCE.tasks[0],))
+        said.append([case.inputs["w"] for case in one.tasks[0].cases(seed)])
+        grade(tmp_path / "in", tmp_path / f"out{run}", one, seed=seed, limits=SHORT)
+    assert said[0] == said[1] != said[2]
+
+
+# A grader that is killed ---------------------------------------------------------------------------------------------
+
+KILLED = """
+import sys
+from pathlib import Path
+from lecture_lib.exercises.catalogue import sheet
+from lecture_lib.exercises.task import Sheet
+from lecture_lib.grading.grade import grade
+mini = Sheet(2, "Guidance", "E2_guidance", sheet(2).tasks[:3])
+grade(Path(sys.argv[1]), Path(sys.argv[2]), mini, seed=3, jobs=1)
+"""
+
+
+def test_a_killed_grader_loses_nothing_and_counts_nothing_twice(tmp_path):
+    for k in range(4):
+        notebook(tmp_path / "in" / f"s{k}" / "E2_guidance.ipynb", cells())
+    ledger = tmp_path / "out" / "E2_guidance.jsonl"
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "in"), str(tmp_path / "out")])
+    deadline = time.monotonic() + 120
+    while (not ledger.exists() or ledger.read_bytes().count(b"\n") < 5) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = ledger.read_bytes()
+    whole = kept[: kept.rfind(b"\n") + 1]
+    ledger.write_bytes(whole + b'{"student": "s1", "quest')  # the kill came in the middle of a line
+    _, marks = grade(tmp_path / "in", tmp_path / "out", MINI, limits=SHORT, jobs=1)
+    assert {s: [m.points for m in row] for s, row in marks.items()} == {f"s{k}": [5, 8, 8] for k in range(4)}
+    after = ledger.read_bytes()
+    assert after.startswith(whole) and after.count(b"\n") == 1 + 4 * 3
+    keys = [(m["student"], m["question"]) for m in map(json.loads, after.splitlines()[1:])]
+    assert len(set(keys)) == len(keys)
+
+
+def test_another_seed_into_the_same_results_is_refused(tmp_path):
+    marks_of(tmp_path, {"anna": cells()})
+    with pytest.raises(CourseError, match="another run"):
+        grade(tmp_path / "in", tmp_path / "out", MINI, seed=4, limits=SHORT)
+
+
+# Reports -------------------------------------------------------------------------------------------------------------
+
+
+def test_reports_escape_what_students_write_and_leak_no_number(tmp_path):
+    nasty = 'def guided(uncond, cond, w):\n    raise ValueError("<script>alert(1)</script>")'
+    students = {"=cmd()": cells(guided=nasty), "bob": cells(guided=RIGHT["guided"].replace("+ w", "- w"))}
+    for student, source in students.items():
+        notebook(tmp_path / "in" / student / "E2_guidance.ipynb", source)
+    head, marks = grade(tmp_path / "in", tmp_path / "out", MINI, seed=3, limits=SHORT)
+    overview = report.write(tmp_path / "out", MINI, head, marks)
+    pages = [overview, *(tmp_path / "out" / "feedback").rglob("*.html")]
+    assert len(pages) == 3 and not any("<script>" in page.read_text() for page in pages)
+    rows = list(csv.reader((tmp_path / "out" / "E2_guidance.csv").open()))
+    assert rows[1:] == [["'=cmd()", "16", "0", "8", "8"], ["bob", "16", "0", "8", "8"]]
+    assert not any(str(np.float32(0.5)) in mark.hint for row in marks.values() for mark in row)
+
+
+def test_trusted_results_say_so(tmp_path):
+    notebook(tmp_path / "in" / "anna" / "E2_guidance.ipynb", cells())
+    head, marks = grade(tmp_path / "in", tmp_path / "out", MINI, seed=3, limits=SHORT, isolated=False)
+    assert [m.points for m in marks["anna"]] == [5, 8, 8]
+    page = report.write(tmp_path / "out", MINI, head, marks)
+    assert report.NOT_ISOLATED in page.read_text()
+
+
+# Parts ---------------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_an_answer_needs_is_run():
+    source = [
+        "import math\n%matplotlib inline\nplot_everything()",
+        "def f(x):\n    return g(x) + k",
+        "k = 2 * h",
+        "h = 3",
+        "def g(x):\n    return x",
+    ]
+    names: dict = {}
+    run_slice(slice_for("f", source), names)
+    assert names["f"](1) == 7
+    with pytest.raises(NothingHere):
+        slice_for("missing", source)
+    run_slice(slice_for("f", [*source, "def f(x):\n    return -x"]), names)
+    assert names["f"](1) == -1
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 3, 0.5, "text", [1, [2.0]], {"a": np.arange(6).reshape(2, 3), "b": np.float32([1])}]
+)
+def test_wire_brings_values_back(value):
+    assert repr(wire.unpack(wire.pack(value))) == repr(value)
+
+
+FRAMES = {
+    "empty": b"",
+    "too long a text": b"\xff" * 8,
+    "no array": b"\x10" + b"\0" * 7 + b'{"array":["O",1]}',
+    "cut": wire.pack(np.zeros(4))[:-1],
+    "too long": wire.pack(1) + b"x",
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
+def test_wire_refuses_what_is_no_frame(frame):
+    with pytest.raises(wire.WireError):
+        wire.unpack(frame)
+
+
+def test_submissions_are_found(tmp_path):
+    with pytest.raises(CourseError, match="no folder"):
+        found(tmp_path / "nowhere", MINI)
+    with pytest.raises(CourseError, match="neither"):
+        found(tmp_path, MINI)
+    notebook(tmp_path / "dora.ipynb", cells())
+    notebook(tmp_path / "emil" / "week2" / "E2_guidance.ipynb", cells())
+    notebook(tmp_path / "emil" / "E1_other.ipynb", cells())
+    notebook(tmp_path / "fred" / "one.ipynb", cells())
+    notebook(tmp_path / "fred" / "two.ipynb", cells())
+    got = {s.student: s.path.name if s.path else s.problem for s in found(tmp_path, MINI)}
+    assert got["dora"] == "dora.ipynb" and got["emil"] == "E2_guidance.ipynb" and "several" in got["fred"]
+    with pytest.raises(Unreadable):
+        read(notebook(tmp_path / "x.ipynb", []).rename(tmp_path / "y.ipynb").with_name("y.ipynb") and _broken(tmp_path))
+
+
+def _broken(folder: Path) -> Path:
+    (folder / "broken.ipynb").write_text('{"cells": [{"cell_type": "code"}]}')
+    return folder / "broken.ipynb"
+
+
+def test_a_sandbox_survives_what_it_runs():
+    with Sandbox(SHORT) as box:
+        box.ask(["import os\ndef f(): os._exit(1)"], "f", calls=[{}])
+        assert box.ask(["def f(x): return x"], "f", calls=[{"x": 2.0}]) == [{"value": 2.0}]
