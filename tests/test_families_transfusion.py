@@ -107,8 +107,8 @@ def test_places_before_and_after_a_picture_are_different_ones():
 
 
 def test_the_width_of_the_convolutions_is_not_that_of_the_picture():
-    net = MixedTransformer(9, 5, (3, 8, 4), patch=4, width=5, dim=32, depth=1)
-    assert net.enter.weight.shape == (5, 3, 3, 3) and net.embed.in_features == 4 * 4 * 5
+    net = MixedTransformer(9, 5, (3, 8, 4), patch=4, width=24, dim=32, depth=1)
+    assert net.enter.weight.shape == (24, 3, 3, 3) and net.embed.in_features == 4 * 4 * 24
     nn.init.normal_(net.paint.weight)
     x = normal(1, 3, 8, 4).float().requires_grad_()
     (slope,) = torch.autograd.grad(net(torch.tensor([[1]]), x, torch.zeros(1)).image[..., 0, 0].sum(), x)

@@ -20,6 +20,7 @@ from lecture_lib.sandbox.inside import wire
 
 START_UP = "import sys; sys.path.insert(0, sys.argv[1]); from inside.zygote import main; main()"
 FORBIDDEN = ("lecture_lib",)
+PROBE = "import os\ndef seen(paths): return sum(map(os.path.exists, paths))"
 START, GRACE = 60.0, 10.0  # seconds that a zygote may take to start, and to answer after its own limit
 
 
@@ -80,8 +81,8 @@ class Sandbox:
         self._process: subprocess.Popen | None = None
         try:
             if self.isolated:
-                tried = self.ask(["def here(): return 1.0"], "here", calls=[{}])
-                if tried != [{"value": 1.0}]:
+                tried = self.ask([PROBE], "seen", calls=[{"paths": secrets()}])
+                if tried != [{"value": 0}]:
                     raise NotIsolated(
                         f"no walls for answers on this machine: {tried}. Use --trust for answers of your own, or run "
                         "`course grade` in a container of its own"
@@ -172,6 +173,14 @@ class Sandbox:
 def _is_outcome(thing: Any) -> bool:
     """A value, or an error with its name; a child may have forged anything."""
     return isinstance(thing, dict) and ("value" in thing or isinstance(thing.get("error"), str))
+
+
+def secrets() -> list[str]:
+    """What no answer may see: the course's own answers, as far as they are on this machine."""
+    import lecture_lib
+
+    package = Path(lecture_lib.__file__).parent
+    return [str(package / "exercises" / "judging.py"), str(package.parent / "solutions")]
 
 
 def _hidden() -> list[str]:

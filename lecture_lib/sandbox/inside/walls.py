@@ -173,7 +173,10 @@ def close_all_but(keep: set[int]) -> None:
 
 
 def python_paths() -> list[str]:
-    """Where Python and its packages are: what an answer must be able to read."""
-    found = {sys.prefix, sys.base_prefix, sys.exec_prefix, *(p for p in sys.path if os.path.isdir(p))}
-    found = {p for p in found if not p.startswith(SYSTEM[0] + "/")}
-    return sorted(p for p in found if not any(p != q and p.startswith(q + "/") for q in found))
+    """Where Python and its packages are: what an answer must be able to read.
+
+    Of ``sys.path`` only what lies within Python's own folders: the course, installed from a checkout, is on it as well,
+    and with the course its solutions.
+    """
+    own = {sys.prefix, sys.base_prefix, sys.exec_prefix}
+    return sorted(p for p in own if not p.startswith(SYSTEM[0] + "/"))
