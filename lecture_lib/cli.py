@@ -236,6 +236,17 @@ def grade(
     marking.mark(submissions, out, lecture, seed=seed, jobs=jobs, isolated=not trust)
 
 
+@app.command()
+def release(
+    lecture: Annotated[int, typer.Argument(min=1, max=5)],
+    out: Annotated[Path, typer.Option("-o", "--out", help="A new folder, or a name that ends in .zip.")],
+) -> None:
+    """Write what students get of a lecture: its notebooks and its exercise, without solutions and hidden tests."""
+    from lecture_lib.tooling import releasing
+
+    print(f"wrote {releasing.release(lecture, out)}")
+
+
 def main() -> None:
     """Entry point: an error that the course raises on purpose becomes one line and exit code 2."""
     try:

@@ -35,7 +35,8 @@ ALLOWED = {
     "exercises": {"errors", "sandbox"},
     "grading": {"errors", "sandbox", "exercises"},
     "tooling": {"errors", "zoo", "benchmarks", "exercises", "grading"},
-    "benchmarks": MODELS | {"distill", "families", "training", "zoo", "viz", "widgets", "checks", "tooling"},
+    "benchmarks": MODELS
+    | {"distill", "families", "training", "zoo", "viz", "widgets", "checks", "tooling", "exercises", "grading"},
     "cli": {"errors", "tooling"},
 }
 LAZY = ("matplotlib", "ipywidgets", "scipy", "sklearn", "IPython", "torch")

@@ -1,0 +1,70 @@
+"""``course release``: what students get of a lecture, as a folder or a zip, and a search for what they must not get."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+from lecture_lib.errors import CourseError
+from lecture_lib.exercises.catalogue import sheet
+from lecture_lib.tooling import exercises, project
+
+SOLVED = re.compile(r"### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)### END", re.DOTALL)
+TELLING = 30  # characters from which on a line of a solution is no coincidence
+LETTER = """Exercise {lecture} of the course on modern image generation: {title}.
+
+1. Install the course once: see its README, or on Colab run the first cell of the notebook.
+2. Read and play: the notebooks of the lecture and its lab lie beside this file.
+3. Answer: {notebook}.ipynb. Run the cell below each answer; it says at once what is right, and what is wrong and why.
+4. Hand in {notebook}.ipynb under that name. Marks are given by the same checks on numbers that nobody has seen.
+"""
+
+
+def release(lecture: int, out: Path) -> Path:
+    """Write the students' folder, or with a name that ends in ``.zip`` the zip, of one lecture.
+
+    Raises:
+        CourseError: it exists already, or something of a solution would get out; then nothing is written.
+    """
+    if out.exists():
+        raise CourseError(f"release: {out} exists already; expected a new name")
+    root, asked = project.root(), sheet(lecture)
+    source = root / "solutions" / f"{asked.notebook}.py"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / out.stem
+        folder.mkdir()
+        (folder / f"{asked.notebook}.ipynb").write_text(exercises.students_text(source), encoding="utf-8")
+        letter = LETTER.format(lecture=lecture, title=asked.title, notebook=asked.notebook)
+        (folder / "README.txt").write_text(letter, encoding="utf-8")
+        for book in project.notebooks(root / "notebooks"):
+            if book.name.startswith(f"L{lecture}_"):
+                shutil.copy(book.paired, folder)
+        leaks = leaking(folder, source.read_text(encoding="utf-8"))
+        if leaks:
+            raise CourseError(f"release: something of the solution would get out: {'; '.join(leaks)}")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.suffix == ".zip":
+            _zip(folder, out)
+        else:
+            shutil.copytree(folder, out)
+    return out
+
+
+def leaking(folder: Path, source: str) -> list[str]:
+    """Where marks of nbgrader, or telling lines of a solution or a hidden test, stand in the exercise of a folder."""
+    secret = {line.strip() for part in SOLVED.findall(source) for line in part.splitlines()}
+    secret = {line for line in secret if len(line) > TELLING}
+    found = []
+    for path in sorted(folder.rglob("E*")):
+        text = path.read_text(encoding="utf-8").replace('\\"', '"')
+        found += [f"{path.name}: {line}" for line in sorted(secret | {"### BEGIN", "### END"}) if line in text]
+    return found
+
+
+def _zip(folder: Path, out: Path) -> None:
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder.parent))

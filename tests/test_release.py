@@ -1,0 +1,43 @@
+"""What students get: everything they need and nothing of a solution."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import pytest
+
+from lecture_lib.errors import CourseError
+from lecture_lib.tooling import exercises, project, releasing
+
+
+@pytest.mark.parametrize("lecture", (1, 2, 3, 4, 5))
+def test_a_folder_has_the_notebooks_and_no_solution(lecture, tmp_path):
+    folder = releasing.release(lecture, tmp_path / "students")
+    names = {path.name for path in folder.iterdir()}
+    assert len(names) == 4 and "README.txt" in names
+    exercise = next(path for path in folder.iterdir() if path.name.startswith("E"))
+    cells = json.loads(exercise.read_text())["cells"]
+    stubs = [cell for cell in cells if "NotImplementedError" in "".join(cell["source"]) and cell["cell_type"] == "code"]
+    assert len(stubs) >= 10 and not any(cell.get("outputs") for cell in cells)
+    source = (project.root() / "solutions" / f"{exercise.stem}.py").read_text()
+    assert releasing.leaking(folder, source) == []
+
+
+def test_a_zip_has_the_same(tmp_path):
+    with zipfile.ZipFile(releasing.release(2, tmp_path / "week2.zip")) as archive:
+        names = archive.namelist()
+    assert "week2/E2_guidance.ipynb" in names and len(names) == 4
+
+
+def test_a_leak_stops_the_release(tmp_path, monkeypatch):
+    monkeypatch.setattr(exercises, "stripped", lambda nb: nb)  # a stripping that forgets to strip
+    with pytest.raises(CourseError, match="would get out"):
+        releasing.release(2, tmp_path / "students")
+    assert not (tmp_path / "students").exists()
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / "students").mkdir()
+    with pytest.raises(CourseError, match="exists already"):
+        releasing.release(2, tmp_path / "students")
