@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -15,9 +16,13 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from lecture_lib.errors import CourseError
 from lecture_lib.exercises.catalogue import sheet
+from lecture_lib.exercises.judging import judge
 from lecture_lib.exercises.task import Sheet
 from lecture_lib.grading import report
 from lecture_lib.grading.grade import grade
@@ -64,6 +69,9 @@ FORGE = """text = b'{"dict":[["failed","walls"],["detail","x"]]}'
 for k in range(3, 64):
     with contextlib.suppress(OSError): os.write(k, len(text).to_bytes(8, 'little') + text)
 os._exit(0)"""
+FLOOD = """for k in range(3, 64):
+    with contextlib.suppress(OSError):
+        while True: os.write(k, bytes(1 << 16))"""
 HOSTILE = {  # the body of an answer to 2.2, what stands before it, and what is due
     "syntax": ("return ((eps", "", 0),
     "endless": ("while True: pass", "", 0),
@@ -88,14 +96,19 @@ HOSTILE = {  # the body of an answer to 2.2, what stands before it, and what is 
         0,
     ),
     "forges_a_failure": (FORGE, "", 0),
+    "floods_the_reply": (FLOOD, "", 0),
     "kills_all": ("with contextlib.suppress(OSError): os.kill(-1, signal.SIGKILL)\n" + TRUE, "", 8),
     "deletes": ("for p in ('/work', '/own', '/tmp', '/etc'): shutil.rmtree(p, ignore_errors=True)\n" + TRUE, "", 8),
     "imports_the_course": ("from lecture_lib.exercises.lecture2.rule import classifier_guided\n" + TRUE, "", 0),
     "asks_the_net": ("socket.create_connection(('8.8.8.8', 53), timeout=1)\n" + TRUE, "", 0),
     "recursion": ("return classifier_guided(eps, grad_log_prob, sigma, scale)", "", 0),
+    "raises_half_a_letter": ("raise ValueError(chr(0xDC80))", "", 0),
+    "hides_memory": ("m = mmap.mmap(-1, 3 << 30)\nfor _ in range(96): m.write(bytes(32 << 20))\n" + TRUE, "", 0),
+    "endless_number": ("return 10 ** 4000", "", 0),
+    "is_lost_in_lists": ("return [[[[[eps]]]]]", "", 0),
     "raises_strangely": ("raise Odd", "class Odd(Exception):\n    def __str__(self): raise RuntimeError", 0),
 }
-MODULES = "import contextlib, os, shutil, signal, socket, subprocess, sys\nimport numpy as np\nimport torch\n"
+MODULES = "import contextlib, mmap, os, shutil, signal, socket, subprocess, sys\nimport numpy as np\nimport torch\n"
 
 
 def hostile(body: str, before: str) -> str:
@@ -108,11 +121,12 @@ def test_hostile_answers_get_what_is_due_and_touch_nothing_else(tmp_path):
     points, marks = marks_of(tmp_path, students)
     assert points == {name: [5, due, 8] for name, (*_, due) in sorted(HOSTILE.items())}
     assert all(mark.hint for row in marks.values() for mark in row if not mark.points)
+    assert "memory" in marks["hides_memory"][1].hint and "far more numbers" in marks["floods_the_reply"][1].hint
     time.sleep(0.2)
     assert not subprocess.run(["pgrep", "-f", "sleep 600"], capture_output=True).stdout
 
 
-SPY = """import os
+SPY = """import os, socket
 def classifier_guided(eps, grad_log_prob, sigma, scale):
     found = [p for p in {paths!r} if os.path.exists(p)]
     try:
@@ -123,6 +137,19 @@ def classifier_guided(eps, grad_log_prob, sigma, scale):
     for pid in os.listdir("/proc"):
         if pid.isdigit() and pid != str(os.getpid()):
             found.append("process " + pid)
+    status = open("/proc/self/status").read()
+    for line in ("CapEff:\\t0000000000000000", "CapPrm:\\t0000000000000000", "NoNewPrivs:\\t1"):
+        if line not in status:
+            found.append("no " + line)
+    for line in open("/proc/self/mountinfo"):
+        place, options = line.split()[4:6]
+        if "ro" not in options.split(",") and place != "/" and not place.startswith(("/dev/", "/proc")):
+            found.append("a writable " + place)
+    try:
+        socket.create_connection(("127.0.0.1", {port}), timeout=1)
+        found.append("a port of this machine")
+    except OSError:
+        pass
     if found:
         raise ValueError(str(found))
     return eps - scale * sigma[:, None] * grad_log_prob
@@ -141,8 +168,9 @@ def test_an_answer_sees_neither_the_course_nor_other_students_nor_other_processe
         Path.home() / ".ssh",
     )
     paths = [*map(str, hidden), "/etc/passwd", "/etc/shadow"]
-    spy = SPY.format(paths=paths, wanted=str(tmp_path / "in" / "anna" / "E2_guidance.ipynb"))
-    points, marks = marks_of(tmp_path, {"anna": cells(), "eve": cells(classifier_guided=spy)})
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        spy = SPY.format(paths=paths, wanted=str(other), port=server.getsockname()[1])
+        points, marks = marks_of(tmp_path, {"anna": cells(), "eve": cells(classifier_guided=spy)})
     assert points["eve"] == [5, 8, 8], marks["eve"][1].hint
     assert read(other)[0] == cells()
 
@@ -202,12 +230,96 @@ def test_the_same_seed_gives_the_same_marks_and_another_one_other_numbers(tmp_pa
     assert said[0] == said[1] != said[2]
 
 
+def test_a_broken_scratch_cell_costs_nothing(tmp_path):
+    scratch = "def classifier_guided(eps, ...:\n    not yet"
+    assert marks_of(tmp_path, {"anna": [scratch, *cells()]})[0] == {"anna": [5, 8, 8]}
+
+
+def test_too_much_code_is_said_and_stops_nobody_else(tmp_path):
+    points, marks = marks_of(tmp_path, {"anna": cells(), "long": [*cells(), "x = '" + "a" * (5 << 20) + "'"]})
+    assert points == {"anna": [5, 8, 8], "long": [0, 0, 0]}
+    assert "too large" in marks["long"][0].hint
+
+
+def test_names_that_are_no_text_and_names_that_look_alike(tmp_path):
+    place = tmp_path / "in"
+    for name in (b"m\xfcller", b"a b", b"a?b", ("x" * 200).encode()):
+        notebook(Path(os.fsdecode(os.fsencode(place) + b"/" + name)) / "E2_guidance.ipynb", cells())
+    notebook(place / "dora" / "E2_guidance.ipynb", cells())
+    notebook(place / "dora.ipynb", cells(guided="x = 1"))
+    head, marks = grade(place, tmp_path / "out", MINI, seed=3, limits=SHORT)
+    report.write(tmp_path / "out", MINI, head, marks)
+    assert {s: sum(m.points for m in row) for s, row in marks.items() if s.startswith("dora")} == {
+        "dora": 21,
+        "dora.ipynb": 16,
+    }
+    assert len(marks) == 6 and len(list((tmp_path / "out" / "feedback").rglob("*.html"))) == 6
+
+
+def test_what_must_stay_hidden_is_hidden_within_what_must_be_seen(tmp_path):
+    """As when the submissions lie below /usr, which an answer sees."""
+    with Sandbox(SHORT) as box:
+        there = box.ask(["import os\ndef f(): return len(os.listdir('/usr/share'))"], "f", calls=[{}])
+    with Sandbox(SHORT, hidden=(Path("/usr/share"),)) as box:
+        gone = box.ask(["import os\ndef f(): return len(os.listdir('/usr/share'))"], "f", calls=[{}])
+    assert there[0]["value"] > 0 and gone == [{"value": 0}]
+
+
+OWNED = '''
+import sys
+from lecture_lib.sandbox.box import Sandbox
+ANSWER = """
+def f(path):
+    assert "CapEff:\\t0000000000000000" in open("/proc/self/status").read()
+    open(path + "/stain", "w")
+"""
+with Sandbox() as box:
+    print(box.ask([ANSWER], "f", calls=[{"path": sys.prefix}]))
+'''
+
+
+def test_without_root_an_answer_has_no_rights_and_cannot_write_to_files_of_its_user():
+    """Not root, the second user is missing, and the files in sight may belong to the grader: they are sealed."""
+    as_user = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.getuid() == 0 else []
+    run = subprocess.run([*as_user, sys.executable, "-c", OWNED], capture_output=True, text=True, check=True)
+    assert "Read-only file system" in run.stdout, run.stdout
+    assert not (Path(sys.prefix) / "stain").exists()
+
+
+def test_a_sandbox_that_does_not_start_says_so(monkeypatch):
+    monkeypatch.setattr("lecture_lib.sandbox.box.START_UP", "import nothing_of_this_name")
+    with pytest.raises(CourseError, match="does not start"), Sandbox(SHORT):
+        pass
+
+
+# What a child can forge: any value that the wire carries
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | arrays(np.float32, (2, 3)),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+OUTCOMES = st.fixed_dictionaries({"value": VALUES}) | st.fixed_dictionaries(
+    {"error": st.text(), "message": VALUES, "line": VALUES}
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(outcomes=st.lists(OUTCOMES, min_size=5, max_size=5), number=st.integers(0, len(GUIDANCE.tasks) - 1))
+def test_no_forged_outcome_breaks_the_judge_or_passes(outcomes, number):
+    task = GUIDANCE.tasks[number]
+    cases = task.cases(0)
+    forged = wire.unpack(wire.pack((outcomes * 2)[: len(cases)]))
+    found = judge(task, cases, forged)
+    assert not found and isinstance(found.hint, str) and found.hint
+
+
 # A grader that is killed ---------------------------------------------------------------------------------------------
 
 KILLED = """
 import sys
 from pathlib import Path
 from lecture_lib.exercises.catalogue import sheet
+from lecture_lib.exercises.judging import judge
 from lecture_lib.exercises.task import Sheet
 from lecture_lib.grading.grade import grade
 mini = Sheet(2, "Guidance", "E2_guidance", sheet(2).tasks[:3])
@@ -259,10 +371,12 @@ def test_reports_escape_what_students_write_and_leak_no_number(tmp_path):
     assert not any(str(np.float32(0.5)) in mark.hint for row in marks.values() for mark in row)
 
 
-def test_trusted_results_say_so(tmp_path):
+def test_trusted_results_say_so_and_do_without_the_course_as_well(tmp_path):
     notebook(tmp_path / "in" / "anna" / "E2_guidance.ipynb", cells())
+    body, before, _ = HOSTILE["imports_the_course"]
+    notebook(tmp_path / "in" / "eve" / "E2_guidance.ipynb", cells(classifier_guided=hostile(body, before)))
     head, marks = grade(tmp_path / "in", tmp_path / "out", MINI, seed=3, limits=SHORT, isolated=False)
-    assert [m.points for m in marks["anna"]] == [5, 8, 8]
+    assert {s: [m.points for m in row] for s, row in marks.items()} == {"anna": [5, 8, 8], "eve": [5, 0, 8]}
     page = report.write(tmp_path / "out", MINI, head, marks)
     assert report.NOT_ISOLATED in page.read_text()
 
@@ -300,6 +414,7 @@ FRAMES = {
     "no array": b"\x10" + b"\0" * 7 + b'{"array":["O",1]}',
     "cut": wire.pack(np.zeros(4))[:-1],
     "too long": wire.pack(1) + b"x",
+    "endless number": (5000).to_bytes(8, "little") + b"1" * 5000,
 }
 
 

@@ -15,6 +15,7 @@ from lecture_lib.oracles import Gaussian, guided_moments
 from lecture_lib.samplers import DPMSolverPP2M
 from lecture_lib.viz import COND, GUIDED, UNCOND, as_picture
 from lecture_lib.widgets import digits, laws, plane, repairs
+from tests.widget_laws import one_thread  # noqa: F401 - a fixture
 
 MAKERS = {
     "guidance_sweep": widgets.guidance_sweep,
@@ -25,14 +26,6 @@ MAKERS = {
     "negative_prompt": widgets.negative_prompt,
     "parallelogram_explorer": widgets.parallelogram_explorer,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def some_values(control: ipywidgets.Widget) -> list:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import sys
-from types import FrameType
 from typing import Any
 
 from lecture_lib.exercises.catalogue import find
 from lecture_lib.exercises.judging import Verdict, judge
+from lecture_lib.exercises.task import Task
 
 SEED = 0
+TICK, CROSS = "\N{CHECK MARK}", "\N{BALLOT X}"
 
 
 def check(name: str, *, seed: int = SEED) -> Verdict:
@@ -21,28 +22,22 @@ def check(name: str, *, seed: int = SEED) -> Verdict:
     Raises:
         UnknownNameError: there is no such question.
     """
-    task = find(name)
-    verdict = _verdict(name, sys._getframe(1), seed)
-    if verdict:
-        print(f"\N{CHECK MARK} {name} {task.title}: {task.points} points")
-    else:
-        print(
-            f"\N{BALLOT X} {name} {task.title}\n  {verdict.hint}"
-            + (f"\n  {verdict.numbers}" if verdict.numbers else "")
-        )
+    task, frame = find(name), sys._getframe(1)
+    verdict = _verdict(task, {**frame.f_globals, **frame.f_locals}, seed)
+    lines = [verdict.hint, verdict.numbers] if not verdict else []
+    points = f": {task.points} points" if verdict else ""
+    print(f"{CROSS if lines else TICK} {name} {task.title}{points}", *filter(None, lines), sep="\n  ")
     return verdict
 
 
-def _verdict(name: str, frame: FrameType, seed: int) -> Verdict:
-    task = find(name)
-    names = {**frame.f_globals, **frame.f_locals}
+def _verdict(task: Task, names: dict[str, Any], seed: int) -> Verdict:
+    cases = task.cases(seed)
     if task.function not in names:
-        return judge(task, cases := task.cases(seed), [{"error": "NothingHere"}] * len(cases))
-    student, cases = names[task.function], task.cases(seed)
-    borrowed = _borrowed(student)
-    if borrowed:
+        return judge(task, cases, [{"error": "NothingHere"}] * len(cases))
+    student = names[task.function]
+    if borrowed := _borrowed(student):
         hint = f"It leans on {borrowed}: graded answers use torch, numpy, scipy and math alone, so write it out."
-        return Verdict(name, False, hint, "form")
+        return Verdict(task.name, False, hint, "form")
     return judge(task, cases, [task.outcome(student, case) for case in cases])
 
 

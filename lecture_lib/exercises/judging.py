@@ -66,7 +66,8 @@ def limit(task: Task, kind: str, detail: str) -> Verdict:
     words = {
         "time": f"Your answer did not finish within {detail}: is there a loop without an end?",
         "memory": "Your answer needs more memory than it may use: is there a tensor of the wrong size?",
-        "size": "Your answer returns far more numbers than were asked for.",
+        "size": "Your answer returns far more numbers than were asked for, or something that is no number.",
+        "request": "The code of your notebook is too large to be run: is there data in a cell?",
         "silent": "Your answer ended the process before it returned.",
         "reply": "Your answer wrote something else where its value belongs.",
     }
@@ -219,9 +220,12 @@ def _labels(cases: list[Case], close: list[bool]) -> str:
     """Which of the fixed cases hold and which do not."""
     good = [case.label for case, ok in zip(cases, close, strict=True) if ok and case.label]
     bad = [case.label for case, ok in zip(cases, close, strict=True) if not ok and case.label]
-    return (f" What does not hold: {'; '.join(bad)}." if bad else "") + (
-        f" What does: {'; '.join(good)}." if good else ""
-    )
+    said = [
+        f" {what}: {'; '.join(labels)}."
+        for what, labels in (("What does not hold", bad), ("What does", good))
+        if labels
+    ]
+    return "".join(said)
 
 
 def _numbers(outcomes: list[dict[str, Any]], right: list[Any], close: list[bool]) -> str:

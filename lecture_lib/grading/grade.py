@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Mark:
     Attributes:
         student, question: names.
         fingerprint: of the file that was judged.
-        points, of: got and possible.
+        points, possible: got, and to be had.
         kind, mistake, hint: of the ``Verdict``.
         seconds: that judging took.
     """
@@ -35,11 +36,18 @@ class Mark:
     question: str
     fingerprint: str
     points: int
-    of: int
+    possible: int
     kind: str
     mistake: str
     hint: str
     seconds: float
+
+    @classmethod
+    def of(cls, student: str, task: Task, fingerprint: str, verdict: Verdict, seconds: float) -> Mark:
+        """The mark that a verdict is worth."""
+        points = task.points if verdict.passed else 0
+        said = verdict.kind, verdict.name, verdict.hint
+        return cls(student, task.name, fingerprint, points, task.points, *said, seconds)
 
 
 class Ledger:
@@ -82,10 +90,6 @@ class Ledger:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def has(self, student: str, question: str, fingerprint: str) -> bool:
-        """Whether this question is judged."""
-        return (student, question, fingerprint) in self.marks
-
     def add(self, mark: Mark) -> None:
         """Keep a mark; from any thread."""
         with self._lock:
@@ -123,30 +127,18 @@ def grade(
         NotIsolated: this machine has no walls and they were asked for.
         CourseError: the folders are not what they should be.
     """
-    students = found(folder, sheet)
-    ledger = Ledger(results, sheet, seed=seed, isolated=isolated)
-    boxes = threading.local()
-    opened: list[Sandbox] = []
+    students, here = found(folder, sheet), threading.local()
+    with closing(Ledger(results, sheet, seed=seed, isolated=isolated)) as ledger, ExitStack() as boxes:
 
-    def work(submission: Submission) -> tuple[str, list[Mark]]:
-        if not hasattr(boxes, "box"):
-            boxes.box = Sandbox(limits or Limits(), isolated=isolated).__enter__()
-            opened.append(boxes.box)
-        marks = list(_marks(submission, sheet, boxes.box, ledger))
-        on_student(submission.student)
-        return submission.student, marks
+        def work(submission: Submission) -> tuple[str, list[Mark]]:
+            if not hasattr(here, "box"):  # one per thread, for all its submissions
+                here.box = boxes.enter_context(Sandbox(limits or Limits(), isolated=isolated, hidden=(folder, results)))
+            marks = list(_marks(submission, sheet, here.box, ledger))
+            on_student(submission.student)
+            return submission.student, marks
 
-    try:
         with ThreadPoolExecutor(jobs) as pool:
-            try:
-                return ledger.head, dict(pool.map(work, students))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    finally:
-        for box in opened:
-            box.__exit__()
-        ledger.close()
+            return ledger.head, dict(pool.map(work, students))
 
 
 def _marks(submission: Submission, sheet: Sheet, box: Sandbox, ledger: Ledger) -> Iterator[Mark]:
@@ -159,34 +151,22 @@ def _marks(submission: Submission, sheet: Sheet, box: Sandbox, ledger: Ledger) -
     except Unreadable as error:
         cells, fingerprint, problem = [], "none", str(error)
     for task in sheet.tasks:
-        key = submission.student, task.name, fingerprint
-        if not ledger.has(*key):
+        if (submission.student, task.name, fingerprint) not in ledger.marks:
             began = time.monotonic()
-            verdict = (
-                Verdict(task.name, False, problem, "unreadable") if problem else _verdict(task, cells, box, ledger)
-            )
-            points = task.points if verdict.passed else 0
-            ledger.add(
-                Mark(
-                    *key,
-                    points,
-                    task.points,
-                    verdict.kind,
-                    verdict.name,
-                    verdict.hint,
-                    round(time.monotonic() - began, 3),
-                )
-            )
-        yield ledger.marks[key]
+            unread = Verdict(task.name, False, problem, "unreadable")
+            verdict = unread if problem else _verdict(task, cells, box, ledger.head["seed"])
+            seconds = round(time.monotonic() - began, 3)
+            ledger.add(Mark.of(submission.student, task, fingerprint, verdict, seconds))
+        yield ledger.marks[submission.student, task.name, fingerprint]
 
 
-def _verdict(task: Task, cells: list[str], box: Sandbox, ledger: Ledger) -> Verdict:
+def _verdict(task: Task, cells: list[str], box: Sandbox, seed: int) -> Verdict:
     """Ask the sandbox, and judge what comes back."""
-    cases = task.cases(ledger.head["seed"])
+    cases = task.cases(seed)
     stage, call = task.stage_source
     said = box.ask(cells, task.function, calls=[as_arrays(case.inputs) for case in cases], stage=stage, call=call)
     if not isinstance(said, Failure):
         return judge(task, cases, said)
-    if said.kind in ("walls", "request"):
+    if said.kind == "walls":
         raise NotIsolated(f"question {task.name}: {said.detail}")
     return limit(task, said.kind, said.detail)

@@ -6,6 +6,7 @@ A student's page has hints and no right numbers. Everything that comes from a su
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict
@@ -59,8 +60,9 @@ def _harmless(cell: str) -> str:
 
 
 def _file_name(student: str) -> str:
-    """A name that stays in its folder."""
-    return "".join(c if c.isalnum() or c in " ._-" else "_" for c in student).strip(". ") or "student"
+    """A name that stays in its folder, is not too long, and belongs to this student alone."""
+    plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in student)[:60].strip(".")
+    return plain if plain == student else f"{plain}-{hashlib.sha256(student.encode()).hexdigest()[:8]}"
 
 
 def _warning(head: dict) -> str:
@@ -71,12 +73,12 @@ def student_page(sheet: Sheet, head: dict, student: str, marks: list[Mark]) -> s
     """One student's feedback."""
     rows = "\n".join(
         f'<tr class="{"right" if mark.points else "wrong"}"><td>{task.name}</td><td>{escape(task.title)}</td>'
-        f"<td>{mark.points} / {mark.of}</td><td>{escape(mark.hint) or 'right'}</td></tr>"
+        f"<td>{mark.points} / {mark.possible}</td><td>{escape(mark.hint) or 'right'}</td></tr>"
         for task, mark in zip(sheet.tasks, marks, strict=True)
     )
     return _page(
         "student.html", title=f"Exercise {sheet.lecture} · {escape(sheet.title)}", student=escape(student), rows=rows,
-        total=sum(m.points for m in marks), of=sum(m.of for m in marks), warning=_warning(head),
+        total=sum(m.points for m in marks), of=sum(m.possible for m in marks), warning=_warning(head),
     )  # fmt: skip
 
 

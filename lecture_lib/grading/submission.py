@@ -45,7 +45,10 @@ def found(folder: Path, sheet: Sheet) -> list[Submission]:
         raise CourseError(f"submissions: {folder} is no folder; expected one with a folder or a notebook per student")
     entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     students = [_of_folder(p, sheet) for p in entries if p.is_dir() and not p.is_symlink()]
-    students += [Submission(p.stem, p) for p in entries if p.suffix == ".ipynb" and _is_plain(p)]
+    taken = {submission.student for submission in students}
+    for p in entries:
+        if p.suffix == ".ipynb" and _is_plain(p):
+            students.append(Submission(_legible(p.name if _legible(p.stem) in taken else p.stem), p))
     if not students:
         raise CourseError(f"submissions: {folder} has neither folders nor notebooks in it")
     return students
@@ -53,16 +56,22 @@ def found(folder: Path, sheet: Sheet) -> list[Submission]:
 
 def _of_folder(folder: Path, sheet: Sheet) -> Submission:
     """The notebook of the exercise; or, under another name, the only one there is."""
+    student = _legible(folder.name)
     books = sorted(p for p in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and _is_plain(p))
     right = [p for p in books if p.stem == sheet.notebook]
     if len(right) == 1:
-        return Submission(folder.name, right[0])
+        return Submission(student, right[0])
     if len(books) == 1:
-        return Submission(folder.name, books[0])
+        return Submission(student, books[0])
     if not books:
-        return Submission(folder.name, None, "There is no notebook in your folder.")
-    names = ", ".join(str(p.relative_to(folder)) for p in books[:5])
-    return Submission(folder.name, None, f"There are several notebooks and none is {sheet.notebook}.ipynb: {names}.")
+        return Submission(student, None, "There is no notebook in your folder.")
+    names = _legible(", ".join(str(p.relative_to(folder)) for p in books[:5]))
+    return Submission(student, None, f"There is not one notebook called {sheet.notebook}.ipynb, but several: {names}.")
+
+
+def _legible(name: str) -> str:
+    """A file's name as text that can be written: bytes that are no UTF-8 are spelled out."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_plain(path: Path) -> bool:
@@ -76,15 +85,18 @@ def read(path: Path) -> tuple[list[str], str]:
     Raises:
         Unreadable: the file is too large or damaged.
     """
-    size = path.stat().st_size
-    if size > LARGEST:
-        raise Unreadable(f"The notebook has {size / 1e9:.1f} GB. Clear its outputs and hand it in again.")
-    data = path.read_bytes()
+    try:
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise Unreadable(f"The notebook has {size / 1e9:.1f} GB. Clear its outputs and hand it in again.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise Unreadable(f"The file cannot be opened ({error.strerror}). Hand it in again.") from None
     fingerprint = hashlib.sha256(data).hexdigest()[:16]
     try:
         cells = json.loads(_text(data))["cells"]
         sources = [_source(cell) for cell in cells if cell["cell_type"] == "code"]
-    except (json.JSONDecodeError, KeyError, TypeError, RecursionError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
         end = " It seems to end too early." if isinstance(error, json.JSONDecodeError) else ""
         raise Unreadable(
             f"The file is no notebook that can be read ({type(error).__name__}).{end} Hand it in again."

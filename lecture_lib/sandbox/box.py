@@ -21,6 +21,10 @@ from lecture_lib.sandbox.inside import wire
 START_UP = "import sys; sys.path.insert(0, sys.argv[1]); from inside.zygote import main; main()"
 FORBIDDEN = ("lecture_lib",)
 PROBE = "import os\ndef seen(paths): return sum(map(os.path.exists, paths))"
+PACKAGE = Path(__file__).resolve().parents[1]
+# Folders with the course's answers, and what would be seen in them: they are covered where they lie within what an
+# answer must read (Python's own folders, /usr), and are not there at all elsewhere.
+SECRETS = ((PACKAGE, "exercises"), (PACKAGE.parent / "solutions", "README.md"))
 START, GRACE = 60.0, 10.0  # seconds that a zygote may take to start, and to answer after its own limit
 
 
@@ -42,10 +46,12 @@ class Limits:
     memory: int = 2 << 30
     processes: int = 64
 
-    def as_resources(self) -> dict[str, int]:
-        """For ``resource.setrlimit``."""
-        return {"AS": (4 << 30) + 2 * self.memory, "CPU": int(self.seconds) + 1, "NPROC": self.processes,
-                "NOFILE": 64, "FSIZE": 64 << 20, "CORE": 0}  # fmt: skip
+    def as_resources(self, *, isolated: bool) -> dict[str, int]:
+        """For ``resource.setrlimit``; without walls the processes of its user would count, not those of an answer."""
+        limits = {"CPU": int(self.seconds) + 1, "NOFILE": 64, "FSIZE": 64 << 20, "CORE": 0}
+        if sys.platform == "linux":
+            limits["AS"] = (4 << 30) + 2 * self.memory
+        return limits | {"NPROC": self.processes} if isolated else limits
 
 
 @dataclass(frozen=True)
@@ -68,20 +74,23 @@ class Sandbox:
     Args:
         limits: of each answer.
         isolated: False runs answers with your own rights; for submissions that you wrote yourself.
+        hidden: folders that no answer may see, wherever they are: beside the course's own answers the submissions.
 
     Raises:
         NotIsolated: walls were asked for, and this machine has none.
+        CourseError: the zygote does not start.
     """
 
     limits: Limits = field(default_factory=Limits)
     isolated: bool = True
+    hidden: tuple[Path, ...] = ()
 
     def __enter__(self) -> Sandbox:
         self._place = tempfile.mkdtemp(prefix="course-walls-")
         self._process: subprocess.Popen | None = None
         try:
             if self.isolated:
-                tried = self.ask([PROBE], "seen", calls=[{"paths": secrets()}])
+                tried = self.ask([PROBE], "seen", calls=[{"paths": [f"{folder}/{name}" for folder, name in SECRETS]}])
                 if tried != [{"value": 0}]:
                     raise NotIsolated(
                         f"no walls for answers on this machine: {tried}. Use --trust for answers of your own, or run "
@@ -131,15 +140,20 @@ class Sandbox:
 
     def _running(self) -> subprocess.Popen:
         if self._process is None or self._process.poll() is not None:
-            config = {"isolated": self.isolated, "mountpoint": self._place, "hidden": _hidden(), "forbidden": FORBIDDEN,
-                      "seconds": self.limits.seconds, "memory": self.limits.memory,
-                      "limits": self.limits.as_resources()}  # fmt: skip
+            hidden = [*(folder for folder, _ in SECRETS), *(path.resolve() for path in self.hidden)]
+            config = {"isolated": self.isolated, "mountpoint": self._place, "hidden": list(map(str, hidden)),
+                      "forbidden": FORBIDDEN, "seconds": self.limits.seconds, "memory": self.limits.memory,
+                      "limits": self.limits.as_resources(isolated=self.isolated)}  # fmt: skip
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", START_UP, str(Path(__file__).parent), json.dumps(config)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 env={"PATH": os.environ.get("PATH", ""), "OMP_NUM_THREADS": "1"},
             )  # fmt: skip
-            self._receive(START)
+            try:
+                self._receive(START)
+            except (OSError, TimeoutError, wire.WireError) as error:
+                self._stop()
+                raise CourseError(f"sandbox: its first process does not start ({error})") from None
         return self._process
 
     def _receive(self, seconds: float) -> dict[str, Any]:
@@ -173,18 +187,3 @@ class Sandbox:
 def _is_outcome(thing: Any) -> bool:
     """A value, or an error with its name; a child may have forged anything."""
     return isinstance(thing, dict) and ("value" in thing or isinstance(thing.get("error"), str))
-
-
-def secrets() -> list[str]:
-    """What no answer may see: the course's own answers, as far as they are on this machine."""
-    import lecture_lib
-
-    package = Path(lecture_lib.__file__).parent
-    return [str(package / "exercises" / "judging.py"), str(package.parent / "solutions")]
-
-
-def _hidden() -> list[str]:
-    """Folders within Python's own that hold answers: this package, if it is installed and not only linked."""
-    import lecture_lib
-
-    return [str(Path(lecture_lib.__file__).parent)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lecture_lib.exercises.drawing import count, normal, number, shape, uniform
-from lecture_lib.exercises.lecture2.rule import A, B
+from lecture_lib.exercises.lecture2.rule import A, B, guided
 from lecture_lib.exercises.task import question
 
 # 2.11 ----------------------------------------------------------------------------------------------------------------
@@ -13,12 +13,8 @@ from lecture_lib.exercises.task import question
 
 @question("2.11", 8, "one guided step of DDIM")
 def guided_step(x, eps_uncond, eps_cond, w, now, then):
-    eps = _guided(eps_uncond, eps_cond, w)
+    eps = guided(eps_uncond, eps_cond, w)
     return _step(x, eps, eps, now, then)
-
-
-def _guided(eps_uncond, eps_cond, w):
-    return eps_uncond + w * (eps_cond - eps_uncond)
 
 
 def _step(x, out, back, now, then):
@@ -50,13 +46,13 @@ guided_step.edge(
 @guided_step.mistake
 def plus_plus(x, eps_uncond, eps_cond, w, now, then):
     """The noise that is put back is the unconditional one: that is CFG++, another sampler. Here both are guided."""
-    return _step(x, _guided(eps_uncond, eps_cond, w), eps_uncond, now, then)
+    return _step(x, guided(eps_uncond, eps_cond, w), eps_uncond, now, then)
 
 
 @guided_step.mistake
 def data_unguided(x, eps_uncond, eps_cond, w, now, then):
     """The clean data are read off the conditional noise: guidance belongs there, too."""
-    return _step(x, eps_cond, _guided(eps_uncond, eps_cond, w), now, then)
+    return _step(x, eps_cond, guided(eps_uncond, eps_cond, w), now, then)
 
 
 @guided_step.mistake

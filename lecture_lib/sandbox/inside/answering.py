@@ -43,15 +43,14 @@ def frame(request: dict) -> bytes:
 def outcomes(request: dict) -> list[dict]:
     """One outcome per call: a value or an error."""
     name, cells, calls = request["name"], request["cells"], request["calls"]
-    problem = syntax_error(cells, name)
-    if problem:
-        return [{"error": "SyntaxError", "message": problem[:LONGEST]}] * len(calls)
     namespace: dict[str, Any] = {"__name__": "submission"}
     try:
         run_slice(slice_for(name, cells), namespace)
         student = namespace[name]
     except NothingHere:
-        return [{"error": "NothingHere", "message": name}] * len(calls)
+        problem = syntax_error(cells, name)
+        found = {"error": "SyntaxError", "message": problem[:LONGEST]} if problem else {"error": "NothingHere"}
+        return [found] * len(calls)
     except BaseException as error:  # noqa: BLE001  (a student's code may raise anything, SystemExit too)
         return [told(error)] * len(calls)
     stage = stage_of(request["stage"], request["call"])

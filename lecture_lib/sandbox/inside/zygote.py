@@ -125,11 +125,9 @@ def child(request: bytes, config: dict, reply: int, pids: int, go: int) -> None:
         build_root(config["mountpoint"], python_paths(), config["hidden"])
         become_nobody(second=root)
         os.chdir(OWN)
-    else:
-        os.write(pids, b"%d\n" % os.getpid())
     os.environ.clear()
     os.environ.update({"HOME": OWN, "TMPDIR": "/tmp", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"})
-    close_all_but({reply})
+    close_all_but(reply)
     set_limits(config["limits"])
     frame = answering.frame(wire.unpack(request))
     with os.fdopen(reply, "wb") as stream:
@@ -145,7 +143,7 @@ def wait_for(first: int, reading: int, pids_in: int, go_out: int, config: dict) 
             watch.look()
     finally:
         os.close(go_out)
-        bury(first, watch.inner)
+        watch.bury()
     return watch.frame()
 
 
@@ -163,6 +161,7 @@ class Watch:
         self.first, self.reading, self.go_out, self.config = first, reading, go_out, config
         self.open, self.parts, self.size = [reading, pids_in], [], 0
         self.inner: int | None = None
+        self.handle: int | None = None  # of inner: its number may be somebody else's by the time it is to be killed
         self.failed: tuple[str, str] | None = None
         self.deadline, self.looked = time.monotonic() + config["seconds"], 0.0
 
@@ -198,6 +197,19 @@ class Watch:
                 self.failed = ("walls", line[1:].decode(errors="replace"))
             else:
                 self.inner = int(line)
+                with contextlib.suppress(ProcessLookupError):  # it has ended already
+                    self.handle = os.pidfd_open(self.inner)
+
+    def bury(self) -> None:
+        """Kill the child and all that it started: the first of a process namespace takes the others with it."""
+        if self.handle is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+            os.close(self.handle)
+        for kill in (os.killpg, os.kill):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(self.first, signal.SIGKILL)
+        os.waitpid(self.first, 0)
 
     def frame(self) -> bytes:
         """The reply as it came, or a failure; only this process may say that something but the size failed."""
@@ -213,29 +225,16 @@ class Watch:
         return wire.pack({"failed": failed[0], "detail": failed[1]})
 
 
-def bury(first: int, inner: int | None) -> None:
-    """Kill a child and everything that it started: the first of a process namespace takes all others with it."""
-    for pid in filter(None, (inner, first)):
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(OSError):
-        os.killpg(first, signal.SIGKILL)
-    with contextlib.suppress(OSError):
-        os.waitpid(first, 0)
-
-
 def resident(first: int) -> int:
-    """Bytes of memory that a process namespace holds, shared pages of the zygote left out."""
+    """Bytes of memory that a process namespace holds, private and shared; files that are only mapped do not count."""
     try:
         space = os.readlink(f"/proc/{first}/ns/pid")
     except OSError:
         return 0
-    total, page = 0, os.sysconf("SC_PAGE_SIZE")
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        with contextlib.suppress(OSError, ValueError, IndexError):
+    total = 0
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError, ValueError):
             if os.readlink(f"/proc/{name}/ns/pid") == space:
-                _, held, shared, *_ = Path(f"/proc/{name}/statm").read_text().split()
-                total += (int(held) - int(shared)) * page
+                lines = Path(f"/proc/{name}/status").read_text().splitlines()
+                total += sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
     return total
