@@ -26,7 +26,7 @@
 # - tell the three families of one-step students apart by what they do between two modes;
 # - take apart the claim that information theory demands thousands of steps.
 #
-# **Time** 110 min reading · runs in 63 s · peak memory 0.8 GB (2 CPU cores)
+# **Time** 110 min reading · runs in 78 s · peak memory 0.8 GB (2 CPU cores)
 #
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is
 # the plain conditional model. Most of this lecture lives on EDM's path, where $x_t=x_0+t\,\epsilon$ and $t$ runs to 80.
@@ -64,12 +64,6 @@ torch.set_num_threads(1)  # models this small lose more to waiting for a second 
 # %%
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def source(function):
-    """Print a function without its docstring."""
-    signature, _, body = inspect.getsource(function).split('"""')
-    print(signature.rstrip() + body.rstrip())
 
 
 # %% [markdown]
@@ -305,7 +299,7 @@ print(inspect.getsource(distill.ConsistencyFunction.__call__))
 # as long as $f$ is nearly straight over the spread, that is, for small steps.
 
 # %%
-source(distill.semigroup_loss)
+viz.show_source(distill.semigroup_loss)
 t, u = at(2.0, 200_000), at(1.9, 200_000)
 x0, noise_ = (
     world.sample(200_000, generator=seeded(3)),
@@ -558,7 +552,7 @@ viz.show(figure, caption="4000 samples each, one evaluation per sample; the numb
 # a few evaluations (the lab measures fewer than four on a transformer), however many pixels there are.
 
 # %%
-source(distill.tangent)
+viz.show_source(distill.tangent)
 
 # %%
 quarter = Trigonometric()  # sCM's clock: x_t = cos t x_0 + sin t eps

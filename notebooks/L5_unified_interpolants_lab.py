@@ -21,14 +21,13 @@
 # **After this lab you will be able to**
 # - train any family with the same ten words, and add phases where a family needs them;
 # - write one digit in three orders, and prove by perturbation who sees what;
-# - repair six loops that are widely copied and wrong;
+# - repair loops that are widely copied and wrong, and say in numbers how wrong;
 # - make a JEPA collapse, on purpose, and see it in three numbers;
 # - read a benchmark of generative models, and say what may be compared with what.
 #
-# **Time** 120 min with the exercises · runs in 156 s · peak memory 0.8 GB (2 CPU cores)
+# **Time** 120 min with the exercises · runs in 161 s · peak memory 0.8 GB (2 CPU cores)
 
 # %%
-import inspect
 import math
 from itertools import pairwise
 
@@ -71,12 +70,6 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def source(function):
-    """Print a function without its docstring."""
-    signature, *rest = inspect.getsource(function).split('"""')
-    print(signature.rstrip() + "".join(rest[1:]).rstrip())
-
-
 def last_of(frames):
     """The end of a process."""
     *_, end = frames
@@ -102,9 +95,9 @@ widgets.family_gallery()
 # consistency model's critic comes late: all that is one line, `phase_at`.
 
 # %%
-source(families.GenerativeModel.phase_at)
-source(families.VQVAE.phase_at)
-source(families.WGANGP.phases)
+viz.show_source(families.GenerativeModel.phase_at)
+viz.show_source(families.VQVAE.phase_at)
+viz.show_source(families.WGANGP.phases)
 
 # %%
 TRIED = (families.VAE, families.RealNVP, families.GAN, families.VPSDE, families.FlowMatching, families.MMDFlow)
@@ -741,7 +734,7 @@ verify_less("a larger weight of the KL silences latents", active["beta-VAE"], ac
 # A schedule can also be *learned*: a game in which the network follows the schedule, and the schedule lowers the energy.
 
 # %%
-source(families.learned_interpolant.path_energy)
+viz.show_source(families.learned_interpolant.path_energy)
 rows = list(schedules.measure({"two moons": schedules.WORLDS["two moons"]}, seeds=(0,), updates=500))
 race = schedules.table(rows)["two moons"]
 for name in (*schedules.FIXED, schedules.LEARNED, schedules.REBASED):
@@ -787,7 +780,7 @@ verify_less("one step of it is nearer to sixty-four than one of the line", 2 * r
 # `tests/test_training_distributed.py` starts all three and compares.
 
 # %%
-source(Shards.losses)
+viz.show_source(Shards.losses)
 model, batches, _ = families.FlowMatching.small()
 shards, key = Shards(batches, 4), torch.tensor(2026)
 loss = families.phase_loss(model, 1).at(0)

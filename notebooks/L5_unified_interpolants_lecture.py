@@ -32,7 +32,6 @@
 # Lecture 1 derived the one-sided case, Lecture 4 the flow map.
 
 # %%
-import inspect
 import math
 import time
 from itertools import pairwise
@@ -72,12 +71,6 @@ torch.set_num_threads(1)  # models this small lose more to waiting for a second 
 # %%
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def source(function):
-    """Print a function without its docstring."""
-    signature, _, body = inspect.getsource(function).split('"""')
-    print(signature.rstrip() + body.rstrip())
 
 
 # %% [markdown]
@@ -221,8 +214,8 @@ verify("it grows as 1/(4t)", slopes[1:] ** 2 * 4 * early[1:], torch.ones(3), tol
 # whose targets are bounded (`TwoSidedDenoiser` does), or use each $z$ together with $-z$, which cancels the divergence.
 
 # %%
-source(families.interpolants.antithetic_loss)
-source(families.interpolants.velocity_loss)
+viz.show_source(families.interpolants.antithetic_loss)
+viz.show_source(families.interpolants.velocity_loss)
 
 # %%
 n = 20_000
@@ -636,7 +629,7 @@ verify_less("up -log D, away from it", 0.0, fall)
 # is a field in the plane.
 
 # %%
-source(oracles.DiracGame.push)
+viz.show_source(oracles.DiracGame.push)
 GAMES = (oracles.WASSERSTEIN, oracles.NON_SATURATING, oracles.dirac_r1(1.0), oracles.dirac_r1_r2(0.25))
 with viz.style():
     figure, axes = viz.panels(1, 4, size=(11.2, 3.1), sharex=True, sharey=True)
@@ -707,7 +700,7 @@ widgets.energy_landscape()
 # $\tau\to0$:
 
 # %%
-source(oracles.jko_step)
+viz.show_source(oracles.jko_step)
 begin_law, horizon = oracles.Gaussian(2.0, 0.09), 0.8
 exact_end = oracles.ornstein_uhlenbeck(begin_law, horizon)
 taus = (0.2, 0.1, 0.05, 0.025)

@@ -42,7 +42,8 @@ from lecture_lib.exercises import check
 
 # %% nbgrader={"grade": false, "grade_id": "q1_1", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def saved(height, width, f, channels):
-    """Three numbers, pixels over latents: numbers, multiplications of a convolution, self-attention scores."""
+    """Three numbers, pixels over latents: numbers, multiplications of a convolution,
+    self-attention scores."""
     ### BEGIN SOLUTION
     places = (height // f) * (width // f)
     fewer = height * width // places
@@ -90,7 +91,8 @@ assert check("1.2", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q1_3", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def first_stage_loss(x, x_hat, mean, logvar, log_scale, beta):
-    """The loss of each picture in nats, (b,); x and x_hat (b, 3, H, W), mean and logvar (b, c, h, w), two numbers."""
+    """The loss of each picture in nats, (b,); x and x_hat (b, 3, H, W), mean and logvar
+    (b, c, h, w), two numbers."""
     ### BEGIN SOLUTION
     nll = (x - x_hat).abs() / math.exp(log_scale) + log_scale + math.log(2)
     kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar)
@@ -113,7 +115,8 @@ assert check("1.3", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q1_4", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def to_latent(mean, logvar, noise, scale, shift):
-    """The latent, of the shape of mean, logvar and noise, (b, c, h, w); scale and shift are numbers."""
+    """The latent, of the shape of mean, logvar and noise, (b, c, h, w); scale and shift are
+    numbers."""
     ### BEGIN SOLUTION
     std = torch.exp(0.5 * logvar)
     return (mean + std * noise - shift) * scale
@@ -205,7 +208,8 @@ assert check("1.7", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q1_8", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def read_off(x_t, out, kind, alpha, sigma):
-    """x0 and eps, each (b, d); out is (b, d), kind is "x0", "eps", "v" or "score", alpha and sigma are numbers."""
+    """x0 and eps, each (b, d); out is (b, d), kind is "x0", "eps", "v" or "score", alpha and sigma
+    are numbers."""
     ### BEGIN SOLUTION
     if kind == "x0":
         return out, (x_t - alpha * out) / sigma
@@ -231,7 +235,8 @@ assert check("1.8", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q1_9", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def min_snr_loss(out, target, kind, alpha, sigma, gamma):
-    """The loss, a number; out and target (b, d), kind "x0", "eps" or "v", alpha and sigma (b,), gamma a number."""
+    """The loss, a number; out and target (b, d), kind "x0", "eps" or "v", alpha and sigma (b,),
+    gamma a number."""
     ### BEGIN SOLUTION
     snr = (alpha / sigma) ** 2
     weight = torch.clamp(snr, max=gamma)
@@ -259,7 +264,8 @@ assert check("1.9", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q1_10", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def preconditioned(network, x, sigma, sigma_data):
-    """D(x, sigma), (b, d); network(y, c) takes (b, d) and (b,), x is (b, d), sigma (b,), sigma_data a number."""
+    """D(x, sigma), (b, d); network(y, c) takes (b, d) and (b,), x is (b, d), sigma (b,),
+    sigma_data a number."""
     ### BEGIN SOLUTION
     s = sigma[:, None]
     size = torch.sqrt(s**2 + sigma_data**2)
@@ -283,7 +289,8 @@ assert check("1.10", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q1_11", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def cross_attention(x, words, mask, w_q, w_k, w_v, w_o, heads):
-    """The new map (b, c, h, w); words (b, n, e), mask (b, n), w_q (c, heads d), w_k and w_v (e, heads d), w_o (heads d, c)."""
+    """The new map (b, c, h, w); words (b, n, e), mask (b, n), w_q (c, heads d), w_k and w_v
+    (e, heads d), w_o (heads d, c)."""
     ### BEGIN SOLUTION
     b, c, h, w = x.shape
     tokens = x.flatten(2).transpose(1, 2)  # (b, h w, c)
@@ -318,7 +325,8 @@ assert check("1.11", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q1_12", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def paint(network, alpha_bar, noise, fresh, eta, steps, scale, shift):
-    """The raw latent (b, d); alpha_bar (T,), noise (b, d) is x at time T, fresh is (steps, b, d), the rest are numbers."""
+    """The raw latent (b, d); alpha_bar (T,), noise (b, d) is x at time T, fresh is (steps, b, d),
+    the rest are numbers."""
     ### BEGIN SOLUTION
     bars = torch.cat([torch.ones(1), alpha_bar])  # index 0 are data
     alphas, sigmas = bars.sqrt(), (1 - bars).sqrt()

@@ -58,7 +58,8 @@ assert check("2.1", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q2_2", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def classifier_guided(eps, grad_log_prob, sigma, scale):
-    """The guided noise (b, d), from noise (b, d), the gradient of log p(c|x) (b, d), sigma (b,) and a number."""
+    """The guided noise (b, d), from noise (b, d), the gradient of log p(c|x) (b, d), sigma (b,)
+    and a number."""
     ### BEGIN SOLUTION
     return eps - scale * sigma[:, None] * grad_log_prob
     ### END SOLUTION
@@ -180,7 +181,8 @@ assert check("2.7", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q2_8", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def rescaled(guided, cond, phi):
-    """The rescaled prediction, of the shape of guided and cond, (b, ...); use `std` as PyTorch does by default."""
+    """The rescaled prediction, of the shape of guided and cond, (b, ...); use `std` as PyTorch
+    does by default."""
     ### BEGIN SOLUTION
     spread = [y.flatten(1).std(dim=1).reshape(-1, *[1] * (y.ndim - 1)) for y in (guided, cond)]
     return phi * guided * spread[1] / spread[0] + (1 - phi) * guided
@@ -267,7 +269,8 @@ assert check("2.11", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q2_12", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def expert_precision(precision_u, precisions, weights):
-    """The precision (d, d), symmetric, and True if a density with it exists; from (d, d), (k, d, d) and (k,)."""
+    """The precision (d, d), symmetric, and True if a density with it exists; from (d, d),
+    (k, d, d) and (k,)."""
     ### BEGIN SOLUTION
     total = precision_u + torch.einsum("k,kij->ij", weights, precisions - precision_u)
     total = 0.5 * (total + total.T)

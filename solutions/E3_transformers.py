@@ -42,7 +42,8 @@ from lecture_lib.exercises import check
 
 # %% nbgrader={"grade": false, "grade_id": "q3_1", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def unpatchify(tokens, p, height):
-    """The picture (b, C, height, W), from tokens (b, N, p*p*C); p and height are numbers, in pixels."""
+    """The picture (b, C, height, W), from tokens (b, N, p*p*C); p and height are numbers, in
+    pixels."""
     ### BEGIN SOLUTION
     b, n, size = tokens.shape
     rows, channels = height // p, size // p**2
@@ -95,7 +96,8 @@ assert check("3.2", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q3_3", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def turned(x, places):
-    """The turned vectors (n, D), from vectors (n, D) and their places (n, 2): row and column of each."""
+    """The turned vectors (n, D), from vectors (n, D) and their places (n, 2): row and column of
+    each."""
     ### BEGIN SOLUTION
     d = x.shape[1] // 2
     omega = 10000.0 ** (-torch.arange(0, d, 2) / d)
@@ -123,7 +125,8 @@ assert check("3.3", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q3_4", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def branch(x, shift, scale, gate, f):
-    """The tokens after the branch, (b, N, D) like x and like what the function f takes and gives; vectors are (b, D)."""
+    """The tokens after the branch, (b, N, D) like x and like what the function f takes and gives;
+    vectors are (b, D)."""
     ### BEGIN SOLUTION
     h = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + 1e-6).sqrt()
     shift, scale, gate = (vector.unsqueeze(1) for vector in (shift, scale, gate))
@@ -146,7 +149,8 @@ assert check("3.4", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q3_5", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def read_tile(m, l, o, s, v):
-    """The new m (n,), l (n,) and o (n, d) of n queries, from the old ones, logits s (n, t) and values v (t, d)."""
+    """The new m (n,), l (n,) and o (n, d) of n queries, from the old ones, logits s (n, t) and
+    values v (t, d)."""
     ### BEGIN SOLUTION
     m_new = torch.maximum(m, s.max(dim=1).values)
     old = torch.exp(m - m_new)
@@ -203,7 +207,8 @@ assert check("3.6", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q3_7", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def joint_attention(text, image, heads):
-    """Results for text (b, m, D) and image (b, n, D); inputs are (3, b, m, D) and (3, b, n, D): queries, keys, values."""
+    """Results for text (b, m, D) and image (b, n, D); inputs are (3, b, m, D) and (3, b, n, D):
+    queries, keys, values."""
     ### BEGIN SOLUTION
     both = torch.cat([text, image], dim=2)
     _, b, n, dim = both.shape
@@ -230,7 +235,8 @@ assert check("3.7", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q3_8", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def kept(n, steps):
-    """How many places each step keeps: a list (or tensor) of `steps` whole numbers that add up to n."""
+    """How many places each step keeps: a list (or tensor) of `steps` whole numbers that add up to
+    n."""
     ### BEGIN SOLUTION
     hidden, counts = n, []
     for k in range(1, steps + 1):
@@ -259,7 +265,8 @@ assert check("3.8", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q3_9", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def training_times(u, mean, std, old, new):
-    """Times (b,) from standard normal u (b,); mean and std of the logit, old and new numbers of pixels are numbers."""
+    """Times (b,) from standard normal u (b,); mean and std of the logit, old and new numbers of
+    pixels are numbers."""
     ### BEGIN SOLUTION
     t = torch.sigmoid(mean + std * u)
     kappa = math.sqrt(new / old)
@@ -282,7 +289,8 @@ assert check("3.9", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q3_10", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def foretold(compute, loss, floors, far):
-    """E, alpha and the loss at `far`, three numbers; compute and loss are (n,), floors is (k,), far is a number."""
+    """E, alpha and the loss at `far`, three numbers; compute and loss are (n,), floors is (k,),
+    far is a number."""
     ### BEGIN SOLUTION
     best = None
     x = compute.double().log()
@@ -320,7 +328,8 @@ assert check("3.10", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q3_11", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def mup_factors(shapes, base):
-    """Factors (k, 2) of rate and initial deviation of k layers; shapes and base are whole numbers, (k, 2): outputs, inputs."""
+    """Factors (k, 2) of rate and initial deviation of k layers; shapes and base are whole numbers,
+    (k, 2): outputs, inputs."""
     ### BEGIN SOLUTION
     factors = []
     for (out, inputs), (base_out, base_inputs) in zip(shapes.tolist(), base.tolist(), strict=True):
@@ -347,7 +356,8 @@ assert check("3.11", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q3_12", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def sample_2m(x, denoise, alphas, sigmas):
-    """x at the last level, (b, d), from x at the first; alphas and sigmas are (k,), noise first, none of them 0."""
+    """x at the last level, (b, d), from x at the first; alphas and sigmas are (k,), noise first,
+    none of them 0."""
     ### BEGIN SOLUTION
     lam = torch.log(alphas / sigmas)
     before = None

@@ -46,7 +46,8 @@ from lecture_lib.exercises import check
 
 # %% nbgrader={"grade": false, "grade_id": "q4_1", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def gaussian_flow_map(x, t, s, mean, std):
-    """x at time s, (b, d), from x at time t (b, d); t and s are (b,), mean is (d,), std a number."""
+    """x at time s, (b, d), from x at time t (b, d); t and s are (b,), mean is (d,), std a number.
+    x at time s, (b, d), from x at time t (b, d); t and s are (b,), mean is (d,), std a number."""
     ### BEGIN SOLUTION
     z = (x - mean) / torch.sqrt(std**2 + t[:, None] ** 2)
     return mean + z * torch.sqrt(std**2 + s[:, None] ** 2)
@@ -71,7 +72,8 @@ assert check("4.1", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q4_2", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def consistency_function(F, x, t, eps, std):
-    """f(x, t), (b, d), for x (b, d) and t (b,); F takes an input (b, d) and a noise level (b,); eps, std: numbers."""
+    """f(x, t), (b, d), for x (b, d) and t (b,); F takes an input (b, d) and a noise level (b,);
+    eps, std: numbers."""
     ### BEGIN SOLUTION
     beyond, width = (t - eps)[:, None], torch.sqrt(t**2 + std**2)[:, None]
     network = F(x / width, torch.log(t) / 4)
@@ -97,7 +99,8 @@ assert check("4.2", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q4_3", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def ct_loss(f, x0, noise, spare, t, u):
-    """The loss, one number; f(x, t) takes (b, d) and (b,); x0, noise and spare are (b, d), t and u are (b,)."""
+    """The loss, one number; f(x, t) takes (b, d) and (b,); x0, noise and spare are (b, d), t and u
+    are (b,)."""
     ### BEGIN SOLUTION
     x_t, x_u = x0 + t[:, None] * noise, x0 + u[:, None] * noise
     with torch.no_grad():
@@ -124,7 +127,8 @@ assert check("4.3", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q4_4", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def cd_loss(f, f_slow, denoiser, x0, noise, t, u):
-    """The loss, one number; f, f_slow and denoiser take (b, d) and (b,); x0 and noise are (b, d), t and u are (b,)."""
+    """The loss, one number; f, f_slow and denoiser take (b, d) and (b,); x0 and noise are (b, d),
+    t and u are (b,)."""
     ### BEGIN SOLUTION
     x_t = x0 + t[:, None] * noise
     with torch.no_grad():
@@ -184,7 +188,8 @@ assert check("4.5", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q4_6", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def pseudo_huber(a, b, factor):
-    """The distance of each sample, (b,), from two batches of the same shape (b, ...) and a number."""
+    """The distance of each sample, (b,), from two batches of the same shape (b, ...) and a number.
+    The distance of each sample, (b,), from two batches of the same shape (b, ...) and a number."""
     ### BEGIN SOLUTION
     gap = (a - b).flatten(1)
     c = factor * math.sqrt(gap.shape[1])
@@ -296,7 +301,8 @@ assert check("4.9", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q4_10", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def halved_target(denoise, z, now, mid, then):
-    """The clean data to be learned, (b, d); denoise(z, (alpha, sigma)) returns the teacher's x_0, (b, d)."""
+    """The clean data to be learned, (b, d); denoise(z, (alpha, sigma)) returns the teacher's x_0,
+    (b, d)."""
     ### BEGIN SOLUTION
     arrived = z
     for (alpha, sigma), (alpha_next, sigma_next) in pairwise([now, mid, then]):
@@ -326,7 +332,8 @@ assert check("4.10", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q4_11", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def matching_loss(x, real, fake, noise, t):
-    """The loss, one number; x (b, d) is what the student made; real and fake take (b, d) and (b,); noise (b, d), t (b,)."""
+    """The loss, one number; x (b, d) is what the student made; real and fake take (b, d) and (b,);
+    noise (b, d), t (b,)."""
     ### BEGIN SOLUTION
     with torch.no_grad():
         x_t = x + t[:, None] * noise

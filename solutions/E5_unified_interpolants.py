@@ -66,7 +66,8 @@ assert check("5.1", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q5_2", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def velocity_and_score(v, eta, t, a):
-    """b and s, both (b, d), from v and eta (b, d), times t (b,) strictly between 0 and 1, and a number a."""
+    """b and s, both (b, d), from v and eta (b, d), times t (b,) strictly between 0 and 1, and a
+    number a."""
     ### BEGIN SOLUTION
     clock = t[:, None]
     gamma = torch.sqrt(a * clock * (1 - clock))
@@ -91,7 +92,8 @@ assert check("5.2", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q5_3", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def walk_down(velocity, score, x, times, epsilon, noise):
-    """x at times[-1], (b, d), from x (b, d) at times[0], falling times (n + 1,), a number epsilon and noise (n, b, d)."""
+    """x at times[-1], (b, d), from x (b, d) at times[0], falling times (n + 1,), a number epsilon
+    and noise (n, b, d)."""
     ### BEGIN SOLUTION
     for k in range(len(times) - 1):
         now, dt = float(times[k]), float(times[k + 1] - times[k])  # dt is negative
@@ -117,7 +119,8 @@ assert check("5.3", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q5_4", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def special_cases(t, rate_0, rate_1, sigma_min, sigma_max):
-    """alpha and sigma of VP and g of VE, three tensors (n,), at times t (n,); the others are numbers."""
+    """alpha and sigma of VP and g of VE, three tensors (n,), at times t (n,); the others are
+    numbers."""
     ### BEGIN SOLUTION
     integral = rate_0 * t + (rate_1 - rate_0) * t**2 / 2
     alpha, sigma = torch.exp(-integral / 2), torch.sqrt(1 - torch.exp(-integral))
@@ -165,7 +168,8 @@ assert check("5.5", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q5_6", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def flow_bits(x, mask, network, bound, step):
-    """Bits per dimension of each picture, (b,), from x (b, d), mask (d,), a function and two numbers."""
+    """Bits per dimension of each picture, (b,), from x (b, d), mask (d,), a function and two
+    numbers."""
     ### BEGIN SOLUTION
     d = x.shape[1]
     raw, shift = network(x * mask).split(d, dim=1)
@@ -193,7 +197,8 @@ assert check("5.6", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q5_7", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def iw_bound(x, mean, std, W, s, noise):
-    """The bound of each picture, (b,), from x (b, d), mean and std (b, l), W (d, l), a number s and noise (K, b, l)."""
+    """The bound of each picture, (b,), from x (b, d), mean and std (b, l), W (d, l), a number s
+    and noise (K, b, l)."""
     ### BEGIN SOLUTION
     z = mean + std * noise
     d, two_pi = x.shape[1], math.log(2 * math.pi)
@@ -218,7 +223,8 @@ assert check("5.7", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q5_8", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def quantise(z_e, codes, beta):
-    """z (b, d) and the loss, one number as a tensor, from z_e (b, d), codes (k, d) and a number beta."""
+    """z (b, d) and the loss, one number as a tensor, from z_e (b, d), codes (k, d) and a number
+    beta."""
     ### BEGIN SOLUTION
     with torch.no_grad():
         pick = ((z_e[:, None, :] - codes[None, :, :]) ** 2).sum(-1).argmin(dim=1)
@@ -244,7 +250,8 @@ assert check("5.8", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q5_9", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def critic_loss(critic, real, fake, gamma):
-    """The loss, one number as a tensor; critic takes (n, d) to (n,), real is (n, d), fake (m, d), gamma a number."""
+    """The loss, one number as a tensor; critic takes (n, d) to (n,), real is (n, d), fake (m, d),
+    gamma a number."""
     ### BEGIN SOLUTION
     at = real.detach().clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(critic(at).sum(), at, create_graph=True)
@@ -268,7 +275,8 @@ assert check("5.9", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q5_10", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def hyvarinen(energy, x):
-    """The loss, one number as a tensor; energy takes (b, d) to (b,), each sample for itself, and x is (b, d)."""
+    """The loss, one number as a tensor; energy takes (b, d) to (b,), each sample for itself, and x
+    is (b, d)."""
     ### BEGIN SOLUTION
     at = x.detach().clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(energy(at).sum(), at, create_graph=True)
@@ -324,7 +332,8 @@ assert check("5.11", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q5_12", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def bridge_batch(x0, x1, sigma, rounds, u, t, z):
-    """The chances (n, m), x_t and its velocity (n, d); x0, z are (n, d), x1 (m, d), u, t (n,), sigma and rounds numbers."""
+    """The chances (n, m), x_t and its velocity (n, d); x0, z are (n, d), x1 (m, d), u, t (n,),
+    sigma and rounds numbers."""
     ### BEGIN SOLUTION
     n, m = len(x0), len(x1)
     log_kernel = -((x0[:, None] - x1[None]) ** 2).sum(-1) / (2 * sigma**2)

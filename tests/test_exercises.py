@@ -6,7 +6,9 @@ import importlib
 
 import pytest
 import torch
+from IPython.core.formatters import DisplayFormatter
 
+from lecture_lib.exercises import check
 from lecture_lib.exercises.catalogue import LECTURES, sheet
 from lecture_lib.exercises.judging import judge
 
@@ -65,6 +67,21 @@ def test_an_empty_answer_is_told_so(task):
 
     got = verdict(task, empty, 0)
     assert not got and got.kind == "empty" and task.function in got.hint
+
+
+def test_a_check_speaks_in_words_and_leaves_no_repr_below_its_cell(capsys):
+    guided = lambda uncond, cond, w: cond + w * (cond - uncond)  # noqa: E731
+    found = check("2.1")
+    first, hint, numbers = capsys.readouterr().out.splitlines()
+    assert first.startswith("\N{BALLOT X} 2.1") and "1 + w" in hint and "right" in numbers and not found
+    assert DisplayFormatter().format(found) == ({}, {})
+    guided = lambda uncond, cond, w: uncond + w * (cond - uncond)  # noqa: E731, F841
+    assert check("2.1") and capsys.readouterr().out == "\N{CHECK MARK} 2.1 the guidance rule: 5 points\n"
+
+
+def test_an_answer_that_leans_on_the_course_hears_so(capsys):
+    guided = sheet(2).tasks[0].answer  # noqa: F841
+    assert not check("2.1") and "of the course" in capsys.readouterr().out
 
 
 @each_task

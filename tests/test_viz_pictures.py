@@ -221,3 +221,27 @@ def test_pictures_never_load_pyplot_and_the_library_never_loads_pictures():
 
 def test_axes_are_in_data_units():
     assert DATA_UNIT in FIGURES["vector_field"]().axes[0].get_xlabel()
+
+
+class Talkative:
+    def method(self, x):
+        """What it does.
+
+        In many words.
+        """
+        return x + 1
+
+    def silent(self, x):
+        return x - 1
+
+
+@pytest.mark.parametrize(
+    ("function", "printed"),
+    [
+        (Talkative.method, "def method(self, x):\n    return x + 1\n"),
+        (Talkative.silent, "def silent(self, x):\n    return x - 1\n"),
+    ],
+)
+def test_a_function_is_shown_without_its_docstring(function, printed, capsys):
+    viz.show_source(function)
+    assert capsys.readouterr().out == printed

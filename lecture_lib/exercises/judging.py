@@ -37,6 +37,9 @@ class Verdict:
     def __bool__(self) -> bool:
         return self.passed
 
+    def _ipython_display_(self) -> None:
+        """Show nothing below a cell that ends in ``check(...)``, which has printed what there is to say."""
+
 
 def judge(task: Task, cases: list[Case], outcomes: list[dict[str, Any]]) -> Verdict:
     """Compare the outcomes of all cases with the right ones."""

@@ -162,10 +162,7 @@ class BridgeMatching(TwoSidedModel):
         ends: ``other``, ``p_uncond``, ``margin``, as in ``TwoSidedModel``.
     """
 
-    formula = (
-        r"(x_0,x_1)\sim\text{the other model's ends},\quad x_t=(1-t)x_0+t\,x_1+\sigma\sqrt{t(1-t)}\,z,"
-        r"\quad\text{regress, and change places}"
-    )
+    formula = r"(x_0,x_1)\sim\text{the other model's walk},\quad x_t=(1-t)x_0+t\,x_1+\sigma\sqrt{t(1-t)}\,z"
     source = "Shi et al. 2023 (2303.16852), algorithm 1; Peluchetti 2023 (2304.00917)"
     games = ("inward", "outward")
 

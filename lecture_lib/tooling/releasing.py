@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import tempfile
-import zipfile
 from pathlib import Path
 
 from lecture_lib.errors import CourseError
@@ -16,7 +17,7 @@ SOLVED = re.compile(r"### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)### END", re.DOT
 TELLING = 30  # characters from which on a line of a solution is no coincidence
 LETTER = """Exercise {lecture} of the course on modern image generation: {title}.
 
-1. Install the course once: see its README, or on Colab run the first cell of the notebook.
+1. Install the course once: its README says how.
 2. Read and play: the notebooks of the lecture and its lab lie beside this file.
 3. Answer: {notebook}.ipynb. Run the cell below each answer; it says at once what is right, and what is wrong and why.
 4. Hand in {notebook}.ipynb under that name. Marks are given by the same checks on numbers that nobody has seen.
@@ -33,7 +34,8 @@ def release(lecture: int, out: Path) -> Path:
         raise CourseError(f"release: {out} exists already; expected a new name")
     root, asked = project.root(), sheet(lecture)
     source = root / "solutions" / f"{asked.notebook}.py"
-    with tempfile.TemporaryDirectory() as scratch:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         folder = Path(scratch) / out.stem
         folder.mkdir()
         (folder / f"{asked.notebook}.ipynb").write_text(exercises.students_text(source), encoding="utf-8")
@@ -45,11 +47,8 @@ def release(lecture: int, out: Path) -> Path:
         leaks = leaking(folder, source.read_text(encoding="utf-8"))
         if leaks:
             raise CourseError(f"release: something of the solution would get out: {'; '.join(leaks)}")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.suffix == ".zip":
-            _zip(folder, out)
-        else:
-            shutil.copytree(folder, out)
+        whole = shutil.make_archive(f"{folder}-all", "zip", scratch, folder.name) if out.suffix == ".zip" else folder
+        os.replace(whole, out)  # at once, so that nothing is ever there by half
     return out
 
 
@@ -58,13 +57,8 @@ def leaking(folder: Path, source: str) -> list[str]:
     secret = {line.strip() for part in SOLVED.findall(source) for line in part.splitlines()}
     secret = {line for line in secret if len(line) > TELLING}
     found = []
-    for path in sorted(folder.rglob("E*")):
-        text = path.read_text(encoding="utf-8").replace('\\"', '"')
+    for path in sorted(folder.rglob("E*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells)
         found += [f"{path.name}: {line}" for line in sorted(secret | {"### BEGIN", "### END"}) if line in text]
     return found
-
-
-def _zip(folder: Path, out: Path) -> None:
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*")):
-            archive.write(path, path.relative_to(folder.parent))

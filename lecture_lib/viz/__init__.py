@@ -14,7 +14,7 @@ from lecture_lib.viz.densities import (
     scatter,
     square,
 )
-from lecture_lib.viz.display import bundle, show
+from lecture_lib.viz.display import bundle, show, show_source
 from lecture_lib.viz.fields import parallelogram, trajectories, vector_field
 from lecture_lib.viz.films import (
     SAMPLED,
@@ -91,6 +91,7 @@ __all__ = [
     "scatter",
     "shades",
     "show",
+    "show_source",
     "similarity_matrix",
     "square",
     "stack",

@@ -6,7 +6,11 @@ notebook understands: JupyterLab, Colab, GitHub, nbconvert (which turns the meta
 
 from __future__ import annotations
 
+import ast
 import base64
+import inspect
+import textwrap
+from collections.abc import Callable
 from typing import Any
 
 from lecture_lib.viz.images import as_picture, png_bytes
@@ -19,6 +23,15 @@ def bundle(picture: Any, alt: str) -> tuple[dict[str, Any], dict[str, Any]]:
     data = {"image/png": base64.b64encode(png).decode("ascii"), "text/plain": alt}
     # Lab paints pictures on a light card in its dark theme when told that they need one.
     return data, {"image/png": {"alt": alt, "width": width, "height": height, "needs_background": "light"}}
+
+
+def show_source(function: Callable[..., Any]) -> None:
+    """Print a function as it stands in the library, without its docstring."""
+    text = textwrap.dedent(inspect.getsource(function))
+    lines, definition = text.splitlines(), ast.parse(text).body[0]
+    if ast.get_docstring(definition) is not None:
+        del lines[definition.body[0].lineno - 1 : definition.body[0].end_lineno]
+    print(*lines, sep="\n")
 
 
 def show(picture: Any, *, caption: str = "", alt: str) -> None:
