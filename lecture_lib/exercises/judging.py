@@ -12,6 +12,7 @@ from lecture_lib.exercises.task import Case, Task
 
 UNWRITTEN = ("NothingHere", "NotImplementedError", "SyntaxError")
 TIGHT = 1e-4  # how closely a pattern must fit to be called one
+MESSAGE = 500  # characters of the message of an error
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def judge(task: Task, cases: list[Case], outcomes: list[dict[str, Any]]) -> Verd
     """Compare the outcomes of all cases with the right ones."""
     if len(outcomes) != len(cases):
         return Verdict(task.name, False, "Your answer did not return once for each call.", "form")
+    outcomes = [_as_written(outcome) for outcome in outcomes]
     for case, outcome in zip(cases, outcomes, strict=True):
         if "error" in outcome:
             known = None if outcome["error"] in UNWRITTEN else _known(task, cases, outcomes)
@@ -80,8 +82,17 @@ def limit(task: Task, kind: str, detail: str) -> Verdict:
 # Errors and form -----------------------------------------------------------------------------------------------------
 
 
+def _as_written(outcome: dict[str, Any]) -> dict[str, Any]:
+    """An outcome whose error, if it has one, is a name, a text and a line: what arrives may have been forged."""
+    if "error" not in outcome:
+        return outcome
+    line = outcome.get("line", 0)
+    name, message = (str(outcome.get(key, ""))[:MESSAGE] for key in ("error", "message"))
+    return {"error": name, "message": message, "line": line if isinstance(line, int) else 0}
+
+
 def _of_error(task: Task, case: Case, outcome: dict[str, Any]) -> Verdict:
-    kind, message, line = outcome["error"], outcome.get("message", ""), outcome.get("line", 0)
+    kind, message, line = outcome["error"], outcome["message"], outcome["line"]
     if kind in ("NothingHere", "NotImplementedError"):
         what = "is still empty" if kind == "NotImplementedError" else "is not defined yet"
         return Verdict(
