@@ -4,7 +4,7 @@
 #            PYTHON=...       the interpreter for .venv (3.11 to 3.13), default: the first that fits
 #            TORCH_INDEX=...  a package index with CPU builds of torch, e.g. https://download.pytorch.org/whl/cpu
 .DEFAULT_GOAL := help
-.PHONY: help lab test run notebooks info bench fmt lint clean setup setup-dev
+.PHONY: help lab test colab run notebooks info bench fmt lint clean setup setup-dev
 export PYTHON TORCH_INDEX
 PYTHON ?=
 TORCH_INDEX ?=
@@ -25,6 +25,9 @@ lab: setup  ## open JupyterLab on notebooks/00_start_here.ipynb (ARGS=--no-brows
 
 test: setup-dev  ## everything that must hold: tests, then every notebook; ends with one line of counts
 	@$(COURSE) test $(ARGS)
+
+colab: setup-dev  ## run the start page, a lecture and an exercise with the versions that Colab has
+	@sh tools/colab.sh && $(BIN) -m pytest -q tests/test_colab.py
 
 run: setup  ## execute every notebook and write the reading version to site/ (ARGS="L2_guidance_lab --html-only" ...)
 	@$(COURSE) run $(ARGS)

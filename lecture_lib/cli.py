@@ -247,6 +247,22 @@ def release(
     print(f"wrote {releasing.release(lecture, out)}")
 
 
+@app.command()
+def publish(
+    repo: Annotated[str, typer.Option(metavar="OWNER/NAME", help="The repository on GitHub.")],
+    ref: Annotated[str, typer.Option(help="A tag, a commit, or a branch without a slash.")] = "main",
+) -> None:
+    """Write the address that Colab fetches the course from into badges and first cells.
+
+    Nothing is run and no output is lost. Afterwards commit, tag, and push.
+    """
+    from lecture_lib.tooling import project, publishing
+
+    folder = project.root()
+    for path in publishing.publish(folder, publishing.Address(repo, ref)):
+        print(f"wrote {path.relative_to(folder)}")
+
+
 def main() -> None:
     """Entry point: an error that the course raises on purpose becomes one line and exit code 2."""
     try:

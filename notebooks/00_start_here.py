@@ -26,6 +26,19 @@
 # You need Python, some probability and linear algebra, and a laptop. No GPU, no account, no download: the models are
 # small, were trained by the recipes of this course, and came with it.
 
+# %% tags=["setup"]
+# On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.
+from importlib.util import find_spec
+
+from IPython import get_ipython
+
+if find_spec("lecture_lib") is None:
+    get_ipython().run_line_magic("pip", "install -q https://github.com/OWNER/NAME/archive/main.zip")
+
+from lecture_lib.tooling.info import summary
+
+print(summary())
+
 # %% [markdown]
 # ## Thirty seconds
 # Below, a diffusion transformer with under a million parameters draws digits, from noise, whenever you move

@@ -34,6 +34,19 @@
 # go on counting where the lecture stopped: 4 build, 5 experiments, 6 frontier. All results are of a toy world (32x32
 # pictures of one or two coloured shapes); each conclusion says how far it reaches.
 
+# %% tags=["setup"]
+# On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.
+from importlib.util import find_spec
+
+from IPython import get_ipython
+
+if find_spec("lecture_lib") is None:
+    get_ipython().run_line_magic("pip", "install -q https://github.com/OWNER/NAME/archive/main.zip")
+
+from lecture_lib.tooling.info import summary
+
+print(summary())
+
 # %%
 import copy  # noqa: I001 (a compact import cell)
 import csv

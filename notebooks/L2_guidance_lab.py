@@ -31,6 +31,19 @@
 # **You need** the lecture `L2_guidance_lecture`: $x_t=\alpha_t x_0+\sigma_t\epsilon$, $t=0$ is data, $w=1$ is the plain
 # conditional model. The sections go on counting where the lecture stopped: 4 build, 5 experiments, 6 frontier.
 
+# %% tags=["setup"]
+# On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.
+from importlib.util import find_spec
+
+from IPython import get_ipython
+
+if find_spec("lecture_lib") is None:
+    get_ipython().run_line_magic("pip", "install -q https://github.com/OWNER/NAME/archive/main.zip")
+
+from lecture_lib.tooling.info import summary
+
+print(summary())
+
 # %%
 import math  # noqa: I001 (a compact import cell)
 import time

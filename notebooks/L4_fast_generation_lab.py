@@ -33,6 +33,19 @@
 # counting where the lecture stopped: 4 build, 5 experiments, 6 frontier. Everything is measured on toy worlds (points on
 # a ring, 8x8 digits, 32x32 scenes of one or two shapes); each conclusion says how far it reaches.
 
+# %% tags=["setup"]
+# On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.
+from importlib.util import find_spec
+
+from IPython import get_ipython
+
+if find_spec("lecture_lib") is None:
+    get_ipython().run_line_magic("pip", "install -q https://github.com/OWNER/NAME/archive/main.zip")
+
+from lecture_lib.tooling.info import summary
+
+print(summary())
+
 # %%
 import copy
 import statistics

@@ -27,6 +27,19 @@
 #
 # **Time** 120 min with the exercises · runs in 161 s · peak memory 0.8 GB (2 CPU cores)
 
+# %% tags=["setup"]
+# On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.
+from importlib.util import find_spec
+
+from IPython import get_ipython
+
+if find_spec("lecture_lib") is None:
+    get_ipython().run_line_magic("pip", "install -q https://github.com/OWNER/NAME/archive/main.zip")
+
+from lecture_lib.tooling.info import summary
+
+print(summary())
+
 # %%
 import math
 from itertools import pairwise

@@ -25,6 +25,19 @@
 # **Time** about 90 minutes. **You need** Lecture 1 up to 3.9, and 4.2, 4.4 and 5.1 of its lab. As everywhere: $t=0$ is data, $t=1$ noise,
 # $x_t=\alpha_tx_0+\sigma_t\epsilon$, and $\bar\alpha=\alpha^2$.
 
+# %% tags=["setup"]
+# On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.
+from importlib.util import find_spec
+
+from IPython import get_ipython
+
+if find_spec("lecture_lib") is None:
+    get_ipython().run_line_magic("pip", "install -q https://github.com/OWNER/NAME/archive/main.zip")
+
+from lecture_lib.tooling.info import summary
+
+print(summary())
+
 # %%
 import math
 

@@ -25,6 +25,19 @@
 # **Time** about 90 minutes. **You need** Lecture 3, and sections 5.4, 5.5 and 5.7 of its lab. $N$ tokens have width $D$;
 # $t=0$ is data and $t=1$ is noise.
 
+# %% tags=["setup"]
+# On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.
+from importlib.util import find_spec
+
+from IPython import get_ipython
+
+if find_spec("lecture_lib") is None:
+    get_ipython().run_line_magic("pip", "install -q https://github.com/OWNER/NAME/archive/main.zip")
+
+from lecture_lib.tooling.info import summary
+
+print(summary())
+
 # %%
 import math
 

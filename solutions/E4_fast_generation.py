@@ -27,6 +27,19 @@
 #
 # **Time** about 80 minutes. **You need** Lecture 4 up to 3.13. Questions 1 to 6, 8 and 11 live on EDM's path, $x_t=x_0+t\,\epsilon$.
 
+# %% tags=["setup"]
+# On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.
+from importlib.util import find_spec
+
+from IPython import get_ipython
+
+if find_spec("lecture_lib") is None:
+    get_ipython().run_line_magic("pip", "install -q https://github.com/OWNER/NAME/archive/main.zip")
+
+from lecture_lib.tooling.info import summary
+
+print(summary())
+
 # %%
 import math
 from itertools import pairwise

@@ -25,6 +25,19 @@
 #
 # **Time** about 90 minutes. **You need** Lecture 5, and sections 2.2 and 4 of its lab. As always $t=0$ is the data; $t=1$ is the other end.
 
+# %% tags=["setup"]
+# On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.
+from importlib.util import find_spec
+
+from IPython import get_ipython
+
+if find_spec("lecture_lib") is None:
+    get_ipython().run_line_magic("pip", "install -q https://github.com/OWNER/NAME/archive/main.zip")
+
+from lecture_lib.tooling.info import summary
+
+print(summary())
+
 # %%
 import math
 

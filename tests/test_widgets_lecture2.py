@@ -185,6 +185,21 @@ def test_p_w_is_missing_where_it_does_not_exist_and_the_widget_says_so():
     assert "No density p_w" in scene.note and scene.png.startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(("w", "there"), [(2.0, True), (3.0, True), (3.25, True), (3.5, False)])
+def test_p_w_beyond_the_picture_is_not_called_missing(w, there):
+    """Widths 1.2 and 1: the precision of p_w is (1 - w) + w / 1.44, which is positive up to w = 3.27."""
+    scene = laws.mixture_scene("two Gaussians", w, 1.0, 1.2, 1.0)
+    assert ("No density p_w" not in scene.note) == there
+    assert ("beyond" in scene.note) == (there and w > 2.0)
+
+
+@pytest.mark.parametrize("name", laws.WORLDS[1:])
+def test_p_w_of_a_class_among_others_always_exists(name):
+    """p is at least a share of p_c, so that p_w is bounded by a multiple of p_c."""
+    for w, width, base_width in [(8.0, 1.5, 0.2), (8.0, 0.2, 2.0), (3.0, 1.5, 1.5)]:
+        assert "No density" not in laws.mixture_scene(name, w, 3.0, width, base_width).note
+
+
 def test_product_of_experts_exists_or_is_said_not_to():
     assert laws.product_scene(2.0, 1.0, -0.5, 0.6, 0.8).note.startswith("The product exists")
     gone = laws.product_scene(6.0, 1.0, -0.5, 0.9, 0.5)

@@ -37,6 +37,16 @@ def report() -> Iterator[tuple[str, str]]:
     yield "zoo", _zoo()
 
 
+def summary() -> str:
+    """One line for the top of a notebook: versions and device."""
+    torch = import_module("torch")
+    if torch.cuda.is_available():
+        device = f"GPU: {torch.cuda.get_device_name()}"
+    else:
+        device = f"CPU, {cores()} cores"
+    return f"lecture_lib {__version__} · Python {platform.python_version()} · torch {torch.__version__} · {device}"
+
+
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

@@ -137,7 +137,7 @@ def guidance_sweep() -> Explorer:
     return Explorer(
         sweep_scenes,
         controls,
-        caption="Go from w = 0 (any digit) over w = 1 (the class, sometimes) to w = 3, then on to 12: strokes turn "
+        caption="Go from w = 0 (any digit) over w = 1 (the class) to w = 3, then on to 12: strokes turn "
         "hard, then unlike any handwriting. Same seed, same noise, so only guidance moves.",
         alt="A grid of generated 8 by 8 digits, one class per column.",
     )

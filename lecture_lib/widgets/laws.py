@@ -68,7 +68,7 @@ def world(name: str, mean: float, width: float, base_width: float) -> tuple[Gaus
 
 
 def sharpened(p: GaussianMixture, p_c: GaussianMixture, w: float) -> Tilted | None:
-    """``p_w``, or None where it cannot be normalised."""
+    """``p_w`` on the grid of :class:`Tilted`, or None: there is no such density, or it lies beyond the grid."""
     try:
         return Tilted(p, p_c, w)
     except RangeError:
@@ -104,15 +104,19 @@ def mixture_scene(world_name: str, w: float, mean: float, width: float, base_wid
 
 
 def _mixture_note(name: str, w: float, mean: float, width: float, base_width: float, tilted: Tilted | None) -> str:
-    """The closed forms where they exist, and a plain word where p_w does not."""
-    words = "" if tilted is not None else f"No density p_w exists at w = {w:g}: p^(1-w) p_c^w cannot be normalised. "
-    if name != "two Gaussians":
-        return words + "The histograms are samples with exact scores; for mixtures only p_w has a closed form."
+    """The closed forms where they exist, and a plain word where p_w does not exist or does not fit."""
+    beyond = "" if tilted is not None else f"p_w lies beyond the picture at w = {w:g}. "
+    if name != "two Gaussians":  # p holds a share of p_c, so that p_w is at most a multiple of p_c: it always exists
+        return beyond + "The histograms are samples with exact scores; for mixtures only p_w has a closed form."
     pair = Gaussian(0.0, base_width**2), Gaussian(mean, width**2)
     ode, sde = guided_ode_variance(*pair, w), guided_moments(*pair, w, stochastic=1.0).var
-    words += f"Closed forms: variance of the guided ODE {ode:.4f}, of the guided SDE {sde:.4f}"
-    words += f", of p_w {tilted_gaussian(*pair, w).var:.4f}" if tilted is not None else ""
-    return words + ". The histograms stray from them by a few percent: finite steps, 3000 samples."
+    words = f"Closed forms: variance of the guided ODE {ode:.4f}, of the guided SDE {sde:.4f}"
+    end = ". The histograms stray from them by a few percent: finite steps, 3000 samples."
+    try:
+        law = tilted_gaussian(*pair, w)
+    except RangeError:
+        return f"No density p_w exists at w = {w:g}: p^(1-w) p_c^w cannot be normalised. {words}{end}"
+    return f"{beyond}{words}, of p_w {law.var:.4f} around {law.mean:.2f}{end}"
 
 
 def mixture_playground() -> Explorer:
