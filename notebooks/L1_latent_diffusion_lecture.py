@@ -14,7 +14,7 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # # Lecture 1 · Latent diffusion
 # *An image is mostly predictable. What is left when you throw the predictable part away?*
 #
@@ -31,7 +31,17 @@
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise,
 # $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is the plain conditional model.
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 2 min</summary>
+#
+# Ask before anything else: at which size does Stable Diffusion denoise a picture of 512 x 512? Most say 512; it is
+# 64 x 64, with four channels. On the next slide point at the blue ring and the red triangle: neither combination is
+# in the training set, and the oracle that reads the pixels found all six pictures right. Say why the world is so
+# small: whatever is claimed today is measured in this notebook, on two cores. Explain nothing yet; the class should
+# want to play.
+# </details>
+
+# %% slideshow={"slide_type": "skip"}
 import copy
 import math
 
@@ -53,7 +63,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 0 · Thirty seconds
 # One model, 2.5 million parameters, trained on a laptop processor in a world of coloured shapes. Write, and it paints.
 
@@ -82,15 +92,26 @@ viz.show(
 # The model never saw a pixel while it learned to denoise: it works on $8\times8\times4$ numbers where the picture has
 # $32\times32\times3$, and a second network turns the result into pixels. Which numbers, why that works, what it saves
 # and what it costs: this lecture.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 1 · Play
 # Type, change the scale, change the seed. The vocabulary is small: sizes, colours, six shapes, four relations, places,
 # two backgrounds; a word it does not know is refused with a suggestion.
 
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
+#
+# Keep the prompt and the seed of the box and set w to 0, 1, 3 and 10. At 0 the prompt is ignored, at 1 and 3 all four
+# pictures are right, at 10 the triangle falls to pieces: more guidance is not more obedience. Type "a large grean
+# triangle" and let them read the answer, then let somebody dictate a prompt with two things. Next slide: two minutes
+# in pairs, guesses written down, before you press the key. The misconception is that a seed fixes the picture; it
+# fixes the noise, and two wordings of one scene come out as near twins. If late, leave out the two wordings.
+# </details>
+
 # %%
 widgets.prompt_box()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **Predict, then run.** Write your guess down before you open the answer.
 #
 # 1. "a red circle left of a blue square" and "a blue square right of a red circle" mean the same. Same seed: same
@@ -110,7 +131,7 @@ widgets.prompt_box()
 # </details>
 
 
-# %%
+# %% slideshow={"slide_type": "fragment"}
 def share_right(n, seed, **split):
     """Share of pictures that show everything their caption asks for, read back from the pixels by the oracle."""
     captions = shapes.captioned(n, seeded(seed), **split).captions
@@ -129,7 +150,7 @@ verify_less(
     "pairs never seen come out right far more often than by chance", 0.25, right["one thing, a pair never seen"]
 )
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 wordings = ["a large red circle left of a large green square", "a large green square right of a large red circle"]
 both = [painter.generate([text] * 16, generator=seeded(3)) for text in wordings]
 for text, y in zip(wordings, both, strict=True):
@@ -147,12 +168,22 @@ viz.show(
     alt="Eight pictures: two wordings of the same scene twice, and four pictures from the empty prompt.",
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 2 · Intuition, and where each picture breaks
 #
 # ### The archive
 # "An autoencoder is a ZIP file for images." Both make something small from something large. Now look closer. Flip
 # one bit of the archive, and nudge every number of the latent a little:
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 5 min</summary>
+#
+# The contrast to bring out: one wrong bit ruins the archive, while noise of 10 % on every number of the latent costs
+# 0.6 dB. A denoiser never writes a code exactly, so it needs the second kind. At the thumbnail, ask what the ten
+# decibels between 25 and 35 consist of, with nearly the same count of numbers: they are knowledge of this world, kept
+# in the decoder's weights. On the third slide ask what the decoder will make of a chessboard, wait twenty seconds,
+# then press; hardly anybody expects plain grey. If late, drop the archive.
+# </details>
 
 # %%
 import zlib
@@ -184,7 +215,8 @@ verify_less("and a nudged latent is a nudged picture", 20.0, shifted.mean())
 # et al. 2022, model table of the repository). And an archive must not *look like* anything: a good compressor leaves
 # bytes without structure. Diffusion needs the opposite, a code in which nearby means alike, for it will only ever
 # arrive *nearby*.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### The thumbnail
 # "A latent is a thumbnail." Closer: neighbours stay neighbours, and one can nearly see the scene in it. But a thumbnail
 # of as many numbers, enlarged again, loses the edges that the decoder puts back, because it *knows the world*.
@@ -207,11 +239,11 @@ viz.show(
 )
 verify_less("decoder beats thumbnail, mean PSNR in dB", psnr(x, enlarged).mean(), psnr(x, decoded).mean())
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **Where the thumbnail breaks.** Show the decoder something its world does not contain, and the knowledge turns into
 # prejudice. Where interpolation only blurs, the decoder invents:
 
-# %%
+# %% slideshow={"slide_type": "fragment"}
 checkers = ((torch.arange(32)[:, None] // 2 + torch.arange(32) // 2) % 2 * 2.0 - 1).expand(1, 3, 32, 32)
 stripes = ((torch.arange(32) // 3) % 2 * 2.0 - 1).expand(1, 3, 32, 32)
 strange = torch.cat([checkers, stripes, torch.randn(1, 3, 32, 32, generator=seeded(0)).clamp(-1, 1)])
@@ -229,7 +261,7 @@ viz.show(
 )
 verify_less("far worse than on its own world", psnr(strange, imagined).max(), psnr(x, decoded).mean() - 5)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 3 · Mathematics
 #
 # ### 3.1 What a latent saves
@@ -238,7 +270,18 @@ verify_less("far worse than on its own world", psnr(strange, imagined).max(), ps
 # pixels (self), attention from pixels to words (cross). The network is Stable Diffusion 1.5's, on the *meta* device:
 # shapes without numbers, so that 3.4 GB of weights cost nothing.
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 8 min</summary>
+#
+# Everybody writes down four factors, one for each kind of operation, before you press; the usual guess is 64 for all.
+# For the 4096 of self-attention draw it: every pixel looks at every pixel, so pairs count. Somebody may ask why
+# linear layers stay at 63.3: a few of them work on the words and on the time, which do not grow with the map. Below
+# the numbers say where 48 comes from (numbers in over numbers out) and that it prices no operation. Before the plot
+# ask how much of the whole is self-attention: 15 % at 64 a side, 92 % at 512. Close with the clock: 20.7 times the
+# work, but only about 8 times the time on the machine that ran this. If late, drop the clock.
+# </details>
+
+# %% slideshow={"slide_type": "skip"}
 from torch.utils.flop_counter import FlopCounterMode
 
 with torch.device("meta"):
@@ -261,7 +304,7 @@ def flops(net, side, channels, words=77):
     return kinds
 
 
-# %%
+# %% slideshow={"slide_type": "fragment"}
 latent, pixel = flops(sd, 64, 4), flops(sd, 512, 4)  # f = 8: 64 latents a side; f = 1: 512 pixels a side
 for kind in latent:
     print(f"{kind:16s} {latent[kind] / 1e9:8.1f} GFLOP at 64 x 64, x{pixel[kind] / latent[kind]:7.1f} at 512 x 512")
@@ -282,7 +325,7 @@ verify_less(
 # dimension $d=HWC$".* Channels are not tokens: $3/C$ touches the first and the last convolution and nothing else. The
 # number matches no factor above, nor their sum:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 wrong = (3 * f**2 / 4) ** 2
 for kind in latent:
     verify_less(f"2304 is off by more than 40 % for: {kind}", 0.4, abs(pixel[kind] / latent[kind] / wrong - 1))
@@ -296,7 +339,7 @@ verify(
 )
 verify("... and not for the convolutions", doubled["convolution"] / latent["convolution"], 4, tol=0)
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 sides = [16, 32, 64, 128, 256, 512]
 costs = [flops(sd, side, 4) for side in sides]
 looks = dict(zip(latent, (viz.other(0), viz.other(3), viz.other(2), viz.other(1)), strict=True))
@@ -325,7 +368,8 @@ viz.show(
 # would run this network on 512 pixels a side: pixel models keep attention to maps of 8 to 32. Two different networks
 # can only be compared by a stopwatch, and at equal quality; the paper does that (Rombach et al. 2022, Figures 6 and 7),
 # and so does the lab, at equal seconds.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # On this course's own U-Net (with $f=4$: maps of 8 against 32 a side) we can hold the count against a clock:
 
 # %%
@@ -350,21 +394,33 @@ verify_less("between f^2 and f^4", [16, thirty_two / eight], [thirty_two / eight
 # %% [markdown]
 # A count is not a clock: on a small map each operation costs more to *start* than to do, and the saving is smaller than
 # the count says; on large maps memory traffic counts, too.
-#
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # *You may read that the number of parameters grows with the picture ("input dimension times 1000").* Weights are shared
 # by all positions, and time enters as a vector:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 outputs = [small(torch.zeros(1, 4, side, side), clock, told) for side in (8, 32)]
 verify("the same weights run on 8 x 8 and on 32 x 32", [o.shape[-1] for o in outputs], [8, 32], tol=0)
 print(f"{nets.parameter_count(small):,} parameters for both; "
       f"'dimension x 1000' says {8 * 8 * 4 * 1000:,} and {32 * 32 * 4 * 1000:,}")  # fmt: skip
 verify("Stable Diffusion 1.5: one count for every resolution", nets.parameter_count(sd), 859_520_964, tol=0)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.2 What it costs: rate and distortion
 # $f$ is a ratio of **sides**, $f=H/h=W/w$ (Rombach et al. 2022, Section 3.1). *You may read $f=HW/(hw)$, "typically
 # 8".* By that definition Stable Diffusion would have $f=64$:
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
+#
+# Ask for Stable Diffusion's f; 8, 64 and 48 will all be offered. 8 is the ratio of sides, 64 that of areas, 48 that
+# of numbers. On the second slide let them look for the first real lie of f = 8: the red diamond at the right comes
+# back orange, the small ring in the middle as a blue blob. Ask which f they would build on, then show the plot; the
+# course takes 4. The misconception is that a better denoiser repairs a bad first stage: it learns the latents that it
+# is given. In the table, f = 16 is as good as f = 8, since channels buy back what the side takes. Common question:
+# "why not f = 2?" Answer: four times the places of f = 4, sixteen times the self-attention.
+# </details>
 
 # %%
 with torch.device("meta"):
@@ -392,7 +448,7 @@ verify(
 )
 verify_less("fewer numbers, fewer decibels", [quality[8], quality[4]], [quality[4], quality[2]])
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 shown = (test.scenes.background != 2).nonzero()[:5, 0]  # white pictures would not show on a white page
 errors = {
     f: 4 * (rebuilt[f] - test.images).abs()[shown].mean(1, keepdim=True).expand(-1, 3, -1, -1) - 1 for f in stages
@@ -408,7 +464,7 @@ viz.show(
     alt="Five pictures, their reconstructions at f = 2, 4, 8, and error maps that light up along the outlines.",
 )
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 sizes = [5, 6, 8, 9, 13, 18]
 small_again = [F.interpolate(F.interpolate(test.images, size=s, mode="area"), size=32, mode="bicubic") for s in sizes]
 figure, ax = viz.panels(size=(7.2, 3.8))
@@ -441,13 +497,25 @@ viz.show(
 # | **f = 8** (Stable Diffusion's kind) | 32 x 32 x 4 | 0.90 | 24.2 |
 # | f = 16 | 16 x 16 x 16 | 0.87 | 24.1 |
 # | f = 32 | 8 x 8 x 64 | 2.04 | 22.3 |
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.3 The autoencoder's loss, term by term
 # #### The evidence bound and its sign
 # $$\log p(x)\;\ge\;\underbrace{\mathbb E_{q(z|x)}[\log p(x|z)]-\mathrm{KL}(q(z|x)\,\|\,p(z))}_{\text{ELBO: to be maximised}},
 # \qquad\mathcal L=-\mathbb E_q[\log p(x|z)]+\beta\,\mathrm{KL}.$$
 # *You may read "minimise $\mathbb E[\log p(x|z)]-\beta\,\mathrm{KL}$".* In a world small enough to know everything,
 # $z\sim\mathcal N(0,1)$, $x|z\sim\mathcal N(2z,0.5)$, both can be watched:
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 5 min</summary>
+#
+# Give each term one job, aloud: the reconstruction forbids forgetting, the KL forbids growing without limit, the
+# perceptual distance forbids blur that pixels hardly punish, the critic forbids what a patch would give away. Ask for
+# the sign before you read the two runs: minimising -ELBO finds the evidence, -1.859, and the other run is at -5e13.
+# At the KL ask whether a weight of one millionth makes latents Gaussian; it does not, and nobody needs it to. On the
+# last slide only one thing matters: features ten times as loud leave LPIPS alone, and put the printed form a hundred
+# times as far. If late, show the first slide and say the four jobs; the lab trains the ladder.
+# </details>
 
 # %%
 a, s2, observed = 2.0, 0.5, torch.tensor(1.3, dtype=torch.float64)
@@ -480,7 +548,7 @@ with torch.enable_grad():
 verify("the right sign finds the evidence", ends["minimise -ELBO"], evidence, tol=1e-4)
 verify_less("the printed sign runs away", ends["minimise +ELBO"], -1e3)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # #### The KL, in closed form
 # $\mathrm{KL}(\mathcal N(\mu,\varsigma^2)\|\mathcal N(0,1))=\tfrac12\sum(\mu^2+\varsigma^2-1-\ln\varsigma^2)$, summed
 # over the latent. Its weight is tiny, $\beta=10^{-6}$ in Stable Diffusion: it keeps the latent from growing without
@@ -520,14 +588,14 @@ mean_error = absolute_error(x.double(), y).mean()
 best = grid[torch.stack([laplace_nll(mean_error, l, 3072) for l in grid]).argmin()]
 verify("the best scale is the mean absolute error", best.exp(), mean_error, tol=1e-3)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # *You may read LPIPS as $\sum_l w_l\|\Phi_l(x)-\Phi_l(\hat x)\|^2$.* It is
 # $$d(x,\hat x)=\sum_l\frac1{H_lW_l}\sum_{h,w}\|w_l\odot(\hat\phi^l_{hw}(x)-\hat\phi^l_{hw}(\hat x))\|_2^2:$$
 # features of *unit length* at each place, one weight per *channel*, averaged over places (Zhang et al. 2018, Eq. 1).
 # Turn one layer up tenfold and the printed form is a different distance; the real one does not notice.
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 class Louder(torch.nn.Module):
     """A feature network whose layers are multiplied by a constant: the same knowledge, other units."""
 
@@ -566,7 +634,7 @@ verify("the printed form: a hundred times as far", printed(10) / printed(1), tor
 # gradient; Stable Diffusion's config multiplies it by 0.5 and starts at step 50 001. So the *units* of the critic
 # cancel:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 with torch.enable_grad():
     W = torch.randn(3, 8, generator=seeded(4), requires_grad=True)
     features, target = torch.randn(50, 8, generator=seeded(5)), torch.randn(50, 3, generator=seeded(6))
@@ -582,11 +650,23 @@ with torch.enable_grad():
 
 # %% [markdown]
 # The lab trains the ladder rung by rung (L1, + perceptual, + critic) and shows the crops.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.4 Latents to look at, and their scale
 # The four channels of a latent are no RGB: the encoder chose them. Places are kept, values are a private language.
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 5 min</summary>
+#
+# In the widget go from f = 4 to 2 and to 8 and back: the errors sit on edges, and at 8 the ring has lost its hole.
+# With +2 on channel 1, compare "at one place" with "everywhere": a spot of a few pixels, then a black ground and a
+# cyan triangle. Leave the scale at 1 for now. On the next slide say how to read s: 0.18215 means that the raw latents
+# have a standard deviation of 5.49. Ask in which row of the table they are narrower than 1: Stable Diffusion 3, with
+# 0.65. The usual bug is dividing on the way in. Unit variance does not mean Gaussian: the histogram that is skipped
+# here has two peaks.
+# </details>
+
+# %% slideshow={"slide_type": "skip"}
 stage = space.autoencoder
 raw = stage.encode(test.images).mode()
 four = raw[shown].transpose(0, 1).reshape(-1, 1, 8, 8)
@@ -604,7 +684,7 @@ viz.show(
 # %%
 widgets.latent_explorer()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # A schedule says how much noise *unit-variance* data get. Latents have the variance that training left them with, so
 # they are scaled: **multiply** by $s=1/\mathrm{std}$ on the way in, divide on the way out. Newer models also shift:
 # $z=s\,(\mathcal E(x)-b)$, $x=\mathcal D(z/s+b)$.
@@ -632,7 +712,7 @@ std = 1 / 0.18215  # of Stable Diffusion's raw latents: what their s means
 print(f"Stable Diffusion: raw std {std:.2f}; times s: {std * 0.18215:.2f}; divided by s: {std / 0.18215:.1f}")
 verify("'z = E(x)/s' leaves a standard deviation of 30.1", std / 0.18215, 30.1, tol=0.05)
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 x_axis = torch.linspace(-4, 4, 400, dtype=torch.float64)
 normal = torch.distributions.Normal(0.0, 1.0).log_prob(x_axis).exp()
 viz.show(
@@ -653,12 +733,24 @@ viz.show(
     alt="Histograms of latent components before and after scaling beside a standard normal density.",
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # #### Slide the factor, and watch samples die
 # Hand the *trained* denoiser latents of the wrong size: encode, multiply by $k$ too much, add the noise of $t=0.6$,
 # denoise under the picture's own caption, divide by $k$, decode.
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 5 min</summary>
+#
+# Let them vote before you press: what is worse, latents ten times too small or three times too large? Too small, 0 %
+# against 34 %; even thirty times too large many outlines survive. The reason is the noise of t = 0.6: beside small
+# latents it hides everything, beside large ones ever less, and what dies there are mostly the colours. The glare in
+# the top rows comes from the end of the chain: the denoiser answers in its own size, and dividing by 0.1 blows that
+# up. On the last slide ask what an encoder would do that may help to lower the denoising loss; it shrinks, here from
+# an error of 0.25 to 0.0001. If late, say that in one sentence. Discrete latents (3.5) are for reading and for the
+# lab.
+# </details>
+
+# %% slideshow={"slide_type": "skip"}
 factors = [0.1, 0.3, 1.0, 1.8, 3.0, 30.1]
 subjects = shapes.captioned(32, seeded(21), split="test", two=0.3)
 wish = painter.guided(subjects.captions, rule=linear(2.0))
@@ -674,7 +766,7 @@ def denoised_at(k, z, t=0.6):
 outcome = {k: denoised_at(k, space.encode(subjects.images)) for k in factors}
 alive = [shapes.judge_captions(y, subjects.captions).all.double().mean().item() for y in outcome.values()]
 
-# %%
+# %% slideshow={"slide_type": "fragment"}
 viz.show(
     viz.image_grid(
         torch.cat([y[:5] for y in outcome.values()]),
@@ -691,7 +783,7 @@ verify_less(
     "the right scale beats a tenth of it, three times it, and the division", [alive[0], alive[4], alive[5]], alive[2]
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # #### The frozen guard
 # The second stage learns the latents of a first stage that *stays still*. *You may read training loops that put the
 # encoder's weights into the optimizer as well.* The denoising loss is then easiest to lower by making the data small:
@@ -712,7 +804,7 @@ except ValueError as error:  # lecture_lib.errors.FrozenError
     print(f"{type(error).__name__}: {error}")
 verify("a thawed encoder is refused", refused, True, tol=0)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### 3.5 Discrete latents in one page
 # Some first stages end in whole numbers instead of Gaussians: an autoregressive model wants tokens. Training them, dead
 # codes included, is in the lab; here is what can be checked in a line.
@@ -722,7 +814,7 @@ verify("a thawed encoder is refused", refused, True, tol=0)
 # always gives an odd number of them: an even $L$ loses a level. The half-step offset gives it back (Mentzer et al.
 # 2023, Section 3.1).
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 line = torch.linspace(-8, 8, 20001)[None, None, None]  # (1, 1, 1, n): one channel, every value
 
 
@@ -739,7 +831,7 @@ verify("the printed formula loses one for every even L", [printed_of[L] for L in
 verify("... and is right for odd ones", [printed_of[L] for L in odd], odd, tol=0)
 verify("two channels of 8 levels: 64 codes, of which the printed formula reaches", printed_of[8] ** 2, 49, tol=0)
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 plane = 1.5 * torch.randn(1, 2, 30, 30, generator=seeded(0))
 lattices = {"library: 4 x 4 codes": nets.FSQ([4, 4])(plane).quantised, "printed: 3 x 3 codes": printed_fsq(plane, 4)}
 figure, axes = viz.panels(1, 2, size=(7.6, 3.9), sharex=True, sharey=True)
@@ -757,13 +849,13 @@ viz.show(
     alt="Two lattices of codes in a square of grey points: 16 codes on the left, 9 on the right.",
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **Vector quantisation** replaces each vector by the nearest of $K$ codes. The gradient passes *straight through*:
 # $z_q=z_e+\mathrm{sg}(e-z_e)$. The codebook follows the encoder by moving averages. *You may read that this is gradient
 # descent on the codebook loss.* It is online k-means; as gradient descent it would have its own step size for each
 # code, $(1-\gamma)\,n_k/\tilde N_k$:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 vq = nets.VectorQuantizer(6, 2, gamma=0.9, epsilon=0.0, dead=0.0, generator=seeded(1))
 with torch.enable_grad():
     z_e = torch.randn(4, 2, 5, 5, generator=seeded(2), requires_grad=True)
@@ -788,7 +880,7 @@ print(
     "those steps:", ", ".join(f"{s:.2f}" for s in own_step), "  (one learning rate for all would be a different method)"
 )
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 k_means = nets.VectorQuantizer(6, 2, gamma=0.0, epsilon=0.0, dead=0.0, generator=seeded(1))
 k_means.update(z_e.detach(), out.index)
 followed = n_k > 0
@@ -801,13 +893,24 @@ verify(
 )
 verify("perplexity: all codes alike count as", nets.perplexity(torch.arange(64).repeat(3), 64), 64.0, tol=1e-3)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.6 Schedules, and what the last step still knows
 # A schedule is one curve: the half log-SNR $\lambda_t=\log(\alpha_t/\sigma_t)$. *You may read
 # $\lambda=\log(\bar\alpha/\sqrt{1-\bar\alpha})$*; with $\alpha=\sqrt{\bar\alpha}$ it is
 # $\tfrac12\log\tfrac{\bar\alpha}{1-\bar\alpha}$, and at $\bar\alpha=\tfrac12$ it is 0.
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
+#
+# First figure: which curves do not fall for ever? Stable Diffusion's stops at -2.7, DDPM's at -5.1. Widget, "all
+# black", with eyes on the line below the picture: Stable Diffusion keeps 3.8 standard deviations of the mean at
+# t = 1, DDPM linear 0.35, zero terminal SNR nothing, while the pictures at t = 1 look alike. Third slide, and a pause
+# of half a minute: how can one pixel know nothing and the mean of 1024 nearly everything? Averaging divides the noise
+# by 32 and leaves the brightness alone. The misconception is that 0.068 is as good as 0. The resolution shift can
+# wait for SD3.
+# </details>
+
+# %% slideshow={"slide_type": "skip"}
 sd_table, ddpm_table, cosine = core.stable_diffusion(), core.ddpm_linear(), core.cosine_table()
 zero_table = core.zero_terminal_snr(sd_table)
 schedules = {
@@ -845,16 +948,16 @@ for name, table in {"DDPM linear": ddpm_table, "Stable Diffusion": sd_table, "co
         f"sigma_T/alpha_T = {(1 / last_bar - 1) ** 0.5:.2f}"
     )
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 widgets.schedule_explorer()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # *You may read that Stable Diffusion uses DDPM's linear schedule and ends at $\bar\alpha_T=4.6\cdot10^{-5}$.* It is
 # linear in $\sqrt\beta$, from $\sqrt{0.00085}$ to $\sqrt{0.012}$ (`v1-inference.yaml`), and ends a hundred times
 # higher. Two more details that printed formulas leave out: $\beta$ runs over $T-1$ intervals, and the cosine's last
 # betas are clipped at 0.999.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 verify("Stable Diffusion: alpha-bar_T", sd_table[-1], 4.660099e-3, tol=1e-8)
 verify("DDPM: alpha-bar_T", ddpm_table[-1], 4.035830e-5, tol=1e-10)
 n = torch.arange(1, 1001, dtype=torch.float64)
@@ -867,7 +970,7 @@ verify("cosine with its clip", cosine[-1], 2.4288e-9, tol=1e-12)
 half = VPCosine().time_of(torch.zeros(1))  # where lambda = 0 ...
 verify("... alpha-bar = 1/2", VPCosine().alpha(half.double()) ** 2, 0.5, tol=1e-12)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # #### What pure noise still knows
 # At the last training step of Stable Diffusion $x_T=0.068\,x_0+0.998\,\epsilon$. One *pixel* of it knows next to
 # nothing of $x_0$. But noise averages out over $N$ pixels, and the mean of a picture does not:
@@ -889,7 +992,7 @@ for name, table in {"Stable Diffusion": sd_table, "DDPM linear": ddpm_table, "ze
     verify(f"{name}: closed form (4 standard errors)", known[name], formula, tol=4 / 2000**0.5)
 verify_less("Stable Diffusion's last step knows the brightness well", 0.7, known["Stable Diffusion"])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # The network learns to *trust* the mean of $x_T$. At sampling time $x_T$ is pure noise, its mean is about 0, and the
 # network politely keeps it: grey pictures, no midnight, no snow. This has nothing to do with guidance (*you may read
 # that it appears at high guidance*); it is a mismatch between training and sampling at one end of the schedule.
@@ -898,7 +1001,18 @@ verify_less("Stable Diffusion's last step knows the brightness well", 0.7, known
 # $64\times64$ pixels: only the mean matters, and divided by the noise of a mean it is one number,
 # $y=\sqrt N\,\overline x\in\{-64,0,64\}$ plus unit noise. The denoiser is *exact*; only the schedule differs:
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 5 min</summary>
+#
+# Say twice that this denoiser is exact: whatever goes wrong is the schedule's fault. Ask for three percentages before
+# you press; fair would be 25, 50, 25. Out come 1, 98, 1, with trailing steps as well: the grid alone repairs nothing,
+# the table does. The misconception is that guidance makes the grey; there is none here. On the last slide read the
+# error message together and ask what predicting the noise is worth at alpha = 0, where the input *is* the noise.
+# Point at the roots in the recipe: rescaling alpha-bar itself gives another schedule. Wrong recipes and the noise
+# offset are skipped.
+# </details>
+
+# %% slideshow={"slide_type": "fragment"}
 from lecture_lib.oracles import GaussianMixture
 from lecture_lib.samplers import DDIM, last, sample
 
@@ -916,7 +1030,7 @@ for name, (table, steps) in tables.items():
     dark[name] = [((y - c).abs() < 16).double().mean().item() for c in (-64, 0, 64)]
     print(f"{name:46s} black {dark[name][0]:5.1%}, grey {dark[name][1]:5.1%}, white {dark[name][2]:5.1%}")
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 first, _, third = dark.values()
 verify_less("with the original table almost no picture is black", first[0], 0.03)
 verify("with zero terminal SNR, a quarter is", third[0], 0.25, tol=0.05)
@@ -930,9 +1044,11 @@ except ValueError as error:
 # needs $v$- or $x_0$-prediction, and a grid that *starts* at the last step ("trailing"). The recipe acts on the root:
 # $$\sqrt{\bar\alpha'_t}=(\sqrt{\bar\alpha_t}-\sqrt{\bar\alpha_T})\,\frac{\sqrt{\bar\alpha_1}}{\sqrt{\bar\alpha_1}-\sqrt{\bar\alpha_T}}
 # \qquad\text{(Lin et al. 2023, Algorithm 1)}.$$
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # Two other versions are in circulation, and a table shows at once that neither is a schedule:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 verify("zero terminal SNR: the last entry", zero_table[-1], 0.0, tol=0)
 verify("... and the first one stays", zero_table[0], sd_table[0], tol=1e-15)
 divided = ddpm_table.sqrt() / ddpm_table[-1].sqrt()  # "alpha_t / alpha_T"
@@ -945,13 +1061,13 @@ own = core.zero_terminal_snr(sd_table**2).sqrt()  # the recipe applied to alpha-
 print(f"rescaling alpha-bar instead of its root: alpha-bar_900 = {own[899]:.1e} instead of {zero_table[899]:.1e}")
 verify_less("... which is another schedule", zero_table[899] * 2, own[899])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # #### Noise offset: the other repair
 # *You may read "add a constant to the noise".* It is a second draw, one per image and channel, the same at all pixels:
 # $\epsilon=z+s\,z_c$ with $s\approx0.1$, and $\epsilon$, the sum, is the target. Its mean is zero; it makes the noise
 # *non-white*, so that the network meets noise that changes brightness (N. Guttenberg 2023):
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 latents = torch.zeros(3000, 1, 64, 64)  # one channel of Stable Diffusion's at 512 pixels
 for s in (0.0, 0.1):
     means = core.offset_noise(s)(latents, seeded(34)).mean((2, 3)).double()
@@ -965,13 +1081,24 @@ for s in (0.0, 0.1):
     )
 verify("s = 0.1: 42 times", (1 / 4096 + 0.01) / (1 / 4096), 42, tol=0.1)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # The lab trains two small models, with and without, and asks both for black.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.7 One loss, four parameterizations
 # A network predicts $y=a_tx_0+b_t\epsilon$. At a fixed $x_t$ an error in $x_0$ *forces* an error in everything else:
 # $$\hat\epsilon-\epsilon=-\tfrac{\alpha}{\sigma}(\hat x_0-x_0),\quad \hat v-v=\tfrac1\alpha(\hat\epsilon-\epsilon)\ (\text{VP})
 # \;\Rightarrow\;\boxed{\mathcal L_\epsilon=\mathrm{SNR}\,\mathcal L_{x_0}=\alpha^2\mathcal L_v,\quad\mathcal L_{x_0}=\sigma^2\mathcal L_v.}$$
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 5 min</summary>
+#
+# One line for the board: at a fixed noisy input, alpha times the error of x0 plus sigma times the error of epsilon is
+# zero. Give the class a minute to get the first equation of the box from it. Then ask which loss dies at the last
+# step: epsilon's, at 0.0047 of the v-loss, and there is the link to zero terminal SNR. At min-SNR ask "a weight on
+# which loss?" first. In the figure let them say where v goes with x0 (noise side) and where with epsilon (data side);
+# the kink sits at SNR 5, a half log-SNR of 0.8. If late, go from the box straight to the figure.
+# </details>
 
 # %%
 path = core.Discrete(sd_table)
@@ -1003,12 +1130,12 @@ ratio = snr * loss["eps"] / loss["v"]
 print("SNR L_eps / L_v at t = 0.05, 0.3, 0.6, 1:", ", ".join(f"{r:.2g}" for r in ratio), "  (would be 1 if it were v)")
 verify("it is alpha-bar SNR", ratio, c.alpha**2 * snr, tol=1e-9)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # #### Min-SNR: one weight, three spellings
 # $\min(\mathrm{SNR},\gamma)$ with $\gamma=5$ is a weight on the **$x_0$-loss** (Hang et al. 2023). Converted:
 # $\min(S,\gamma)/S$ on $\epsilon$, $\min(S,\gamma)/(S+1)$ on $v$. *You may read it as a weight on the $\epsilon$-loss.*
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 S, weighted = snr, {}
 for kind in (X0, EPS, V):
     weighted[kind.name] = core.min_snr(5.0)(kind, c) * loss[kind.name]
@@ -1019,7 +1146,7 @@ verify("... and min(S, 5)/(S + 1)", core.min_snr(5.0)(V, c), S.clamp(max=5) / (S
 misquoted = S.clamp(max=5) * loss["eps"]
 verify("the misquoted one is off by a factor SNR", misquoted / weighted["x0"], S, tol=1e-9)
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 lam = torch.linspace(-4, 4, 300, dtype=torch.float64)
 path = VPCosine()
 c_line = path.coeffs(path.time_of(lam))
@@ -1045,12 +1172,12 @@ viz.show(
     alt="Left, four different weight curves over log-SNR; right, four curves that coincide and are flat above SNR 5.",
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **EDM's preconditioning** is a fifth row of the same system: $\hat x_0=c_{skip}x_\sigma+c_{out}F$ with
 # $c_{skip}=\frac{s_d^2}{\sigma^2+s_d^2}$, $c_{out}=\frac{\sigma s_d}{\sqrt{\sigma^2+s_d^2}}$ (Karras et al. 2022, Table
 # 1), solved for $F$. At $s_d=1$ on a VP path $F$ is nothing but $-v$:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 ve, level = core.EDM(), torch.tensor([0.1, 0.5, 2.0, 20.0], dtype=torch.float64)
 c_ve, s_d = ve.coeffs(level), 0.5
 x_sigma = ve.mix(x_0, eps, level)
@@ -1065,7 +1192,7 @@ verify(
     tol=1e-9,
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.8 Words become vectors
 # A caption becomes numbers, one per word (large models cut rare words into pieces; this world needs none of that), and
 # the numbers become vectors, by two small encoders with two educations:
@@ -1073,6 +1200,16 @@ verify(
 # - **the reader**: bidirectional, trained on captions alone, in the place that T5 has in SD3 and FLUX. *You may read "T5
 #   is a language model"*: it is an encoder-decoder trained to write spans of words that were cut out, of which only the
 #   encoder is used. What our reader was asked instead, and why, comes below.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 5 min</summary>
+#
+# Point at the second row of tokens: the null text is a text of two tokens, the rest is masked. On the CLIP slide
+# stress the norm: raw products lower the loss from 3.3 to 0.018 by growing tenfold, with nothing learned. In the
+# matrix let them find the best wrong pair: green circle and green square, 0.63, of one colour and one size. Before
+# the bars the class ranks the six changes by a show of hands. A new colour is always noticed; swapped places are
+# nearly a coin toss (56 %). If late, skip the tokens.
+# </details>
 
 # %%
 tokenizer, clip, reader = painter.tokenizer, zoo.load("shapes-clip"), zoo.load("shapes-lm")
@@ -1092,7 +1229,7 @@ verify(
     tol=0,
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # #### InfoNCE
 # $u_i=f_I/\|f_I\|$, $v_j=f_T/\|f_T\|$, logits $e^{s}\,u_i^\top v_j$ with a learned $s$ that starts at $\ln(1/0.07)$ and
 # is kept at $\ln100$ or below; then the cross-entropy of rows and columns (Radford et al. 2021, Figure 3). *You may read it
@@ -1140,12 +1277,12 @@ hit = (logits.argmax(1)[:, None] == torch.arange(64)[:, None]).double().mean()
 print(f"right caption among 64: {hit:.0%} (chance 2 %)")
 verify_less("trained: most images find their caption among 64", 0.5, hit)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # #### Which words it confuses
 # Take an image of two things and two captions: the true one and one with a single change. Does the cosine prefer the
 # truth?
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from dataclasses import replace
 
 pairs = shapes.captioned(400, seeded(51), split="test", two=1.0)
@@ -1164,7 +1301,7 @@ def changed(scene, attribute, how):
     return shapes.Scene((a, b), scene.background)
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 changes = [
     ("colour", "new"),
     ("shape", "new"),
@@ -1176,7 +1313,7 @@ changes = [
 truth = [shapes.caption(scene) for scene in scene_list]
 seen, told = clip.embed_images(pairs.images), clip.embed_texts(tokenizer.encode(truth))
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 prefers = {}
 for attribute, how in changes:
     lie = [shapes.caption(changed(scene, attribute, how)) for scene in scene_list]
@@ -1191,7 +1328,7 @@ verify_less(
     prefers["a colour that is not there"],
 )
 
-# %%
+# %% slideshow={"slide_type": "fragment"}
 viz.show(
     viz.bars(
         list(prefers),
@@ -1207,12 +1344,22 @@ viz.show(
     alt="Bar chart: new colours and shapes are noticed, swapped colours, shapes and places less and less.",
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # So a single vector per caption is close to a *bag of words*. But the U-Net reads **one vector per word**. Does the
 # vector of "circle" know that the circle is red? A linear probe: from the vector of each shape word, guess the colour
 # of its thing (8 colours).
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 4 min</summary>
+#
+# The probe answers the objection that the binding is lost: it is in the word's own vector, only not in the pooled
+# one. Ask why CLIP's first shape word cannot know the other thing's colour (11 %, chance is 12): its mask is causal.
+# Next slide, a prediction: does the probe find more after 150 steps on missing words? 60 % before and after, although
+# the task is being learned. Common question: "60 % from an untrained network?" Its random attention already mixes the
+# neighbours in. Read two of the glosses aloud, then the price: 36 or 89 captions of 100, with the same U-Net.
+# </details>
+
+# %% slideshow={"slide_type": "skip"}
 shape_words = torch.tensor([tokenizer.ids[w] for w in (*shapes.SHAPES, "disc", "rhombus", "plus")])
 colour_words = torch.tensor([tokenizer.ids[w] for w in shapes.COLOURS])
 
@@ -1250,13 +1397,14 @@ verify_less("the reader sees both sides, and knows at least as well whose the co
 # %% [markdown]
 # The vector of the word knows what the vector of the sentence has half forgotten: that is why a U-Net is fed the tokens,
 # and not only the pooled vector.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # #### What an encoder is asked is what it tells
 # T5's question, *which words are missing?*, teaches much about a language in which people talk about everything. In
 # ours of sixty words the gap in "a large ... triangle" wants a colour, any colour: whose it is need not be known. Give a
 # fresh encoder that question for ten seconds, and probe before and after:
 
-# %%
+# %% slideshow={"slide_type": "fragment"}
 from lecture_lib.data import Batches
 from lecture_lib.families import span_loss
 from lecture_lib.training import adamw, train
@@ -1284,7 +1432,7 @@ print(
 verify_less("it learns its task", losses[-1] + 1, losses[0])
 verify_less("... and knows whose the colour is no better than a network that has learned nothing", after, before + 0.1)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # So the reader was asked another question. From the vector of **one** word, the rest of the caption out of sight, write
 # the *gloss* of that word: which thing it belongs to, and where that is.
 
@@ -1306,7 +1454,7 @@ vectors = reader.encoder(tokenizer.encode(text)).tokens[0, 1 : 1 + len(text.spli
 for word, told in zip(text.split(), gloss(vectors), strict=True):
     print(f"{word:10s}{told or '(nothing to say: it belongs to no thing, and the background is plain)'}")
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 agree = []
 for text in shapes.captioned(60, seeded(64), split="test", two=1.0).captions:
     known = shapes.glosses(text)
@@ -1315,12 +1463,12 @@ for text in shapes.captioned(60, seeded(64), split="test", two=1.0).captions:
 print(f"{sum(agree)} of {len(agree)} words of test captions say, word for word, what they are about")
 verify_less("each word speaks for its thing", 0.98, sum(agree) / len(agree))
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # The decoder is kept simple on purpose. It adds a linear map of the vector to what it has written, nothing more, and while
 # it was trained noise lay over every vector. So the encoder learned to speak plainly and loudly: **a sum of one vector
 # per attribute**. From 2000 captions, by least squares, one vector for each shape, colour, size, relation and background:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 plain = shapes.captioned(2000, seeded(63), two=1.0).captions
 first = [shapes.glosses(text).owner.index(1) + 4 for text in plain]  # <start>, then a SIZE COLOUR SHAPE
 with torch.no_grad():
@@ -1335,7 +1483,7 @@ parts = torch.linalg.lstsq(A, said, driver="gelsd").solution
 spread = (said - said.mean(0)).square().sum()
 verify_less("the sum of five vectors is all but all there is", 0.95, 1 - (said - A @ parts).square().sum() / spread)
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 sizes = [len(names) for names in kinds.values()]
 voices = [(hot.double() @ part) for hot, part in zip(one_hot.values(), parts[:-1].split(sizes), strict=True)]
 loud = [((voice - voice.mean(0)).square().sum() / spread).item() for voice in voices]
@@ -1359,7 +1507,8 @@ verify_less("no attribute is whispered", 0.04, min(loud))
 # the same 5500 updates fulfilled 36 of 100 captions about two things, and with this one 89 (`course zoo --evaluate`,
 # before and after). Toy results stay toy, but the rule is known from large models: with T5-XXL in CLIP's place human
 # raters preferred the pictures of hard prompts (Saharia et al. 2022).
-#
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # #### Several encoders side by side
 # *You may read "SDXL uses CLIP and T5".* The published list:
 #
@@ -1372,7 +1521,7 @@ verify_less("no attribute is whispered", 0.04, min(loud))
 # | FLUX | T5-XXL | 256 or 512 x 4096 | 768 (CLIP-L) |
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 def features(width, n=77):
     """What an encoder of this width says of one text, as far as shapes go."""
     states = torch.randn(2, 1, n, width, generator=seeded(width))
@@ -1394,11 +1543,23 @@ verify(
     tol=0,
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.9 Cross-attention: from the word to the pixel
 # Each pixel asks, each word answers: $Q=W_qh$, $K=W_kc$, $V=W_vc$, and
 # $\mathrm{softmax}(QK^\top/\sqrt d)\,V$, in several heads at once. Written out, in index notation ($b$ image, $n$ pixel,
 # $m$ word, $h$ head):
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 8 min</summary>
+#
+# Ask what changes if the words are shuffled after the encoder: nothing, so order has to be in the vectors. In the
+# maps "circle" and "square" find their places in the first steps, "large" and "left" stay diffuse, and the guess
+# knows where the square is before it knows that it is blue. Widget: word "square" at steps 1, 3 and 10, then
+# "yellow". The weights are small since all tokens share one unit, and `<start>` takes a fifth of it from step 5 on.
+# Write "circle" for "square" into the second prompt: at seed 0 the overlap is 0.24 on its own and 0.74 with the maps
+# lent. Prompt-to-prompt: outside the thing the change falls from 0.094 to 0.023, and pictures with all right from
+# 90 % to 86 %; say the price. If late, drop the grid of maps, which the widget shows as well.
+# </details>
 
 # %%
 layer = nets.CrossAttention(48, 4, context_dim=20)
@@ -1417,11 +1578,11 @@ verify("each pixel spends exactly one unit of attention", A.sum(-1), torch.ones(
 shuffled = torch.randperm(9, generator=seeded(73))
 verify("order means nothing to it: shuffle the words", layer(h, words[:, shuffled]), layer(h, words), tol=1e-5)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # All word order must therefore be in the vectors already (3.8). Now look at the maps of the trained model while it
 # paints: one row per step, one column per word.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 prompt = "a large red circle left of a small blue square"
 shown_words = {word: 1 + prompt.split().index(word) for word in ("large", "red", "circle", "left", "blue", "square")}
 frames, maps = [], []
@@ -1464,7 +1625,7 @@ viz.show(
     alt="Grid of attention maps: rows are steps, columns are words, beside the denoiser's guess of the picture.",
 )
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 colour = torch.tensor(shapes.COLOURS["red"])[None, :, None, None]
 is_red = F.avg_pool2d(((drawn - colour).norm(dim=1, keepdim=True) < 0.7).float(), 4)[0, 0]  # share of each 4x4 square
 heat = nets.word_map(maps[-1], shown_words["red"], (8, 8))[0]
@@ -1472,10 +1633,10 @@ on, off = heat[is_red > 0.5].mean(), heat[is_red == 0].mean()
 print(f"a pixel of the red thing reads 'red' with weight {on:.2f}, one elsewhere with {off:.2f}")
 verify_less("the map of 'red' lies on the red thing", off, on)
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 widgets.attention_explorer()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # #### Prompt-to-prompt: swap the word, keep the map
 # The maps say *where* each word speaks. So, to change a word and nothing else: paint the source prompt and keep every
 # map, then paint the edited prompt from the same noise with those maps put in place of its own (Hertz et al. 2022,
@@ -1483,7 +1644,7 @@ widgets.attention_explorer()
 # first half of the steps, which settles the places; longer, and the new word is obeyed less and less. (One leak: in
 # this model, as in SDXL, the word also comes in through the pooled vector, which no map controls.)
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 network = painter.denoiser.network
 
 
@@ -1511,7 +1672,7 @@ def replay(denoise, store, share):
     return run
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 asked = shapes.captioned(250, seeded(80), split="test", two=1.0).captions
 with_red = [text for text in asked if text.split().count("red") == 1 and "red ring" not in text]  # no blue rings seen
 source = [text for text in with_red if not {"blue", "pink", "orange"} & set(text.split())][:24]
@@ -1547,10 +1708,21 @@ viz.show(
 )
 verify_less("with the maps kept, less moves outside the thing", moved(injected).mean(), moved(plain).mean())
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.10 The U-Net, part by part
 # Two networks of the same class, read from their module trees: this course's (latents of $8\times8$) and Stable
 # Diffusion 1.5's (latents of $64\times64$).
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
+#
+# Ask where the parameters sit: more than four fifths at 16 x 16 and 8 x 8, where the maps are small. Sixteen
+# self-attentions settle the second sentence. At SDXL somebody recomputes 2816 = 6 x 256 + 1280; then ask whether
+# t = 200 of 1000 is mostly noise, before you point at SNR 3.09. Hand-over: what is decided first, place, colour or
+# outline? At 0.36 the place is kept in 69 % and colour and shape in none; at 0.10 all are still red, but squares. A
+# trap in the figure: at 0.20 the place drops to 0 because the thing itself has been wiped out. If late, leave out
+# micro-conditioning.
+# </details>
 
 # %%
 figure, axes = viz.panels(2, 1, size=(9.4, 6.4))
@@ -1567,7 +1739,7 @@ viz.show(
     "widest.",
 )
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from itertools import zip_longest
 
 tables = nets.block_table(sd, 64), nets.block_table(small, 8)
@@ -1585,7 +1757,7 @@ with torch.device("meta"):
     xl = nets.sdxl_unet()
 verify("SDXL's U-Net", nets.parameter_count(xl), 2_567_463_684, tol=0)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # #### You may read elsewhere that ...
 # Seven sentences about this network that are in circulation, each with the line that settles it.
 #
@@ -1609,13 +1781,13 @@ verify(
     tol=0,
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **"A GroupNorm before each sub-layer, cross-attention and feed-forward in parallel."** One GroupNorm and a projection
 # at the entrance; inside, LayerNorm before each sub-layer, one *after* the other; a zero-initialised projection at the
 # exit, and a residual connection around it all.
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 def shaken(module, seed):
     """The module with every weight drawn at random, so that nothing is hidden by a zero start."""
     generator = seeded(seed)
@@ -1639,11 +1811,11 @@ verify_less("the parallel form is another function", 0.1, (parallel - h).abs().m
 fresh = nets.SpatialTransformer(32, 4, context_dim=20, groups=8)
 verify("at the start of training the block is the identity", fresh(x_in, words), x_in, tol=0)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **"The map is flattened to $(BHW)\times C$."** Then it would be *one* sequence, and the images of a batch would look
 # at each other. It is $B\times(HW)\times C$:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 other_batch = x_in.clone()
 other_batch[1] = torch.randn(32, 4, 4, generator=seeded(93))  # another second image
 verify("the first image does not notice the second", block(other_batch, words)[0], block(x_in, words)[0], tol=1e-5)
@@ -1658,7 +1830,7 @@ def flattened(x):
 leak = (flattened(other_batch) - flattened(x_in)).abs().max()
 verify_less("on the printed shape it does", 0.01, leak)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **"GEGLU is $(xW_1)\otimes\mathrm{sigmoid}(xW_2)$."** That is GLU; the gate of GEGLU is a GELU (Shazeer 2020).
 #
 # **"The time enters by scale and shift of the GroupNorm."** That is ADM (Dhariwal & Nichol 2021). Here it is *added*
@@ -1667,7 +1839,7 @@ verify_less("on the printed shape it does", 0.01, leak)
 # **"$\omega_k=10000^{-2k/d}$, $k=1,\dots,d/2$, sines and cosines interleaved."** $k$ starts at 0, so that the fastest
 # wave has frequency 1, and all cosines come before all sines.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 gate = shaken(nets.GEGLU(16), 94)
 row = torch.randn(5, 16, generator=seeded(95))
 value, switch = gate.inner(row).chunk(2, dim=-1)
@@ -1691,14 +1863,14 @@ verify(
 )
 print(f"frequencies from {omega[0]:g} down to {omega[-1]:.3g}")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.11 SDXL: what it adds
 # **Micro-conditioning.** Small photographs were not thrown away: the model is *told* the original size, the corner of
 # the crop and the target size, six numbers, each through the ordinary timestep features (256, *no* extra $2\pi$).
 # Beside the pooled text (1280) they make the 2816 of its second input; an MLP adds that to the time vector. (*You may
 # read "adaptive GroupNorm"*.)
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 sizes = nets.size_features(torch.tensor([[512, 768]]), torch.tensor([[0, 64]]), torch.tensor([[1024, 1024]]))
 verify("six numbers, 256 features each", sizes.shape, (1, 1536), tol=0)
 verify("with the pooled text", sizes.shape[1] + 1280, 2816, tol=0)
@@ -1727,7 +1899,7 @@ print(f"SNR = 1 at t = {nearest[1.0]}, SNR = 0.11 at t = {nearest[0.11]}")
 # Here both halves are the same network with different prompts, so that one can see **who decides what, when**: the
 # base hears "a large red circle on the left", the refiner "a large blue square on the right".
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 verify("SNR(200) = 3.09", snr_of[199], 3.0856, tol=1e-3)
 base, refiner = (painter.guided(p) for p in ("a large red circle on the left", "a large blue square on the right"))
 path, start = painter.path, painter.noise(16, seeded(100))
@@ -1746,7 +1918,7 @@ baton = {t: relay(t) for t in when}
 alone = painter.picture(painter.frames(base, start, steps=12))
 verify("handed over at 0: the base alone", baton[0.0], alone, tol=0)
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 found = {t: [s.things[0] if s.things else None for s in shapes.read(y)] for t, y in baton.items()}
 traits = {
     "place: left": lambda thing: thing.centre[0] < 16,
@@ -1765,7 +1937,7 @@ figure.axes[0].axvline(sdxl_time, color=viz.EXACT, linestyle="--", linewidth=1.2
 for trait, share in kept.items():
     print(f"{trait:14s}", "  ".join(f"{value:4.0%} at {t:.2f}" for t, value in zip(when, share, strict=True)))
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 strip = torch.cat([baton[t][:2] for t in when]).unflatten(0, (-1, 2)).transpose(0, 1).flatten(0, 1)
 viz.show(
     viz.stack(
@@ -1784,11 +1956,12 @@ verify_less(
     "at 0.1 the colour is decided, and the shape is not", kept["shape: circle"][1] + 0.5, kept["colour: red"][1]
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # From coarse to fine: first the place, then the colour, at last the outline. Compare noise levels between models with
 # care: a latent of $128\times128$ places (SDXL) shows a thing through much more noise than one of $8\times8$. The next
 # section has the factor.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.12 SD3 and FLUX, as far as this lecture goes
 # Three changes of the second stage (the first two are in this course's model, too; the transformer is Lecture 3):
 #
@@ -1799,7 +1972,16 @@ verify_less(
 #
 # And one of the first stage: 16 channels instead of 4.
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 4 min</summary>
+#
+# Only the shift needs a sentence: more pixels average more noise away, as in the grey pictures of 3.6, so every noise
+# level is multiplied. Ask "rectified, hence straight?" and show 1.33 times the straight distance, and Euler equal to
+# DDIM. In the summary read three statements and let the class call true or false before they find the row. Quiz 3 and
+# 6 aloud; the others, LoRA and the boss battle (t = 816) are for home and the lab.
+# </details>
+
+# %% slideshow={"slide_type": "skip"}
 flow = RectifiedFlow()
 t = torch.tensor([0.1, 0.4, 0.8], dtype=torch.float64)
 x_0, eps = torch.randn(2, 3, 6, generator=seeded(110), dtype=torch.float64)
@@ -1840,13 +2022,13 @@ chord, walked = (euler[-1] - euler[0]).norm(dim=1), euler.diff(dim=0).norm(dim=2
 print(f"walked {walked.sum() / chord.sum():.3f} times the straight distance")
 verify_less("the flow is not straight", 1.01, walked.sum() / chord.sum())
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### 3.13 LoRA in five lines
 # Fine-tuning moves each weight matrix by some $\Delta W$. Make that a product of two thin ones, $W=W_0+s\,\frac\alpha
 # r\,BA$, with $A$ random and $B=0$: at the start nothing changes, at the end the product can be added to the weights,
 # and its rank cannot exceed $r$. Training one, its singular values, its strength, and two of them at once: in the lab.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 student = copy.deepcopy(small)
 inputs = torch.randn(2, 4, 8, 8, generator=seeded(120)), torch.full((2,), 300.0)
 told = painter.condition(["a large red circle", ""])
@@ -1865,7 +2047,7 @@ layer = adapter.names[0]
 verify(f"rank of the update of {layer}", torch.linalg.matrix_rank(adapter.delta(layer)), 4, tol=0)
 print(f"{nets.parameter_count(adapter):,} new parameters beside {nets.parameter_count(small):,}")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Summary
 # | statement | true? | where |
 # |---|---|---|
@@ -1880,7 +2062,8 @@ print(f"{nets.parameter_count(adapter):,} new parameters beside {nets.parameter_
 # | injected attention maps keep the scene while a word changes | much better than without, at a price | 3.9 |
 # | Stable Diffusion has no self-attention | **no**; sixteen of them | 3.10 |
 # | the refiner takes over in mostly noise | **no**; at SNR 3.09 | 3.11 |
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Quiz
 # 1. An autoencoder maps $256\times256$ pictures to $16\times16\times16$ latents. What is $f$, and what is the ratio of
 #    numbers?
@@ -1926,7 +2109,8 @@ print(f"{nets.parameter_count(adapter):,} new parameters beside {nets.parameter_
 #
 # It could lower the denoising loss by shrinking the latents, without making anything easier to draw (3.4).
 # </details>
-#
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Boss battle
 # A colleague forgot the scale factor and trains Stable Diffusion on *raw* latents of standard deviation 5.49, in the
 # same schedule. With the right latents, signal and noise are equally strong at $t=355$. At which $t$ are they now? Put
@@ -1939,7 +2123,7 @@ print(f"{nets.parameter_count(adapter):,} new parameters beside {nets.parameter_
 # all training steps show the model a signal stronger than the noise.
 # </details>
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 k = 1 / 0.18215
 my_t = 1 + int((k**2 * snr_of).log().abs().argmin())  # your formula here
 print(f"equal strength at t = {my_t} instead of {nearest[1.0]}")
@@ -1949,7 +2133,7 @@ verify_less(
     "boss: raw latents outshine the noise in four fifths of all steps", 0.8, (k**2 * snr_of > 1).double().mean()
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## References
 # - R. Rombach et al. *High-resolution image synthesis with latent diffusion models.*
 #   [2112.10752](https://arxiv.org/abs/2112.10752)
