@@ -715,9 +715,9 @@ verify(
 # Return to the crowd and ask where the mean ends at $w=1000$. Measured: 0.561; the most certain point of the
 # classifier is 0.558, the mode of the class 1.00. Before the second slide say 1.00, 1.10, 1.20 for $w=1, 10, 100$ and
 # ask for $w=1000$ (1.34): slow as a logarithm, but nothing stops it. The hard strokes at $w=8$ are the same push
-# outward. The slide on the two KLs is the first one to drop today. On the last slide ask which mode wins: 51, 73, 94
-# % of the samples choose the private one, though both are equally likely in the class; the other one, at 2, has a
-# foreign class at 2.3.
+# outward. The slide on the two KLs is the first one to drop today. On the last slide ask which mode wins: 51, 73 and
+# 94 percent of the samples choose the private one, though both are equally likely in the class; the other one, at 2,
+# has a foreign class at 2.3.
 # </details>
 
 # %%
