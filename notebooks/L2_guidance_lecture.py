@@ -14,7 +14,7 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # # Lecture 2 · Guidance
 # *Turn one knob and the pictures get sharper. Which distribution are you sampling?*
 #
@@ -31,7 +31,17 @@
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise,
 # $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is the plain conditional model.
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 3 min</summary>
+#
+# Do not read the list aloud. One sentence is enough: by the end they will know what $w$ does to the *distribution*,
+# not only to one picture. Next slide: thirty seconds of silence, then ask what changes from row to row and what does
+# not. At $w=0$ the column labels are ignored; from $w=1$ on all ten columns are obeyed, so on these easy digits
+# guidance is not needed for obedience. What still changes after that is contrast and the shape of strokes. Common
+# question: "so is more guidance always sharper?" Leave it open; the whole lecture answers it.
+# </details>
+
+# %% slideshow={"slide_type": "skip"}
 import math
 
 import torch
@@ -64,7 +74,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 0 · Thirty seconds
 # One network, one batch of noise, one number. Every column below starts from the *same* noise; only $w$ changes from
 # row to row.
@@ -87,15 +97,28 @@ viz.show(
     alt="Grid of generated digits: six rows for w from 0 to 8, ten columns for the classes.",
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 1 · Play
 # Before any theory: move things. Each slider answers at once; drag with the mouse, or focus it and use the arrow
 # keys.
 
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
+#
+# Show the widget at $w=2$, go on to the questions (one minute of writing, hands up for question 2), and come back
+# here. Settle question 1 live: $w=0$, class 3, then class 8; no pixel moves. Then class "all" and $w=1, 3, 8, 12$: 20
+# of 20 are read as asked all the way, while the pixels outside the range grow from 0 % to 12 % ($w=8$) and 20 %
+# ($w=12$).
+#
+# Next key press on the questions: measured. The misconception is that less variety means equal pixels: coverage falls
+# 100, 98, 76, 33 %, but the pixel spread goes 0.30, 0.26, 0.24 and back up to 0.29. Common question: "why 17 % there
+# and 12 % in the widget?" Threes only, Heun instead of Euler, and a limit of 1.05 instead of 1.1.
+# </details>
+
 # %%
 widgets.guidance_sweep()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **Predict, then run.** Write your guess down before you open the answer.
 #
 # 1. At $w=0$, what happens to the pictures when you change the class?
@@ -110,7 +133,7 @@ widgets.guidance_sweep()
 # 3. No. At $w=1$ few pixels overshoot, at $w=8$ many do: guidance extrapolates, and nothing stops it at the border.
 # </details>
 
-# %%
+# %% slideshow={"slide_type": "fragment"}
 path, grid = model.path, uniform_grid(model.path, 10)
 x_T = torch.randn(200, 1, 8, 8, generator=seeded(1))
 real = digits("train").of(3)
@@ -130,7 +153,7 @@ for w, x in drawn.items():
 verify_less("at w = 8 far fewer real threes are covered than at w = 1", covered[8.0], 0.6 * covered[1.0])
 verify_less("more pixels leave [-1, 1] at w = 8 than at w = 1", outside[1.0], outside[8.0])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### The trap that catches everyone: $w$ or $1+w$?
 # Half of the literature writes $\epsilon_\varnothing+w(\epsilon_c-\epsilon_\varnothing)$, the other half
 # $(1+w')\,\epsilon_c-w'\,\epsilon_\varnothing$. It is the same line with $w=1+w'$: their "guidance 0" is our
@@ -141,7 +164,17 @@ verify_less("more pixels leave [-1, 1] at w = 8 than at w = 1", outside[1.0], ou
 # | **this course**, Imagen, Stable Diffusion | $w=0$ | $w=1$ | $w=7.5$ |
 # | Ho & Salimans 2022, LCM | $w'=-1$ | $w'=0$ | $w=8.5$ |
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 4 min</summary>
+#
+# Ask who has typed "guidance scale 7.5" somewhere, and into which formula; hardly anybody knows. Widget at $w=3$: row
+# three differs from row one by up to 0.92 in a pixel, and still the judge reads ten of ten in every row. That is the
+# trouble with this mistake: nothing crashes and nothing looks wrong. Then move to $w=0$: row one ignores its labels
+# (judge 1 of 10), row three obeys them all, because their 0 is our 1. The habit to pass on: ask of every paper which
+# number switches guidance *off*.
+# </details>
+
+# %% slideshow={"slide_type": "slide"}
 widgets.two_conventions()
 
 # %%
@@ -160,7 +193,7 @@ def theirs(w):
 verify("(1 + w') cond - w' null with w' = w - 1 is the same prediction", theirs(2.5 - 1), ours(2.5), tol=1e-5)
 verify_less("forgetting the 1 is a different picture", 0.01, (theirs(2.5) - ours(2.5)).abs().max())
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 2 · Intuition, and where each picture breaks
 #
 # ### The lever
@@ -168,10 +201,21 @@ verify_less("forgetting the 1 is a different picture", 0.01, (theirs(2.5) - ours
 # your class, $s_c$. Guidance walks from the first tip to the second one **and keeps going**:
 # $s_w=s_\varnothing+w\,(s_c-s_\varnothing)$. Move the point and the scale.
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
+#
+# Start the widget at $w=0$ (vermilion lies on orange), then 1 (on green), 3, and $-1$ (it runs the other way). The
+# line below gives lengths: 1.54, 2.03 and, at $w=3$, 4.17. Ask before moving the point, and wait: where does guidance
+# do nothing? A common guess is "far away from the data". Try the point (0, 2), deep in the class: all three lengths
+# are 1.01. Then back to (1.6, 0.9) with $t=1$: all three 1.84. The answer: wherever a small step of $x_t$ does not
+# change $p_t(c|x_t)$. On the third slide dwell on the word *average*; its last sentence announces the heart of the
+# lecture.
+# </details>
+
+# %% slideshow={"slide_type": "slide"}
 widgets.parallelogram_explorer()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # *You may read that guidance takes a weighted average of two scores.* An average stays between its ends. Here the
 # weights are $1-w$ and $w$: for $w>1$ one of them is negative, and the guided arrow lies **outside** the segment.
 
@@ -198,11 +242,22 @@ verify("... and 2 segments beyond the conditional one", (s_w - s_cond).norm(dim=
 # %% [markdown]
 # **Where the lever breaks.** Arrows add at *one* point. A sampler follows arrows through a hundred noise levels, and
 # the sum of fields need not be the field of the sum of anything. That gap is Section 3.5, the heart of this lecture.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### The contrast knob
 # "Guidance is a temperature: it sharpens $p(x|c)$ to $p(x)^{1-w}p(x|c)^w$." Below are the five curves that this
 # sentence mixes up: what the data look like, what the class looks like, what that product *is*, and what two guided
 # samplers *really* draw.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
+#
+# The widget to take time for. Begin at $w=1$: all three guided laws lie on the green curve. Ask for a vote: at $w=3$,
+# will the two histograms lie under the dashed curve? Most say yes. Move there: variances 0.100 (dashed), 0.067 (SDE)
+# and 0.016 (ODE); the legend strays by a few percent, 3000 samples and finite steps. Both samplers use exact scores,
+# so no network can be blamed; promise the derivation. Leave a riddle standing: with the width of class c at 1.0,
+# equal to the rest, all three agree. Why?
+# </details>
 
 # %%
 widgets.mixture_playground()
@@ -210,11 +265,21 @@ widgets.mixture_playground()
 # %% [markdown]
 # The three variances that you can read off at $w=3$ with $p=\mathcal N(0,1)$ and $p(\cdot|c)=\mathcal N(1,0.25)$
 # differ by a factor of six. We will derive each of them.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### The crowd
 # "Walk away from everybody, towards your own group." This one survives almost everything, and it predicts something
 # unexpected: with a neighbour on your right, walking away from the crowd takes you to the *left* side of your own
 # group.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 3 min</summary>
+#
+# Ask before you change to this slide: a neighbour moves in on your right; does the peak of the sharpened density stay
+# at 1, go left, or go right? The misconception is that it stays at the mode of the class. The peak stands at 0.82 for
+# $w=4$ and at 0.66 for $w=16$; Section 3.6 says where it ends. The same in motion: widget of the slide before, world
+# "three classes", width of the rest 0.5, $w$ from 1 to 8. If late, show the picture and move on.
+# </details>
 
 # %%
 crowd = GaussianMixture([1, 1, 1], [[-1.0], [1.0], [2.0]], [0.25, 0.25, 0.25], labels=[0, 1, 2])
@@ -235,7 +300,7 @@ viz.show(
     alt="Densities of a three-class mixture; the tilted density narrows and moves from 1 to about 0.6 as w grows.",
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 3 · Mathematics
 # Everything from here on is checked against a world where all is known: Gaussian mixtures. Noised along any path they
 # stay mixtures, so score, denoiser, classifier and density have closed forms (`lecture_lib.oracles`).
@@ -245,6 +310,16 @@ viz.show(
 # does not contain $x$:
 # $$\nabla\log p_t(x|c)=\nabla\log p_t(x)+\nabla\log p_t(c|x).\tag{1}$$
 # So an unconditional model plus the gradient of a *classifier of noisy images* is a conditional model.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 8 min</summary>
+#
+# Write Bayes' rule on the board, take the gradient, and ask which term vanishes and why. Stress the index $t$: this
+# is a classifier of $x_t$, not of $x_0$. The second slide only changes units ($\epsilon=-\sigma s$). Ask before the
+# third: how wrong can a classifier be that is *perfect* on clean images? Its gradient is off by 4 % at $t=0.05$, by
+# 650 % at $t=0.6$, by 5376 % at $t=0.9$. In the picture compare the left halves. Common question: "so one classifier
+# for each noise level?" No, a single one that is told $t$; the lab trains it. If late, skip the picture.
+# </details>
 
 # %%
 from lecture_lib.guidance import log_prob_gradient
@@ -264,7 +339,7 @@ for when in (0.1, 0.5, 0.9):
         tol=1e-10,
     )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # A sampler speaks noise, not score. With $s=-\epsilon/\sigma$, Eq. 1 becomes (Dhariwal & Nichol 2021, Alg. 2, with a
 # scale $k$)
 # $$\tilde\epsilon=\epsilon_\theta(x_t)-k\,\sigma_t\,\nabla_{x_t}\log p_\phi(c\,|\,x_t),\qquad
@@ -279,7 +354,7 @@ exact = world.given(1).denoise(curve)(points, t)
 verify("classifier guidance at scale 1: noise prediction", bayes.eps, exact.eps, tol=1e-10)
 verify("classifier guidance at scale 1: data prediction", bayes.x0, exact.x0, tol=1e-10)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # *You may read that classifier guidance needs one classifier per noise level.* It needs **one** classifier that is
 # told $t$ and trained on noisy images. What it must not be is a classifier of clean images: far from data, that one
 # is confidently wrong.
@@ -301,7 +376,7 @@ for when in (0.05, 0.3, 0.6, 0.9):
     print(f"t = {when:4}: the clean classifier's gradient is off by {100 * errors[-1]:6.0f} %")
 verify_less("the clean classifier is far worse at t = 0.9 than at t = 0.05", 3 * errors[0], errors[-1])
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 lattice = torch.cartesian_prod(*[torch.linspace(-3, 3, 15, dtype=torch.float64)] * 2)
 t = torch.full((len(lattice),), 0.6, dtype=torch.float64)
 with viz.style():
@@ -319,12 +394,23 @@ viz.show(
     alt="Two vector fields over a two-class mixture: short arrows for the noise-aware classifier, long for the clean one.",
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.2 The classifier that was there all along
 # Read Eq. 1 backwards. If one network knows both $s_c$ and $s_\varnothing$, their difference *is* the gradient of a
 # classifier: $\nabla\log p_t(c|x)=s_c-s_\varnothing$. Put it into classifier guidance of scale $w$:
 # $$\boxed{\,s_w=s_\varnothing+w\,\nabla\log p_t(c|x)=s_\varnothing+w\,(s_c-s_\varnothing)\,}\tag{2}$$
 # No classifier is trained, none can be fooled. This is classifier-free guidance (Ho & Salimans 2022).
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
+#
+# Pause at the box and let them read Eq. 1 backwards themselves. Nothing has been approximated: the check holds to
+# 4e-14 even at $w=7.5$. Common question: "is the difference of two *learned* scores still the gradient of a
+# classifier?" Not necessarily; a network's output need not be a gradient of anything. Next slide: ask what a network
+# learns that sees a null token in place of the class (the average over all classes). In the code point at
+# `first.shape[0]`: one coin per sample, not per batch. Ask what happens if keep and drop are swapped, then press the
+# key.
+# </details>
 
 # %%
 for w in (0.0, 1.0, 2.5, 7.5):
@@ -337,7 +423,7 @@ for w in (0.0, 1.0, 2.5, 7.5):
         tol=1e-9,
     )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # #### One network, two roles
 # Where does $s_\varnothing$ come from? From the same network, shown the class with probability $1-p$ and a null token
 # with probability $p\approx 0.1$. The least-squares optimum for "null" is the average over all classes,
@@ -348,7 +434,7 @@ import inspect
 
 print(inspect.getsource(drop_condition))
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 batch = torch.arange(10).repeat(4000)
 dropped = drop_condition(batch, torch.tensor(10), p=0.1, generator=seeded(0)) == 10
 verify(
@@ -357,12 +443,12 @@ verify(
 per_batch = dropped.reshape(400, 100).double().mean(1)
 verify("each sample has its own coin: batches of 100 lose 10 +- 3", per_batch.std(), 0.03, tol=0.005)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # *You may read "keep the condition with probability 0.1".* That is the same code with the two cases swapped: a model
 # that sees its class one time in ten, and a null branch that gets nine tenths of the training. Nothing crashes, which
 # is why this mistake ships; the lab trains both and measures the damage.
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.3 Three derivations of one line
 # **Score.** Eq. 2.
 #
@@ -370,6 +456,17 @@ verify("each sample has its own coin: batches of 100 lose 10 +- 3", per_batch.st
 #
 # **Density.** Integrate Eq. 2: at each *fixed* noise level, $s_w$ is the score of
 # $$p_{w,t}(x)\;\propto\;p_t(x)^{1-w}\,p_t(x|c)^{w}\;\propto\;p_t(x)\,p_t(c|x)^w.\tag{3}$$
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 7 min</summary>
+#
+# Three readings of one line; give the time to the third. Have a student read the words "at each *fixed* noise level"
+# aloud, for the trap of Section 3.5 is in there. At 3.4 ask where $(1-w)+w=1$ is used: weighted copies of an affine
+# map $a+by$ keep their $a$ only if the weights add up to one. Vote before the slide on clipping: does the order
+# matter? Clip then guide leaves values of 5.48, as if nothing had been clipped, because each branch was in range;
+# guide then clip gives 1.00. Common question: "which order, then?" Guide first, clip last: only that bounds what
+# guidance has pushed outward. If late, skip the check of all predictions (ten lines, all below 1e-14).
+# </details>
 
 # %%
 w, t = 2.5, now
@@ -401,7 +498,7 @@ verify(
 gap = log_p_w(points, t) - log_p_w_bayes(points, t)
 verify("p^(1-w) p_c^w and p p(c|x)^w differ by a constant factor only", gap - gap.mean(), torch.zeros(500), tol=1e-10)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.4 Guidance does not care what the network predicts
 # Any prediction is $y=a_tx_0+b_t\epsilon$, and $x_t=\alpha_tx_0+\sigma_t\epsilon$ is given. Two equations, two
 # unknowns: $x_0$ and $\epsilon$ are **affine** in $y$. An affine map commutes with combinations whose weights add up
@@ -418,7 +515,7 @@ for path in (VPCosine(), RectifiedFlow()):
         x0, eps = kind.decode(y_null + w * (y_cond - y_null), points, c)
         verify(f"{type(path).__name__:13s} guided in {kind.name:8s} = guided in the library", x0, want.x0, tol=1e-11)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **What breaks it** is anything that is not affine. Clip $x_0$ to $[-1,1]$ in each branch, then guide; or guide, then
 # clip: now the order matters, and "guidance in $\epsilon$" and "guidance in $x_0$" are different methods. Libraries
 # that clip inside the model wrapper and libraries that clip inside the sampler really do draw different pictures.
@@ -435,12 +532,23 @@ verify_less("clipping does not commute with guidance", 1.0, (clip_then_guide.x0 
 print(f"largest |x0|: guided {plain.x0.abs().max():.2f}, clip then guide {clip_then_guide.x0.abs().max():.2f}, "
       f"guide then clip {guide_then_clip.x0.abs().max():.2f}")  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.5 The heart: what the guided sampler draws
 # *You may read that guided sampling draws from $p_w\propto p(x)^{1-w}p(x|c)^w$.* Eq. 3 holds at each noise level
 # separately. For a sampler to follow a family of densities, each member must be the **noising** of the data-level
 # one. Is $p_{w,t}$ the noising of $p_{w,0}$?
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
 #
+# Slow down: this is the heart. Leave the question standing, let neighbours talk for one minute, then vote yes or no;
+# press on only after that. Have somebody compute at the board: at $\sigma=0$ the precision is $-2+12=10$, so both
+# variances are 0.1; at $\sigma=1$ it is $-1+2.4=1.4$, variance 0.71, where the noised $p_w$ has 1.1. Two numbers
+# settle it. The misconception is "a small error of training or of steps": every quantity here is exact. Next slide:
+# the axis is logarithmic; the curves meet at zero and nowhere else.
+# </details>
+
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # Take $p=\mathcal N(0,1)$, $p(\cdot|c)=\mathcal N(1,\tfrac14)$, in the clock of the noise level,
 # $x_\sigma=x_0+\sigma\epsilon$. Powers of Gaussians add precisions:
 # $$\frac1{\mathrm{Var}(p_{w,\sigma})}=\frac{1-w}{1+\sigma^2}+\frac{w}{\frac14+\sigma^2}\qquad\text{against}\qquad\mathrm{Var}(p_{w,0}*\mathcal N(0,\sigma^2))=\mathrm{Var}(p_{w,0})+\sigma^2 .$$
@@ -454,7 +562,7 @@ noised = tilted_gaussian(p, p_c, w).var + noise_level**2
 verify("at sigma = 0 the two agree by construction", sharpened[0], noised[0], tol=1e-15)
 verify_less("at sigma = 1 they do not: p_w,t is far narrower than the noised p_w", sharpened[200], 0.7 * noised[200])
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 viz.show(
     viz.sweep(
         noise_level,
@@ -478,13 +586,25 @@ viz.show(
     alt="Two rising curves of variance against noise level that agree at zero and separate.",
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # So the sampler follows *some* flow, but not the one that ends in $p_w$. Where does it end? For Gaussians the guided
 # score is linear in $x$, and a linear ODE keeps Gaussians Gaussian. In the clock $q=\sigma^2$ the probability-flow
 # ODE is $\frac{dx}{dq}=-\tfrac12 s_w$, hence
 # $$\frac{d\log\mathrm{Var}}{dq}=\frac{w}{v_c+q}+\frac{1-w}{v_\varnothing+q}
 # \quad\Longrightarrow\quad\mathrm{Var}=\frac{(v_c+q)^w(v_\varnothing+q)^{1-w}}{Q}\,\mathrm{Var}_Q\;\xrightarrow{\;q\to0,\;Q\to\infty\;}\;\boxed{v_c^{\,w}\,v_\varnothing^{\,1-w}}.$$
 # A **geometric** mean of variances, where $p_w$ has a **harmonic** one. Here: $0.25^3=0.0156$ against $0.1$.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 10 min</summary>
+#
+# Derive it by hand: the slope of $s_w$ in $x$ is minus the sum of fractions, times $-\tfrac12$ from the ODE, times
+# two because a variance is quadratic. Check $w=1$ together: $\mathrm{Var}/(v_c+q)$ stays constant, as it must. Ask
+# for the ranking of ODE, SDE and $p_w$ by variance before showing the table; the usual guess is SDE $=p_w$. The
+# sentence to keep: geometric where $p_w$ is harmonic, 1/64 against 1/10. Picture: the needle stands at 1.5, the
+# dashed curve at 1.2. Common question: "do more steps repair it?" No; 400 steps agree with the closed form to about
+# 1e-5, so it is the limit that differs. The last slide solves the riddle of the widget: equal widths only shift, here
+# to 3. If late, leave out that one, never the table.
+# </details>
 
 # %%
 verify(
@@ -503,7 +623,7 @@ verify(
     "ODE, closed form against the sampler itself", (ends[1] - ends[0]) ** 2, guided_ode_variance(p, p_c, w), tol=1e-4
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # The reverse **SDE** contracts twice as hard and adds noise, so its noise near the end is only partly squeezed: it
 # lands somewhere else again.
 
@@ -525,7 +645,7 @@ for name, drawn, law in (("ODE", drawn_ode, ode), ("SDE", drawn_sde, sde)):
     four_errors = 4 * law.var * (2 / n) ** 0.5  # standard error of a Gaussian's sample variance, four times
     verify(f"{n} {name} samples have the {name}'s variance", drawn.var(), law.var, tol=four_errors)
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 x = torch.linspace(-2.5, 3, 600, dtype=torch.float64)
 laws = [(p, "p(x)", viz.UNCOND, False), (p_c, "p(x|c)", viz.COND, False), (sharp, "sharpened $p_w$", viz.EXACT, True)]
 viz.show(
@@ -544,7 +664,7 @@ viz.show(
     alt="Densities p, p given c and p_w with histograms of guided ODE and SDE samples; the ODE's is a narrow spike at 1.5.",
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **When do they agree?** If $v_c=v_\varnothing$, precision-weighted and geometric means coincide, and all three shift
 # the mean by $w\,(m_c-m_\varnothing)$ at the same variance. Much of the intuition in circulation comes from this one
 # easy case.
@@ -559,13 +679,22 @@ for name, law in {
     verify(f"equal variances: {name} has mean 3", law.mean, 3.0, tol=1e-3)
     verify(f"equal variances: {name} has variance 1", law.var, 1.0, tol=1e-3)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # #### The reading that is exact: predictor and corrector
 # The reverse SDE drifts with $-g^2s_w$. Split it: half a step of the ODE of the *plain conditional* model, and a
 # remainder that is exactly Langevin dynamics,
 # $$-g^2s_w=\underbrace{-\tfrac12g^2s_c}_{\text{DDIM step of }p_t(x|c)}\;\underbrace{-\tfrac12g^2s_{2w-1}}_{\text{Langevin towards }p_{2w-1,t}}\qquad(\text{Bradley \& Nakkiran 2024}).$$
 # Guided SDE sampling = walk down the conditional flow, and at each noise level equilibrate *a little* towards the
 # sharpened density. "A little" is why it never gets there.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 3 min</summary>
+#
+# This is the positive answer to "so what *is* guided sampling?". Ask what the corrector aims at for $w=1$ ($p_t(x|c)$
+# itself, which it leaves as it is) and for $w=3$ ($p_5$, not $p_3$). One Langevin step per noise level does not reach
+# equilibrium, so $p_5$ is not what comes out either. If late, read out the sentence below the formula and go on; the
+# lab comes back to it in Section 6.1.
+# </details>
 
 # %%
 s_guided = s_null + w * (s_cond - s_null)
@@ -574,11 +703,22 @@ verify(
     "-s_w = -(1/2) s_c - (1/2) s_{2w-1}: the split is exact", -s_guided, -0.5 * s_cond - 0.5 * s_corrector, tol=1e-12
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.6 Turning the knob to infinity
 # *You may read that large $w$ concentrates on the mode of $p(x|c)$.* From Eq. 3, $p_w\propto p(x)\,p(c|x)^w$: as
 # $w\to\infty$ only the maximum of $p(c|x)$ survives, the point at which you are *most clearly not one of the others*.
 # For the crowd of Section 2 that is not the class's mode.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
+#
+# Return to the crowd and ask where the mean ends at $w=1000$. Measured: 0.561; the most certain point of the
+# classifier is 0.558, the mode of the class 1.00. Before the second slide say 1.00, 1.10, 1.20 for $w=1, 10, 100$ and
+# ask for $w=1000$ (1.34): slow as a logarithm, but nothing stops it. The hard strokes at $w=8$ are the same push
+# outward. The slide on the two KLs is the first one to drop today. On the last slide ask which mode wins: 51, 73 and
+# 94 percent of the samples choose the private one, though both are equally likely in the class; the other one, at 2,
+# has a foreign class at 2.3.
+# </details>
 
 # %%
 x = torch.linspace(-2, 3, 5001, dtype=torch.float64)
@@ -588,7 +728,7 @@ print(f"mode of p(x|c): 1.00     argmax p(c|x): {most_certain:.3f}     mean of p
 verify("p_w goes to the most certain point of the classifier", limit.mean(), most_certain, tol=0.02)
 verify_less("and that point is far from the mode of the class", 0.4, 1.0 - most_certain)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # With only *two* classes it is worse: $p(c|x)$ has no maximum, it rises for ever, and the samples drift outward
 # without bound. In pixels, outward is called *saturation*.
 
@@ -598,7 +738,7 @@ means = [Tilted(pair, pair.given(1), w).mean() for w in (1.0, 10.0, 100.0, 1000.
 print("mean of p_w at w = 1, 10, 100, 1000:", ", ".join(f"{m:.2f}" for m in means))
 verify_less("the mean moves outward at every step", torch.tensor(means[:-1]), torch.tensor(means[1:]))
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.7 Mode seeking, and the two KLs
 # *You may read that $w>1$ is mode-seeking because it minimises $\mathrm{KL}(p\|q)$, and $w<1$ mode-covering.* Two
 # errors in one sentence: forward $\mathrm{KL}(p\|q)$ is the **covering** one, reverse $\mathrm{KL}(q\|p)$ the
@@ -627,7 +767,7 @@ print(
 verify("forward KL covers: its std is that of the whole mixture", forward[1], (4 + 0.2) ** 0.5, tol=0.06)
 verify("reverse KL seeks: it sits on one bump", abs(reverse[0]), 2.0, tol=0.13)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # What guidance *does* to a class with two modes: it favours the mode that no other class shares.
 
 # %%
@@ -642,17 +782,27 @@ for w in (1.0, 2.0, 4.0):
 verify("at w = 1 both modes of the class get half", private[0], 0.5, tol=0.03)
 verify_less("at w = 4 the mode shared with another class has lost nearly all", 0.9, private[2])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.8 Negative prompts: a product of experts that may not exist
 # Replace $\varnothing$ by a condition you do *not* want: $s_w=s_-+w\,(s_+-s_-)$, the score of
 # $p_t(x|+)^w\,p_t(x|-)^{1-w}$ at each noise level. The second factor is a density raised to a **negative** power. For
 # Gaussians the product has precision $\frac w{v_+}-\frac{w-1}{v_-}$; if the negative prompt is *narrower* than the
 # positive one, this turns negative at a finite $w$, and there is no distribution left.
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 5 min</summary>
+#
+# Widget: at $w=1$ the negative prompt does nothing. At $w=2$ the product exists, with mean 1.59, while the samples
+# have mean 1.98. Now set the unwanted width to 0.5 (the wanted one is 0.6) and $w=2.25$: the product moves to 7.00,
+# the samples only to 3.39. At $w=3.5$ there is no product, and the samples still form a neat bell around 6.6: the
+# sampler raises no alarm. Let them compute the threshold, $w/0.36=(w-1)/0.25$, so $w=3.27$. The slide after it does
+# the same with variances 0.5 and 0.3, and gets 2.5.
+# </details>
+
+# %% slideshow={"slide_type": "slide"}
 widgets.negative_prompt()
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 plus, minus = Gaussian(1.0, 0.5), Gaussian(0.0, 0.3)
 critical = (1 / minus.var) / (1 / minus.var - 1 / plus.var)
 print(f"the product exists for w < {critical:.3f}")
@@ -674,10 +824,20 @@ verify("just above, the library refuses to name a density", refused, True, tol=0
 # The sampler, of course, does not refuse. It follows the arrows and returns *something*; only the density story has
 # ended. Two more pitfalls: with $w<1$ a "negative" prompt is mixed **in** (at $w=0$ you sample it), and two prompts
 # far apart push along the line between them rather than towards what you asked for.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.9 The bill
 # *You may read that a negative prompt brings the cost of guidance from 2x down to 1.5x.* It replaces the null branch;
 # both branches still run. Count:
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 3 min</summary>
+#
+# Ask first: how many network evaluations for ten DDIM steps with a negative prompt? Twenty, like any guidance; the
+# "1.5x" of the quotation is wrong because both branches run. The interval costs 14, since four of its ten steps are
+# guided. A fused batch does not lower the count, only the number of launches. The distilled student pays 10, since
+# $w$ is one of its inputs. If late, skip the bars.
+# </details>
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -697,7 +857,7 @@ cost = {name: list(sample(d, model.path, DDIM(), steps, x_T))[-1].nfe for name, 
 for name, nfe in cost.items():
     print(f"{name:36s} {nfe:3d} network evaluations per sample, {nfe / cost['plain conditional']:.1f}x")
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 verify(
     "a negative prompt costs exactly what guidance costs", cost["negative prompt"], cost["guided, two passes"], tol=0
 )
@@ -711,7 +871,7 @@ viz.show(
     alt="Bar chart of network evaluations per sample for six ways of guiding.",
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Summary
 # | statement | true? | where |
 # |---|---|---|
@@ -723,7 +883,17 @@ viz.show(
 # | $w\to\infty$ goes to the mode of the class | **no**; to the maximum of $p(c\vert x)$, possibly infinity | 3.6 |
 # | a negative prompt samples a product of experts | **no**, and the product may not exist | 3.8 |
 # | negative prompts make guidance cheaper | **no**; intervals and distillation do | 3.9 |
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 3 min</summary>
 #
+# Before this slide comes up, read three or four statements of the left column aloud and let the class vote; then show
+# it. The one to take home is the fourth line. Of the quiz do questions 1 (answer 1.5) and 3 (0.571 and 0.25, a minute
+# with paper) together; the others and the boss battle are for home. Announce the lab, and keep the last five minutes
+# for questions.
+# </details>
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Quiz
 # 1. A paper reports its best FID at "guidance 0.5" and cites Ho & Salimans. What is that here?
 #
@@ -770,12 +940,12 @@ viz.show(
 # difference does carry are the *errors* of both roles, and guidance multiplies them by $w$ and $w-1$.
 # </details>
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 # NBVAL_CHECK_OUTPUT
 quiz = Gaussian(0.0, 4.0), Gaussian(0.0, 1.0)
 print(f"p_w: {tilted_gaussian(*quiz, 2.0).var:.3f}   guided ODE: {guided_ode_variance(*quiz, 2.0):.3f}")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Boss battle
 # Find, by hand, the $w$ at which the guided **ODE** of $p=\mathcal N(0,1)$, $p(\cdot|c)=\mathcal N(1,\tfrac14)$ has
 # the *same variance as the sharpened density* $p_{3}$ (0.1). Then put it into the cell below. (Hint: the ODE's
@@ -787,11 +957,11 @@ print(f"p_w: {tilted_gaussian(*quiz, 2.0).var:.3f}   guided ODE: {guided_ode_var
 # to compare scales between samplers.
 # </details>
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 my_w = math.log(0.1) / math.log(0.25)  # your formula here
 verify("boss: the guided ODE at my w is as sharp as p_3", guided_ode_variance(p, p_c, my_w), 0.1, tol=1e-6)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## References
 # - J. Ho, T. Salimans. *Classifier-free diffusion guidance.* [2207.12598](https://arxiv.org/abs/2207.12598)
 # - P. Dhariwal, A. Nichol. *Diffusion models beat GANs on image synthesis.*
