@@ -14,7 +14,7 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # # Lecture 5 · Unified interpolants
 # *Thirty families, one sentence: $x_t=\alpha\,x_0+\beta\,x_1+\gamma\,z$. And five kinds that the sentence does not cover.*
 #
@@ -31,7 +31,18 @@
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise or, in this lecture, *any other* distribution.
 # Lecture 1 derived the one-sided case, Lecture 4 the flow map.
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 4 min</summary>
+#
+# Do not read out the aims. Say what is new after Lectures 1 to 4: the other end need not be noise, and a shelf of
+# method names shrinks to three functions of time, a coupling and a sampler. At the gallery, read out the steps and
+# ask what a step is in each row: one pass of a decoder (VAE, GAN), a layer (RealNVP, 26), a pixel (64), a denoising
+# (DDPM, 200), a piece of an ODE (50). Then ask what all six have in common, collect answers on the board and leave
+# them there: the slide on 3.12 comes back to them. Misconception: that the nicest row belongs to the best family.
+# These are small models and ten digits each, so compare steps and nothing else.
+# </details>
+
+# %% slideshow={"slide_type": "skip"}
 import math
 import time
 from itertools import pairwise
@@ -57,7 +68,7 @@ from lecture_lib.core import (
 )
 from lecture_lib.core.couplings import EntropicPairing
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from lecture_lib.data import Batches, moons, ring
 from lecture_lib.families import catalogue
 from lecture_lib.metrics import bits_per_dim, crossings, two_sample_test
@@ -68,12 +79,12 @@ torch.set_grad_enabled(False)  # gradients are asked for where they are needed
 torch.set_num_threads(1)  # models this small lose more to waiting for a second thread than they gain
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 0 · Thirty seconds
 # Six families, the same seed, the same ten labels. Some jump, some walk, some write pixel by pixel. Behind them is one class with five
 # verbs, and one function that trains it.
@@ -98,14 +109,26 @@ verify_less(
     "digits that an independent judge reads as asked: at least 8 of 10, family by family", 0.79, min(read.values())
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 1 · Play
 # Choose $\alpha$, $\beta$ and $\gamma$. The two ends stay the same; everything in between is your choice.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 8 min</summary>
+#
+# Explain the axes, touch nothing yet, go on to the three questions, and give two minutes in pairs. Then come back and
+# test the guesses. Question 1: time t at 0.5, "a, size of gamma" from 0.7 to 1.5 (standard deviation from 0.9 to
+# 1.1), then the same with t at 0 and at 1, where nothing moves. Question 2: process from "between given ends" to
+# "ODE": crossings gone, histogram still on the dashed curve; then both SDEs. Trap in question 3: the widget shows the
+# same cloud, but it *cannot* show different points, since on a line the ways of an ODE never overtake and its map is
+# always the increasing one. Different points need two dimensions, and another $\gamma$ or coupling: ways that have
+# one coupling and no $\gamma$ differ only by a rescaling of $x$ and of time.
+# </details>
 
 # %%
 widgets.interpolant_explorer()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **Predict, then run.** Write your guess down before you open the answer.
 #
 # 1. Turn $\gamma$ up. What happens to the two ends?
@@ -120,7 +143,8 @@ widgets.interpolant_explorer()
 #    has one way through each point.
 # 3. The cloud, yes. The point, no: the map between the ends depends on the way.
 # </details>
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 2 · Intuition, and where each picture breaks
 #
 # | picture | what it explains | where it breaks |
@@ -130,13 +154,36 @@ widgets.interpolant_explorer()
 # | a river, and the same river with eddies | an ODE and its SDEs: one water level, many paths | eddies cost steps: noise must be averaged out again |
 # | a mould and its cast | GAN: the critic is shaped by what the generator leaves out | both move; a mould does not run away |
 # | a ball in a landscape | energy, Langevin | the landscape has no clock; when to stop is not in it |
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 3 min</summary>
 #
+# Pick two rows and read their last column, because each picture is wrong in an instructive way. Row 1: ask whether
+# half-way between a 3 and an 8 lies a blend or a coin toss between the two (a blend; densities that are mixed come
+# back in 3.10). Row 3, the river, is the picture for 3.3: say so now and point back to it then. Skip the other rows
+# if late.
+# </details>
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 3 · Derivation
 # ### 3.1 One sentence
 # Draw $x_0$ from the data, $x_1$ from any other distribution, $z\sim\mathcal N(0,I)$, and mix:
 #
 # $$x_t=\alpha_t\,x_0+\beta_t\,x_1+\gamma_t\,z,\qquad \alpha_0=1,\ \beta_0=0,\quad\alpha_1=0,\ \beta_1=1,\quad\gamma_0=\gamma_1=0\tag{1}$$
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 8 min</summary>
 #
+# Leave (1) standing and ask what it assumes about the pair $(x_0,x_1)$: nothing, so the two may be independent,
+# matched, or before and after. Derive (2) on the board. The step that matters is the second equality: $\nabla f$
+# depends on $x_t$ only, so all pairs that pass through a place may be replaced by their mean there. Common mistake:
+# to take $b$ for the velocity of one pair. Common question: "why not simply follow the pairs?" Answer: that needs
+# both ends, and when sampling we have one. At the picture: the dashed curve comes from the formula of the mixture,
+# the coloured one was carried by $b$ on a grid; they differ by at most 0.002. A class that remembers flow matching
+# from Lecture 1 needs half of this time.
+# </details>
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # At every $t$ that is a random variable with a density $p_t$. **Which velocity field carries $p_0$ into $p_t$?** Take any test function
 # $f$ and differentiate its mean: $\frac d{dt}\mathbb E f(x_t)=\mathbb E[\nabla f(x_t)\cdot\dot x_t]=\mathbb E\big[\nabla f(x_t)\cdot
 # \mathbb E[\dot x_t\mid x_t]\big]$. Integrating by parts, for all $f$ at once:
@@ -146,7 +193,7 @@ widgets.interpolant_explorer()
 # Nothing was assumed about the two distributions, their coupling, or the three functions. Here is a world where $b$ is known exactly:
 # both ends are Gaussian mixtures.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 data = GaussianMixture([0.4, 0.6], [[-1.2], [0.9]], [0.03, 0.12])
 other = GaussianMixture([0.7, 0.3], [[0.4], [-1.6]], [0.5, 0.05])
 bridge, path = GaussianBridge(data, other), linear_interpolant(BrownianNoise(0.5))
@@ -159,7 +206,7 @@ def density(t):
     return bridge.log_prob(line[:, None], path, torch.full((len(line),), t, dtype=torch.float64)).exp()
 
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 times = torch.linspace(0.05, 0.95, 181, dtype=torch.float64)
 moved = fokker_planck(exact, line, density(0.05), times)
 with viz.style():
@@ -175,7 +222,7 @@ viz.show(figure, caption="Equation (2), solved on a grid from t = 0.05: the dens
 gap = max(float((moved[k] - density(float(times[k]))).abs().max()) for k in (60, 120, 180))
 verify_less("the continuity equation, from 0.05 to 0.95: largest difference of densities (peak 1)", gap, 5e-3)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.2 The score comes for free
 # $z$ in (1) is Gaussian and independent of the ends, so $p_t$ is a Gaussian blur of the law of $\alpha x_0+\beta x_1$. Lecture 1's
 # argument (Tweedie) holds word for word, with $\gamma$ in the place of $\sigma$:
@@ -185,6 +232,17 @@ verify_less("the continuity equation, from 0.05 to 0.95: largest difference of d
 # and the velocity splits into a part without noise and one along the score:
 #
 # $$b=\underbrace{\mathbb E[\dot\alpha x_0+\dot\beta x_1\mid x_t]}_{v}+\dot\gamma\,\eta\;=\;v-\gamma\dot\gamma\,s\tag{4}$$
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
+#
+# Ask before (3): which of the three terms of (1) makes the score computable? The $z$, because it is Gaussian and
+# independent of both ends. Next slide: let them guess what a tenth of $t$ does to the variance of $\dot\gamma z$
+# (about ten times as much: 1.8, 24, 249, 2499), and only then show the cures. Misconception: that the regression is
+# then wrong. Its minimum is right; only the estimate from a batch is noisy. Antithetic pairs bring the standard
+# deviation from 217 to 17, for two network evaluations instead of one. Common question: "does flow matching suffer
+# from it?" No, its $\gamma$ is 0, and so it learns no $\eta$. If late, state (4) without proof.
+# </details>
 
 # %%
 x = torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None]
@@ -199,21 +257,21 @@ dalpha, dbeta, dgamma = (d[:, None] for d in path.derivatives(t))
 v = dalpha * said.x0 + dbeta * said.x1
 verify("b = v - gamma gamma' s", said.velocity, v - path.gamma(t)[:, None] * dgamma * slope, tol=1e-9)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # So two regressions are enough: one network for $v$ (or for $b$), one for $\eta$. Why not one for $b$ alone, as flow matching does? One
 # could, if one wants the ODE only. But look at the target $\dot\gamma z$ for $\gamma=\sqrt{t(1-t)}$: $\dot\gamma\sim1/(2\sqrt t)$.
 
-# %%
+# %% slideshow={"slide_type": "fragment"}
 early = torch.tensor([1e-1, 1e-2, 1e-3, 1e-4], dtype=torch.float64)
 slopes = linear_interpolant(BrownianNoise(1.0)).derivatives(early)[2]
 print("variance of gamma' z at t = 0.1, 0.01, 0.001, 0.0001:", [round(float(s**2), 1) for s in slopes])
 verify("it grows as 1/(4t)", slopes[1:] ** 2 * 4 * early[1:], torch.ones(3), tol=0.05)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # The regression's *mean* is finite, its variance is not: $\int\dot\gamma^2dt$ diverges at both ends. Two cures: regress $v$ and $\eta$,
 # whose targets are bounded (`TwoSidedDenoiser` does), or use each $z$ together with $-z$, which cancels the divergence.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 viz.show_source(families.interpolants.antithetic_loss)
 viz.show_source(families.interpolants.velocity_loss)
 
@@ -229,7 +287,7 @@ paired = families.interpolants.antithetic_loss(ask, root, x0, x1, z, when)
 print(f"standard deviation of the loss at t = 1e-4: {plain.std():.0f} plain, {paired.std():.1f} antithetic")
 verify_less("antithetic pairs: at least ten times less spread", 10 * paired.std(), plain.std())
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.3 One marginal flow, many processes
 # For any $\epsilon\ge0$ add and subtract $\epsilon\nabla p=\epsilon\,p\,s$ in (2):
 #
@@ -238,6 +296,18 @@ verify_less("antithetic pairs: at least ten times less spread", 10 * paired.std(
 # That is a Fokker–Planck equation, the one of $dx=(b+\epsilon s)\,dt+\sqrt{2\epsilon}\,dW$. Run downwards, from $t=1$ to the data, the sign of
 # the push turns round, $dx=(b-\epsilon s)\,dt+\sqrt{2\epsilon}\,d\bar W$. **The marginals do not depend on $\epsilon$**: $\epsilon=0$ is the ODE,
 # and every other number is an SDE with the same densities. First on a grid, without drawing anything:
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 9 min</summary>
+#
+# This is the centre of the lecture: write (5) on the board, from $p\,s=\nabla p$, and let somebody else name the
+# process that belongs to it. Ask which $\epsilon$ is best and wait; the exact answer is "none", so what decides is
+# errors and steps. At the paths, ask which panel ends in another density (none), then which one remembers its start
+# (the left one: 16 ways, no crossing). Misconception: same marginals, hence same joint law. In the ODE $x_0$ is a
+# function of $x_1$, in an SDE it is not. At the test, point to the last line: a coarse walk *is* rejected, and a test
+# that never rejects would prove nothing. Common question: "may $\epsilon$ depend on $t$?" Yes, (5) holds at each
+# time, and near the ends it should fall, because $s=-\eta/\gamma$ grows there (quiz 2).
+# </details>
 
 # %%
 down = times.flip(0)
@@ -249,7 +319,7 @@ for eps, p in ends.items():
         2e-2,
     )
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 WALKS = {0.0: Heun(), 0.5: EulerMaruyama(ConstantDiffusion(1.0)), 2.0: EulerMaruyama(ConstantDiffusion(4.0))}
 start, n = 0.999, 2000
 grid = torch.cat([torch.linspace(start, 1e-3, 400, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
@@ -266,7 +336,7 @@ axes[0].set_ylabel("x")
 viz.show(figure, caption="The same 16 starts. Paths get rougher with epsilon; what 2000 of them do together does not change.",
          alt="Three panels of sample paths from t = 1 to t = 0, smooth for the ODE, rougher for two SDEs.")  # fmt: skip
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 fresh = data.sample(n, generator=seeded(6))
 for eps, film in films.items():
     test = two_sample_test(film[-1][:, None], fresh, generator=seeded(7))
@@ -282,10 +352,21 @@ verify_less(
 # %% [markdown]
 # The test does reject what is wrong: ten steps of a rough SDE are not enough. **Noise costs steps.** Why would one pay? Because it forgets:
 # an error made early is averaged out later (Lecture 4's $\gamma$-sampling is the same trade).
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.4 The table of special cases
 # Let $x_1$ be noise itself and $\gamma=0$. Then $\beta=\sigma$, and (1) is Lecture 1's $x_t=\alpha x_0+\sigma\epsilon$. With $\eta$
 # now the mean of $x_1$, the score is $-\mathbb E[x_1\mid x_t]/\beta$.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 4 min</summary>
+#
+# Let the class find flow matching and DDPM before you name them. Then two odd ones: EDM, whose $\alpha$ never falls,
+# and encoding-decoding, where half-way neither end is left. Ask why "stochastic interpolant", "its SDE" and
+# "Schroedinger bridge" have the same panel: the functions agree, the process or the coupling does not, and this
+# picture cannot show it. At the tests: the bridge has p = 0.02; ask why that is no alarm (the 5 % are shared by
+# eleven tests). If late, skip the tests and the refused DDPM.
+# </details>
 
 # %%
 table = families.special_cases()
@@ -305,7 +386,7 @@ figure.supxlabel(r"$t/t_{\max}$ (data at 0)", fontsize=9)
 viz.show(figure, caption="Three functions of time, one method each. Upper row: the noise is the other end. Lower row: gamma brings it in between.",
          alt="Eleven panels with alpha, beta and gamma of the methods in the table of special cases.")  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # Each row is solved here with exact velocities, by the sampler that it is known with, and what arrives is compared with data by a two-sample
 # test. Eleven tests at 5 % would raise a false alarm in four tables of ten, so each gets an eleventh of the 5 %.
 
@@ -318,7 +399,7 @@ for row in table:
     test = two_sample_test(drawn, fresh, permutations=500, level=0.05 / len(table), generator=seeded(42))
     verify_less(f"{row.name}: p = {test.p_value:.2f}", test.mmd2, test.threshold)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **You may read** that DDPM is the two-sided interpolant with $\gamma=\sqrt{1-\bar\alpha_t}$ and $\beta=0$. It does not meet (1): $\gamma_1=0$
 # fails, and the "other end" is not there. It is *one-sided*, with the noise as $x_1$. The library says so:
 
@@ -333,22 +414,35 @@ print(refused)
 vp = one_sided(VPLinear())
 verify("VP as one-sided interpolant: beta is sigma", vp.beta(t), VPLinear().sigma(t), tol=1e-12)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **You may read** $\alpha=\sqrt{1-\beta_t}$, $\sigma=\sqrt{\beta_t}$ for VP with the *rate* $\beta(t)=0.1+19.9\,t$. A rate is not a variance:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 rate = lambda t: 0.1 + 19.9 * t  # noqa: E731
 for u in (0.01, 0.1):
     now = torch.tensor([u], dtype=torch.float64)
     print(f"t = {u}: '1 - beta' = {1 - rate(u):+.2f}, alpha^2 = {float(VPLinear().alpha(now)) ** 2:.3f}")
 verify("alpha^2 = exp(-int beta)", VPLinear().alpha(now) ** 2, [math.exp(-(0.1 * 0.1 + 19.9 * 0.1**2 / 2))], tol=1e-9)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # At $t=0.1$ the popular formula asks for the root of $-1.09$.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.5 The coupling is a free choice
 # (2) holds for *any* joint law of $(x_0,x_1)$. Independent pairs are the cheapest to draw; their lines cross, the mean velocity is torn
 # between them, trajectories bend, and solvers need steps. Pair them better, and the lines cross less:
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 8 min</summary>
+#
+# Before you turn to this slide, ask which share of random pairs of lines will cross (25 %; optimal transport 1 %,
+# entropic 6 %). Widget: "optimal transport" with batches of 1, 8 and 64; ask first what 1 does (nothing; then 5.0 %
+# and 0.5 % cross). Then "entropic" from sigma 3.2 down to 0.4, and not below: at 0.05 its fifty Sinkhorn iterations
+# do not converge, and the cost drops below the optimum, which no coupling of these points could do. Common question:
+# "reflow costs 0.36 and transport 0.64, how?" Reflow makes data points of its own, so the two solve different
+# problems. Third slide: vote first on "flow matching is optimal transport". The flow pays 0.864, the optimal map
+# 0.428. Misconception: straight lines between pairs for straight trajectories.
+# </details>
 
 # %%
 m = 256
@@ -377,10 +471,10 @@ verify_less(
     "and its lines meet less often", crossings(a, pairs["optimal transport"]), crossings(a, pairs["independent"])
 )
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 widgets.coupling_explorer()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **You may read** that flow matching *is* optimal transport, since its paths are straight. The *lines* are straight; what the ODE does with
 # them is not the optimal map. Take two Gaussians in the plane whose axes differ. The optimal map is known, linear and symmetric; the map of
 # the independent flow is another one:
@@ -399,7 +493,7 @@ price = [float((begin - y).square().sum(1).mean()) for y in (end, best)]
 print(f"transport cost of the flow {price[0]:.3f}, of the optimal map {price[1]:.3f}")
 verify_less("straight lines, and yet not the optimal map: the flow is dearer", 1.02 * price[1], price[0])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.6 Six sides of one field
 # For **one** Gaussian path, six things that networks are trained to say are the same thing: score, noise, velocity, data, energy and flow
 # map. The first four are rows of one $2\times2$ system (Lecture 1). An energy is their potential, $E=-\log p_t$: a derivative leads out of
@@ -408,6 +502,16 @@ verify_less("straight lines, and yet not the optimal map: the flow is dearer", 1
 # Each corner below is computed from the mixture by a formula of its own, not from another corner. An edge reads the field off one corner and
 # writes it into another; the number is how far the journey misses the exact corner.
 
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 4 min</summary>
+#
+# Ask which of the six one would like to have for sampling in one step (the flow map) and which for comparing two
+# points (the energy). Reading the hexagon: a number stands beside the corner that is *left*; leaving the flow map
+# costs a relative error of $10^{-10}$, entering it $10^{-13}$, all the rest is rounding. Then read the sentence below
+# the picture slowly: one Gaussian path and its exact field. A trained network obeys these edges only as far as it is
+# right; a learned "score", for instance, need not be the gradient of anything. If late, show the hexagon only.
+# </details>
+
 # %%
 line_world = GaussianMixture([0.4, 0.6], [[-1.0], [1.2]], [0.08, 0.2])
 edges = oracles.hexagon(line_world, Trigonometric())
@@ -415,7 +519,7 @@ algebra = [e.error for e in edges if "flow map" not in (e.start.name, e.end.name
 verify_less("twenty edges without the flow map: largest relative error", max(algebra), 1e-12)
 verify_less("ten edges with it", max(e.error for e in edges), 1e-8)
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 names = [corner.name for corner in oracles.CORNERS]
 turn = torch.arange(6) * math.pi / 3 + math.pi / 2
 place = dict(zip(names, torch.stack([turn.cos(), turn.sin()], 1), strict=True))
@@ -443,7 +547,8 @@ viz.show(figure, caption="Thirty conversions; the number next to a corner is the
 # **You may read** "Score ≡ Diffusion ≡ Flow ≡ EBM ≡ OT", or that *all* generative models are stochastic interpolants. The hexagon is about one
 # Gaussian path and its exact field. An energy learned on its own has no clock and no normaliser; a flow is not an optimal transport (3.5);
 # and VAEs, autoregressive models and GANs have no $x_t$ at all. Section 3.12 has the list.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.7 The likelihood ladder
 # What does a family know about $\log p(x)$?
 #
@@ -453,10 +558,23 @@ viz.show(figure, caption="Thirty conversions; the number next to a corner is the
 # | **bound** | Jensen: $\mathbb E_q\log\frac{p(x,z)}{q}$, importance weights, a variational chain, one code of many | VAE, DDPM, VQ-VAE, MAR |
 # | **estimate** | the ODE with Hutchinson's divergence | CNF, flows, scores in many dimensions |
 # | **none** | $\log Z$ is an integral; $p(x)$ adds up preimages; there is no $p$ | energies; GANs; JEPA |
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 8 min</summary>
 #
+# Open with a vote: flow $-1.28$ nats, VAE at least $-1.45$; which model is better? Nobody can say, since a bound may
+# be loose by more than that. Let the class put the six rows of the gallery on the ladder. ODE slide: give a minute
+# for the impossible numbers before the key press. There are four plain ones, 2, 3, 4 and 6 steps, and 3 is the
+# boldest ($-0.957$ against $-1.073$). Common question: "is that luck with the 500 points?" No: the truth is measured
+# on the same points, and 32 steps agree with it to $4\cdot10^{-6}$. Fourth slide: 3.016 is below 4.087, so it is
+# impossible whatever the model is. To take home, three questions for any likelihood: exact, bound or estimate; which
+# solver; which constants.
+# </details>
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # A ladder needs a floor. In a world whose density is known, nobody can have more nats than the truth (Gibbs), however it was trained:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 truth = oracles.ring_of_modes(std=0.15)
 held_out = truth.sample(500, generator=seeded(12)).float()
 cloud = Batches((truth.sample(20_000, generator=seeded(13)).float(),), 256)
@@ -477,11 +595,11 @@ for name, (nats, kind) in ladder.items():
     if name != "the truth":
         verify_less(f"{name}: no better than the truth", nats, ladder["the truth"][0])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **"Exact" through an ODE means: exact up to its steps.** Here is the *true* velocity of that ring, and its likelihood with more and more
 # Runge–Kutta steps. Where is the impossible one?
 
-# %%
+# %% slideshow={"slide_type": "fragment"}
 fine = RectifiedFlow()
 steps = (2, 3, 4, 6, 8, 16, 32)
 coarse = [
@@ -496,7 +614,8 @@ verify("thirty-two: the truth", coarse[-1], ladder["the truth"][0], tol=1e-4)
 # No training could have done this: a solver did. A likelihood by ODE is reported *with its solver*, and asked again with twice the steps.
 # A CNF is worse off, since it *trains* through its few steps: ours, at first, learned the errors of its solver, and claimed 2.41 bits per
 # pixel where an adaptive solver found 2.55. A price on kinetic energy and a fourth step cured it (the lab checks).
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **What a missing constant is worth.** $\log\mathcal N(z;0,I)$ is $-\frac12\|z\|^2-\frac D2\log2\pi$. **You may read** it without the second
 # term. In bits that is $\frac12\log_2 2\pi=1.3257$ *per dimension*, more than separates the best from the worst model of a table. There is a
 # world in which such a likelihood convicts itself: pictures of independent, equally likely grey levels. With 17 levels nobody needs fewer
@@ -527,7 +646,7 @@ ax.set(xlim=(0, 6), ylim=(2.5, -0.5), xlabel="bits per pixel of pure noise; the 
 viz.show(figure, caption="Left of the line nobody can be. A likelihood that lands there has lost a term.",
          alt="Three reported numbers of bits on a line: one right of the entropy, two in the impossible region left of it.")  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # Every likelihood of the library is put through this test (`tests/likelihood_laws.py`), trained on the noise first, so that it comes close
 # enough to be caught.
 #
@@ -535,7 +654,7 @@ viz.show(figure, caption="Left of the line nobody can be. A likelihood that land
 # $\log\frac1K\sum_kp(x\mid z_k)p(z_k)/q(z_k\mid x)$ rises towards it with $K$, *per picture*. **You may read** code that adds up a batch
 # before the logarithm of the mean:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 W, s = torch.tensor([[1.2, -0.4], [0.3, 0.8], [-0.7, 0.5], [0.2, 1.1]], dtype=torch.float64), 0.5
 cover = W @ W.T + s**2 * torch.eye(4, dtype=torch.float64)
 marginal = torch.distributions.MultivariateNormal(torch.zeros(4, dtype=torch.float64), cover)
@@ -552,7 +671,7 @@ def log_weights(K, seed):
     return log_p + torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1) - guess.log_prob(z).sum(-1)
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 log_truth = marginal.log_prob(torch_x).sum()
 bounds = {
     K: torch.stack([(log_weights(K, r).logsumexp(0) - math.log(K)).sum() for r in range(20)]).mean()
@@ -568,7 +687,7 @@ verify_less("K = 10 below K = 1000", bounds[10], bounds[1000])
 verify("K = 1000 is at the truth, sixteen pictures together", bounds[1000], log_truth, tol=0.05)
 verify_less("summing the batch first throws nats away", summed, bounds[10])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.8 GANs are moving densities, too
 # Let $p$ be the data and $q$ what the generator makes. The best critic is known (differentiate $\mathbb E_p\log D+\mathbb E_q\log(1-D)$ in
 # $D(x)$, point by point):
@@ -583,7 +702,19 @@ verify_less("summing the batch first throws nats away", summed, bounds[10])
 #
 # has the same marginals. $g=\sqrt2$ is Langevin and needs the score of the data only; $g=0$ is the discriminator flow and needs no noise.
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 7 min</summary>
+#
+# Do (6) in one line: at a fixed $x$, $p/D=q/(1-D)$. Ask what the critic knows about $p$ alone (nothing, only the
+# ratio). The three $g$ give one mean and one spread, up to Euler steps and sampling. Sign slide: vote before the key
+# press. At $x=2$, with data at 0, the slope of $\log p/q$ is $-2.00$ (towards the data) and that of $-\log D$ is
+# $+1.90$ (away); so the generator *descends* $-\log D$, and whoever moves along $-\nabla\log D$ climbs it. Game:
+# start at $\theta=1$, $\psi=0$ and ask for the first move (the critic's, the generator feels no slope yet).
+# Misconception: that GANs circle because networks are large; two numbers are enough. With steps in turn Wasserstein
+# is still at $|\theta|=0.60$ after 2000 rounds, R1 is at 0.
+# </details>
+
+# %% slideshow={"slide_type": "skip"}
 goal = GaussianMixture([1.0], [[0.0]], [1.0])
 score_p = lambda x, time: goal.score(x)  # noqa: E731
 
@@ -610,10 +741,10 @@ for g in (0.0, 0.7, 2**0.5):
     )
 print("exact:", round(moments(0.7)[0], 3), round(moments(0.7)[1] ** 0.5, 3))
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **You may read** that GAN samples move along $-\nabla\log D$. Down $-\log D$ they run *away* from the data: ask the best critic.
 
-# %%
+# %% slideshow={"slide_type": "fragment"}
 at = torch.tensor([[2.0]], dtype=torch.float64)
 with torch.enable_grad():
     leaf = at.clone().requires_grad_()
@@ -624,7 +755,7 @@ print(f"at x = 2, data at 0: grad of log p/q {float(climb):+.2f}, grad of -log D
 verify("up log p/q, towards the data", climb, [[-2.0]], tol=1e-9)
 verify_less("up -log D, away from it", 0.0, fall)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **Why GANs circle.** The smallest game: data at 0, a generator that makes one point $\theta$, a critic $D(x)=\psi x$. Everything about it
 # is a field in the plane.
 
@@ -652,11 +783,22 @@ print({name: f"{theta:.4f}" for name, theta in late.items()})
 verify_less("R1: the generator has found the data", late[GAMES[2].name], 1e-4)
 verify_less("without a penalty it has not", 0.1, late[GAMES[0].name])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.9 Energies: no clock, no normaliser
 # $p=e^{-E}/Z$ with any network as $E$. Its gradient in the weights needs samples of the model,
 # $-\nabla_\theta\log p(x)=\nabla_\theta E(x)-\mathbb E_{\tilde x\sim p}\nabla_\theta E(\tilde x)$, and these come from Langevin dynamics
 # $x\leftarrow x-h\nabla E+\sqrt{2h}\,z$, which have a bias of their own:
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 4 min</summary>
+#
+# Ask what an energy lacks when it is compared with (1): a clock, so nothing says when to stop; and $Z$ is missing,
+# too. The chain settles at 1.113 (predicted 1.111, true 1): more steps do not help, only shorter ones. Widget: steps
+# 400, step size from 0.05 to 0.3; mean energy goes from 2.47 to 4.19, exact 2.32. Then step size 0.05, T = 0.25, "all
+# in the lowest place", and ask whether the chain has converged. The mean energy says yes (1.62, exact 1.58), the map
+# on the left says no: two valleys of three are empty. Energy matching is in the text and in the lab; one sentence is
+# enough.
+# </details>
 
 # %%
 h = 0.2
@@ -665,12 +807,12 @@ chain = torch.zeros(20_000, 1, dtype=torch.float64)
 print(f"E = x^2/2, h = {h}: variance {float(chain.var()):.3f}; true 1, predicted {1 / (1 - h / 2):.3f}")
 verify("unadjusted Langevin settles at variance 1/(1 - h/2)", chain.var(), 1 / (1 - h / 2), tol=0.04)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **You may read** that $\|\nabla E\|^2$ is "the score matching term". Alone it is smallest for a constant energy. Hyvärinen's loss has a second
 # term, $\frac12\|\nabla E\|^2-\Delta E$ (from $\frac12\mathbb E\|\nabla E+\nabla\log p\|^2$ by parts). On data $\mathcal N(0,1)$, with
 # $E=\frac k2x^2$, the right $k$ is 1:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 ks = torch.linspace(0, 2, 201, dtype=torch.float64)
 normal = torch.randn(100_000, generator=seeded(20), dtype=torch.float64)
 square = (ks[:, None] ** 2 * normal[:2000] ** 2).mean(1)  # |grad E|^2
@@ -681,15 +823,16 @@ print(
 verify("with the Laplacian: k = 1", ks[hyvarinen.argmin()], 1.0, tol=0.02)
 verify("without it: k = 0, no landscape at all", ks[square.argmin()], 0.0, tol=1e-9)
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 widgets.energy_landscape()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **Energy matching** joins the two halves of this lecture: one potential $V(x)$ *without a clock* whose slope, far from the data, is the
 # velocity of optimal transport, and around the data a Boltzmann distribution. Phase one is flow matching with $-\nabla V$; after it,
 # particles that walk on past the arrival time leave the data again. Phase two adds contrastive divergence, which holds them there.
 # The lab trains both and measures the variance that runs away.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.10 Steepest descent, for densities
 # (7) with $g=\sqrt2$ lowers $F(\rho)=\mathrm{KL}(\rho\,\|\,e^{-U})$ as fast as possible, *if distance is $W_2$*. Made in implicit steps that is
 # the JKO scheme:
@@ -698,6 +841,15 @@ widgets.energy_landscape()
 #
 # For Gaussians and $U=x^2/2$ each step is a quadratic equation, so one can watch it converge to the exact flow (Ornstein–Uhlenbeck) as
 # $\tau\to0$:
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 3 min</summary>
+#
+# In words: go downhill, but pay for every bit of mass by the square of the way. Halving $\tau$ halves the error
+# (0.066, 0.034, 0.018, 0.009), as for any implicit Euler method. Then the mixture: ask for the variance half-way
+# before the key press (0.010 pushed, 2.26 mixed), and point back to the sheets of glass. If late, show only the
+# mixture.
+# </details>
 
 # %%
 viz.show_source(oracles.jko_step)
@@ -712,7 +864,7 @@ print("error of the mean:", [round(m, 4) for m in misses])
 orders = [math.log2(a / b) for a, b in pairwise(misses)]
 verify("first order in tau", orders[-1], 1.0, tol=0.1)
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 place = torch.linspace(-2.5, 3.5, 301)
 bell = lambda law: torch.exp(-((place - law.mean) ** 2) / (2 * law.var)) / math.sqrt(2 * math.pi * law.var)  # noqa: E731
 jumps = oracles.jko_path(begin_law, 0.4, 5)
@@ -720,7 +872,7 @@ print("JKO, tau = 0.4:", [f"N({law.mean:.2f}, {law.var:.2f})" for law in jumps])
 late = oracles.jko_path(begin_law, 0.4, 40)[-1]
 verify("its fixed point is the goal: after 40 steps N(0, 1)", [late.mean, late.var], [0.0, 1.0], tol=1e-4)
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 stepped, exact_look = (
     {"color": viz.STUDENT, "linewidth": 2.5, "alpha": 0.6},
     {"color": viz.EXACT, "linestyle": "--", "linewidth": 1},
@@ -744,11 +896,11 @@ for ax in axes:
 viz.show(figure, caption="Left: steps of steepest descent lag behind the flow that they approximate. Right: the lag is of first order.",
          alt="Densities of JKO steps and of the exact flow side by side, and the error against the step on logarithmic axes.")  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **You may read** the step written as a mixture, $\rho_{k+1}=(1-\lambda)\rho_k+\lambda\,T_\#\rho_k$. A step *moves* points; it does not send some
 # of them all the way and leave the others behind. Shift a narrow Gaussian by 3 and go half-way:
 
-# %%
+# %% slideshow={"slide_type": "fragment"}
 narrow = 0.1 * torch.randn(20_000, 1, generator=seeded(21), dtype=torch.float64)
 moved_half = families.displaced(narrow, narrow + 3, 0.5)
 stay = torch.rand(20_000, 1, generator=seeded(22)) < 0.5
@@ -757,10 +909,10 @@ print(f"variance half-way: pushed {float(moved_half.var()):.3f}, mixed {float(mi
 verify("a push-forward keeps the variance 0.010", moved_half.var(), 0.01, tol=5e-4)
 verify("a mixture has 9/4 more", mixture.var(), 9 / 4 + 0.01, tol=0.03)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **When the data are dirty.** Balanced transport must explain every point. Let 5 % of the data be outliers at 50:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 clean, k = torch.randn(190, generator=seeded(23), dtype=torch.float64), 200
 dirty = torch.cat([clean, torch.full((10,), 50.0, dtype=torch.float64)])
 noise_end = torch.randn(k, generator=seeded(24), dtype=torch.float64)
@@ -785,7 +937,7 @@ viz.legend(ax)
 viz.show(figure, caption="How much of each data point is used. Balanced transport must serve the outliers at 50; the unbalanced one leaves them out, "
          "and everything else nearly as it was.", alt="Mass per data point: all at one when balanced; zero for points at 50 when unbalanced.")  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.11 Schrödinger's bridge
 # Of all processes between two given ends, which is most like a Brownian motion of variance $\sigma^2$? Its ends are coupled by *entropic*
 # optimal transport, and between them run Brownian bridges:
@@ -795,6 +947,18 @@ viz.show(figure, caption="How much of each data point is used. Balanced transpor
 # So it is an interpolant (1) with a special coupling and $\epsilon=\sigma^2/2$ in (5). Between Gaussians
 # $\mathrm{Cov}(x_0,x_1)=\frac12\big(\sqrt{4s_0^2s_1^2+\sigma^4}-\sigma^2\big)$: all of it at $\sigma=0$ (transport), nothing at
 # $\sigma=\infty$ (independence).
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 4 min</summary>
+#
+# Schrödinger's own question: particles in Brownian motion are seen here, and later there, where they hardly ought to
+# be; how did they most likely get there? Say the two limits of the covariance in words: at 0 all keep their places in
+# the row, at infinity nobody knows where he came from (the four panels have correlation 1.00, 0.91, 0.41, 0.06).
+# Widget: sigma 0.05, 0.75, 3; the covariance falls from 0.319 over 0.145 to 0.011, and the cloud on the right opens
+# from a line into an upright ellipse. Misconception: that Brownian bridges between *independent* ends are enough. The
+# coupling is the other half, and the marginals show it: half-way the variance is 0.666, where independent ends with
+# the same noise have 0.5625 (the printed 0.625 is the path $\cos,\sin$, without noise).
+# </details>
 
 # %%
 one = torch.ones(1, 1, dtype=torch.float64)
@@ -816,7 +980,7 @@ partner = EntropicPairing(1.0)(a1, b1, seeded(27))
 empirical = ((a1 - a1.mean()) * (partner - partner.mean())).mean()
 verify("Sinkhorn on 1000 samples finds it, too", empirical, covariance[1.0], tol=0.05)
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 sb = bridge_at(1.0)
 grid = torch.cat([torch.linspace(0.999, 1e-3, 400, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
 from_noise = 3 + 0.5 * torch.randn(4000, 1, generator=seeded(28), dtype=torch.float64)
@@ -846,13 +1010,14 @@ axes[0].set_ylabel("x")
 viz.show(figure, caption="From transport to noise: 16 paths of the bridge. At sigma = 0 neighbours stay neighbours; at 3 the ends have forgotten each other.",
          alt="Four panels of paths between two Gaussians; straight and ordered at sigma 0, rough and unordered at sigma 3.")  # fmt: skip
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 widgets.bridge_explorer()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **You may read** that the Schrödinger bridge is the interpolant $\cos,\sin$ with $\gamma=0$. That one has no $\sigma$ in it at all: its
 # variance half-way is 0.625 whatever the noise. It is the trigonometric interpolant with *independent* ends, a fine path, and no bridge.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.12 What the sentence does not cover
 #
 # | family | is it (1)? | what it is instead |
@@ -864,10 +1029,19 @@ widgets.bridge_explorer()
 # | PixelCNN, autoregressive, VAR, MAR | no: pieces of one sample arrive in turn | the chain rule; MAR's pieces are drawn by diffusion |
 # | GAN | no: a push-forward and a game | a density ratio |
 # | JEPA | no: neither density nor samples | prediction in feature space |
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 2 min</summary>
 #
+# Go back to the answers on the board from the gallery: which row of the table does each of the six belong to? On the
+# next slide ask why the GAN says NotTractable and the JEPA NotDefined (a number nobody can compute, and one that does
+# not exist). The full list of 36 families is in the notebook and not shown.
+# </details>
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # And yet *one class* holds them all, since what they share is not a formula but five verbs:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 GROUPS = {
     "latent variables": catalogue.LATENT, "exact likelihood": catalogue.EXACT, "a game": catalogue.IMPLICIT, "scores": catalogue.SCORES,
     "energies": catalogue.ENERGIES, "flows": catalogue.FLOWS, "between two ends": catalogue.BRIDGES, "moving densities": catalogue.VIEWS,
@@ -903,7 +1077,7 @@ for family in (
 for name, answer in answers.items():
     print(f"{name:<13} {answer}")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 4 · What to remember
 #
 # | | formula | where |
@@ -916,7 +1090,17 @@ for name, answer in answers.items():
 # | from Langevin to GAN | $[\nabla\log p-(1-\frac12g^2)\nabla\log q]dt+g\,dW$ | (7) |
 # | JKO | $\arg\min F+W_2^2/2\tau$ | (8) |
 # | Schrödinger bridge | entropic coupling, Brownian bridge, $\epsilon=\sigma^2/2$ | (9) |
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 3 min</summary>
 #
+# Before you turn to this slide, let the class say (1), (3) and (5) by heart. Of the quiz take 3 and 4 together, 2 if
+# there is time, and leave the rest for home. On question 1 be exact: the map *may* differ; it does not on a line, nor
+# between two ways without $\gamma$ and with the same coupling. Close with the boss battle: a family in fifteen lines,
+# held to the same laws as all the others.
+# </details>
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Quiz
 # 1. Two interpolants have the same ends and the same coupling. Do their ODEs take a given $x_1$ to the same $x_0$?
 #
@@ -960,14 +1144,14 @@ for name, answer in answers.items():
 # Independent ends, and paths that are pure Brownian motion until the last moment pulls them to $x_1$.
 # </details>
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 # NBVAL_CHECK_OUTPUT
 print(
     f"covariance of the bridge at sigma = 1: {covariance[1.0]:.4f}   forgotten per dimension: {float(right - forgotten):.4f} bits"
 )
 print("JKO orders:", [round(order, 2) for order in orders])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Boss battle
 # A new family in fifteen lines. Take Parzen's density, a Gaussian around each of some points,
 # $p(x)=\frac1n\sum_i\mathcal N(x;x_i,h^2I)$, and make it a `GenerativeModel` whose bandwidth $h$ is learned: it must pass every law of
@@ -979,7 +1163,7 @@ print("JKO orders:", [round(order, 2) for order in orders])
 # </details>
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 # My solution; yours goes here.
 class Parzen(families.GenerativeModel):
     formula, source = r"p(x)=\frac1n\sum_i\mathcal N(x;x_i,h^2I)", "Parzen 1962"
@@ -1002,7 +1186,7 @@ class Parzen(families.GenerativeModel):
     small = classmethod(lambda cls: (cls(truth.sample(500, generator=seeded(32)).float()), cloud, 150))
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 with torch.enable_grad():
     for claim, holds in families.laws(*Parzen.small()[:2]):
         verify(f"law: {claim}", holds, True)
@@ -1014,7 +1198,7 @@ print(
 verify_less("boss: no better than the truth", gibbs, ladder["the truth"][0])
 verify_less("boss: and within 0.15 nats of it", ladder["the truth"][0] - 0.15, gibbs)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## References
 # - M. Albergo, N. Boffi, E. Vanden-Eijnden. *Stochastic interpolants: a unifying framework for flows and diffusions.*
 #   [2303.08797](https://arxiv.org/abs/2303.08797)
