@@ -270,9 +270,9 @@ verify("on a torus, without border: shift in, shift out", net(x).roll(4, -1), ne
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Speaker · 7 min</summary>
 #
-# Ask for the number of tokens of DiT-XL/2 at 256 x 256 pixels; half a minute with a pencil. It is 256; who says
-# 16,384 forgot that the network sees latents 32 wide. Unfold the code: the reshape to six axes is the only hard line,
-# and the last check shows that a wrong order of channels raises no error, only a scrambled picture.
+# Before this slide, ask for the number of tokens of DiT-XL/2 at 256 x 256 pixels; half a minute with a pencil. It is
+# 256; who says 16,384 forgot that the network sees latents 32 wide. Unfold the code: the reshape to six axes is the
+# only hard line, and the last check shows that a wrong order of channels raises no error, only a scrambled picture.
 #
 # Eq. 1: write $3+1+8=12$ on the board, term by term, then ask from which $N$ on attention costs more. Divide: $N=6D$.
 # In the plot, put a finger on XL/2 (3.6 % quadratic) and on 512 pixels (12.9 %). Common question: "why then all the
@@ -650,9 +650,10 @@ verify("with equal weights it is the library's block", mine(x, c), library(x, c)
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Speaker · 7 min</summary>
 #
-# Ask: all gates are zero, the last layer is zero; which weights have a gradient at step 1? Give a minute, take votes,
-# then press for the table. Most say "the gates". It is the last layer alone; then modulations and patch embedding;
-# attention, MLP, time and class only at step 3. If late, skip the two recipes.
+# With the block still on the screen, ask: all gates are zero, the last layer is zero; which weights have a gradient
+# at step 1? Give a minute, take votes, go on, and press once more for the table. Most say "the gates". It is the last
+# layer alone; then modulations and patch embedding; attention, MLP, time and class only at step 3. If late, skip the
+# two recipes.
 #
 # Widget, block 1, $t=0.5$: shutting attention moves the prediction by 0.018, shutting feed-forward by 0.30. At
 # $t=0.05$ the gate of feed-forward is wider, yet the same cut moves it by 0.04. Ask why: the clean digit is
@@ -801,13 +802,13 @@ verify_less("gates cost 75 million parameters and hardly any arithmetic", costs[
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Speaker · 6 min</summary>
 #
-# Ask for the standard deviation of $q\cdot k$ at $d=64$ before you derive it: 8. Next slide: without the root a query
+# Before this slide, ask for the standard deviation of $q\cdot k$ at $d=64$: 8. Next slide: without the root a query
 # at $d=512$ listens to 1.3 of 256 random keys, with it to about 160 at every width. Stress that this is about
 # *initialisation*. If somebody says that a logit of 8 is one-hot anyway: 0.999 among 3 keys, but 0.42 among 4096.
 #
-# QK-norm: one of 4096 keys equals the query; which share does it get if both have length 1? Collect guesses. 0.028 %,
-# and uniform is 0.024 %: its logit is 1/8. With the root mean square it is 8, and the share 31 %. Common question:
-# "why still divide by $\sqrt d$?" Because now $|q|=\sqrt d$, and $q\cdot k$ can be as large as $d$.
+# Before QK-norm, collect guesses: one of 4096 keys equals the query; which share does it get if both have length 1?
+# 0.028 %, and uniform is 0.024 %: its logit is 1/8. With the root mean square it is 8, and the share 31 %. Common
+# question: "why still divide by $\sqrt d$?" Because now $|q|=\sqrt d$, and $q\cdot k$ can be as large as $d$.
 # </details>
 
 
@@ -938,8 +939,8 @@ verify("plain logits grow with the square", logits["plain"][-1] / logits["plain"
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Speaker · 5 min</summary>
 #
-# First let the class compute the memory: $24\times4096^2\times2$ bytes are 805 MB for one layer. Then do the third
-# row of the printed table on the board: the maximum jumps from 3 to 6, old sums shrink by $e^{-3}=0.0498$, and
+# Check the 805 MB with the class ($24\times4096^2\times2$ bytes), then do the third row of the printed table on the
+# board: the maximum jumps from 3 to 6, old sums shrink by $e^{-3}=0.0498$, and
 # $\ell=0.0498\cdot1.5853+1.0067=1.0857$.
 #
 # Ask what happens if $\ell$ is rescaled and $o$ is not: the answer is off by 1.36, without any warning. The
@@ -1024,8 +1025,8 @@ verify_less("tiles: at most linear", growth["tiles of 128"], 1.1)
 # <details><summary>Speaker · 5 min</summary>
 #
 # Read three rows only, XL/8, XL/4, XL/2: the same parameters to a tenth of a percent, FID 106, 43, 19. Whoever
-# compares the paper's 119 "Gflops" with a data sheet is off by two: 237 billion operations. Before the two pictures,
-# ask which of them will show one line.
+# compares the paper's 119 "Gflops" with a data sheet is off by two: 237 billion operations. At the table, ask what
+# FID follows, parameters or compute; a show of hands before you go on.
 #
 # The pair to point at: S/2 and B/4, 33 and 130 million parameters, nearly equal compute, FID 68.40 and 68.38. Common
 # question: "compute in training, or per picture?" All twelve had 400,000 updates, so both grow together, and this
@@ -1112,9 +1113,8 @@ verify("S/2 (33 M) and B/4 (130 M), equal compute, equal FID", reports["S/2"].fi
 # <details><summary>Speaker · 8 min</summary>
 #
 # Before the formula, draw a square for 5 words and 16 patches on the board, cut it into four quadrants, and ask what
-# each row sums to: 1. Next slide, before pressing: is this self-attention plus cross-attention? No, those rows would
-# sum to two. With 154 words and 4096 patches an even joint attention gives text 3.6 %; a cross-attention gives it a
-# full 1.
+# each row sums to: 1. Then: is this self-attention plus cross-attention? No, those rows would sum to two; the next
+# slide checks it.
 #
 # Widget: word 3 (yellow), step 1, layer 1. There is only noise, yet the upper half reads the word: words say where.
 # Change "above" to "below", press Enter: the maps turn over. Even the two a's light up different halves: tokens carry
@@ -1165,7 +1165,7 @@ verify("with no words it is a DiT block with the image's weights", without_text,
 # have *two* softmaxes, and each source gets a full share of 1. Here there is **one**: what a word takes, the pixels
 # lose.
 
-# %% slideshow={"slide_type": "fragment"}
+# %%
 q, k, v = torch.randn(3, 1, 1, 21, 24, generator=seeded(9))
 one_softmax = attention(q, k, v)[..., 5:, :]  # the image's rows, reading 5 words and 16 patches
 two = attention(q[..., 5:, :], k[..., 5:, :], v[..., 5:, :]) + attention(q[..., 5:, :], k[..., :5, :], v[..., :5, :])
@@ -1270,9 +1270,9 @@ verify("text and image shares of each reader add up to 1", shares.sum(-1), 1.0, 
 # say that words have no places, so their order must come from the text encoder. Before the bars, ask which hold more
 # parameters, 19 double blocks or 38 single ones. The 19: 6.5 against 5.4 billion.
 #
-# Guidance as an input: vote, does 3 mean $w=3$ or $w=1+3$? Our student is off by 0.098 (mean square) from the first,
-# by 0.359 from the second; FLUX's formula is unpublished. The misconception: one evaluation instead of two per step
-# is not fewer steps. If late, show only the bars.
+# Before guidance as an input, vote: does 3 mean $w=3$ or $w=1+3$? Our student is off by 0.098 (mean square) from the
+# first, by 0.359 from the second; FLUX's formula is unpublished. The misconception: one evaluation instead of two per
+# step is not fewer steps. If late, show only the bars.
 # </details>
 
 
@@ -1383,15 +1383,15 @@ verify("the two conventions differ by one", (1 + 2.0) * cond(x_t, t).velocity - 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Speaker · 8 min</summary>
 #
-# The message: the network is trained once, the noise is chosen afterwards. On the second slide, let the class find
-# why push and noise cancel (hint: $s=\partial_x\log\rho$), then ask what noise *without* its push does to a
-# histogram. The residuals are below $10^{-3}$ for every $w$, and 2.9 to 7.4 without the push; in the fifth panel the
-# blur is there to see.
+# The message: the network is trained once, the noise is chosen afterwards. Before the second slide, ask what noise
+# does to a histogram, and what could undo it; then let somebody say in words why push and noise cancel
+# ($s=\partial_x\log\rho$). The residuals are below $10^{-3}$ for every $w$, and 2.9 to 7.4 without the push; in the
+# fifth panel the blur is there to see.
 #
 # Common question: "which $w$ is best?" With the exact field and fine steps all have the same marginals; for a learned
-# field it is an experiment, and on the digits all four score 99 or 100 %. Before the last check: where does one Euler
-# step from pure noise land? On the mean, $-0.25$, from every start. Straight lines of pairs do not make straight
-# paths.
+# field it is an experiment, and on the digits all four score 99 or 100 %. Before the slide of digits, ask where one
+# Euler step from pure noise lands. On the mean, $-0.25$, from every start. Straight lines of pairs do not make
+# straight paths.
 # </details>
 
 # %%
@@ -1529,9 +1529,9 @@ verify("one step from t = 1: every sample is the mean of the data", one_step, 0.
 # The toy world in one sentence: each picture is a training digit with 2 % of its pixels flipped, so Bayes knows
 # $p(y_i\mid\text{visible})$ exactly. In the film, follow one row from left to right.
 #
-# Ask what goes wrong if all is kept after one step: pixels are drawn without knowing of each other, 8.2 of them off
-# on average; twelve steps bring 0.7. Then the trap: an exact sample is off by 1.28, so the lower curve is *too
-# clean*. If late, skip the film.
+# Then, before the curves, ask what goes wrong if all is kept after one step: pixels are drawn without knowing of each
+# other, 8.2 of them off on average; twelve steps bring 0.7. Then the trap: an exact sample is off by 1.28, so the
+# lower curve is *too clean*. If late, skip the film.
 # </details>
 
 # %% slideshow={"slide_type": "skip"}
@@ -1632,8 +1632,9 @@ verify("64 steps in random order are an exact draw: as many flips as there shoul
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Speaker · 3 min</summary>
 #
-# Ask whether a layer of zeros can learn; hands, then read the printed gradients: at step 1 the zero layers hear the
-# loss (0.59) and the copies nothing, at step 2 everybody does. Two zeros in a row would be stuck; one is not.
+# Before this slide, ask whether a layer of zeros can learn; hands. Then read the printed gradients: at step 1 the
+# zero layers hear the loss (0.59) and the copies nothing, at step 2 everybody does. Two zeros in a row would be
+# stuck; one is not.
 #
 # Concept maps: nobody reads the concepts, so the picture stays the same to the last bit. Maps compare, they do not
 # measure: a single concept would get everything, and green, which nobody said, gets what red and blue leave. If late,
