@@ -14,7 +14,7 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # # Lecture 3 · Diffusion transformers
 # *Why did everyone leave the U-Net?*
 #
@@ -31,7 +31,19 @@
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise,
 # $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is the plain conditional model. $N$ tokens of width $D$.
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 4 min</summary>
+#
+# Do not read the goals out. Say instead that eight of the fourteen statements in the summary table are wrong, that
+# you may read most of them elsewhere, and that everybody will be able to say why.
+#
+# Still on the title, ask: a trained network gets its 16 tokens shuffled, and their positions shuffled alike; what
+# does it draw? Wait twenty seconds; most expect rubbish. Next slide: row 2 is row 1, cut up (equal to 6e-7). The
+# misconception to catch is that a transformer reads patches in order. All it knows of order are 16 vectors; row 3 is
+# what remains without them.
+# </details>
+
+# %% slideshow={"slide_type": "skip"}
 import copy
 import functools
 import itertools
@@ -58,7 +70,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 0 · Thirty seconds
 # A transformer sees a picture as a *set* of patches. Cut the noise into 16 tokens of $2\times2$ pixels, shuffle them,
 # and let the same network draw ten digits three times: with the right positions, with positions shuffled along with
@@ -98,13 +110,26 @@ verify("shuffling tokens and positions alike shuffles the result, nothing else",
 # Everything that a U-Net knows by construction (up, down, near, far) this network has to be *told*, by 16 vectors
 # that are added to the tokens, and has to learn to use. That sounds like a reason to stay with the U-Net. This
 # lecture is about what one gets in return.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 1 · Play
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
+#
+# Leave the widget alone at first and go on to the three questions: two minutes in silence, a show of hands for each,
+# then press once more for the numbers (4.08 times the cost, the same parameters) and open the answers.
+#
+# Back to the widget, network XL: patch 4 costs 29.04 billion multiply-adds, patch 2 costs 118.6, of which pairs of
+# tokens are 3.6 %. Let the class hunt for a setting in which pairs are the larger part. There is exactly one: S,
+# patch 2, 1024 x 1024 (64 %); XL there is at 37 %. Last, take the digit with patch 8: one token, nobody left to
+# attend to.
+# </details>
 
 # %%
 widgets.patch_explorer()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **Predict, then run.** Write your guess down before you open the answer.
 #
 # 1. Halve the patch side. What happens to the number of tokens, to the cost of one evaluation, to the number of
@@ -121,7 +146,7 @@ widgets.patch_explorer()
 # </details>
 
 
-# %%
+# %% slideshow={"slide_type": "fragment"}
 @functools.cache
 def on_paper(name, side=32):
     """Parameters and multiply-adds of a published network, on the meta device: no memory, no arithmetic."""
@@ -135,7 +160,7 @@ print(f"XL/4 to XL/2: tokens x 4, multiply-adds x {c2 / c4:.2f}, parameters x {p
 verify_less("half the patch side costs a little more than 4 times as much", 4.0, c2 / c4)
 verify("and leaves the parameters where they were", p2 / p4, 1.0, tol=0.005)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 2 · Intuition, and where each picture breaks
 #
 # ### "A picture is a sentence of patches"
@@ -145,8 +170,20 @@ verify("and leaves the parameters where they were", p2 / p4, 1.0, tol=0.005)
 # than a patch in the corner. A convolution knows that without training: below, for one output pixel, how much each
 # input pixel matters, in three *untrained* networks.
 
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 3 min</summary>
+#
+# The three networks are *untrained*: this is what they take for near before they have seen a picture. Ask why six
+# convolutions hardly use the rim of their square (few paths lead there), and what the third network has to learn that
+# the second is given.
+#
+# Common question: "so a DiT needs more data?" Answer: plausible, but not what is measured here. If somebody says that
+# a convolution cannot know where it is: zero padding tells it; the check is in the notebook. Two more analogies are
+# skipped, the dictionary and the mixing desk; use them at 3.6 and 3.4.
+# </details>
 
-# %%
+
+# %% slideshow={"slide_type": "skip"}
 def influence(make, side=16, draws=40):
     """Root mean square of d(middle output pixel)/d(input pixel), over random networks and inputs."""
     total = torch.zeros(side, side)
@@ -196,11 +233,11 @@ reach = {name: (m > 0).double().mean().item() for name, m in maps.items()}
 verify("six 3x3 convolutions reach a square of 13 x 13", reach["6 convolutions"], 13**2 / 256, tol=1e-9)
 verify("one attention layer reaches every pixel", reach["1 attention, patch 2"], 1.0, tol=0)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # *You may read that a convolutional network is translation-invariant and so cannot know where it is.* A convolution
 # is **equi**variant (shift in, shift out), and only as long as nothing marks the border. Zero padding does:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 torch.manual_seed(0)
 net, x = convolutions(6), torch.randn(1, 1, 16, 16, generator=seeded(3))
 moved_result, result_of_moved = net(x).roll(4, dims=-1), net(x.roll(4, dims=-1))
@@ -211,7 +248,7 @@ for layer in net:
         layer._reversed_padding_repeated_twice = [1, 1, 1, 1]
 verify("on a torus, without border: shift in, shift out", net(x).roll(4, -1), net(x.roll(4, -1)), tol=1e-5)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### "Attention is a dictionary that answers softly"
 # Every token asks a question $q$, every token offers a key $k$ and an answer $v$; the better key and question agree,
 # the larger the share of its answer. **Where it breaks.** In a wide space the dictionary turns hard or deaf: random
@@ -223,11 +260,25 @@ verify("on a torus, without border: shift in, shift out", net(x).roll(4, -1), ne
 # scale, gate. **Where it breaks.** The desk is the same for all tokens: it can say *what* and *how noisy*, never
 # *where*. That is why a caption with two things in it needs attention to the words (Section 3.9), and an edge map
 # needs a branch of its own (Section 3.13).
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 3 · Mathematics
 # ### 3.1 Patchify is a strided convolution
 # Cut a latent of $C\times H\times W$ numbers into $N=\frac Hp\cdot\frac Wp$ patches, write each as a vector of $p^2C$
 # numbers, multiply by a matrix: the same as a convolution with kernel $p$ and stride $p$.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 7 min</summary>
+#
+# Before this slide, ask for the number of tokens of DiT-XL/2 at 256 x 256 pixels; half a minute with a pencil. It is
+# 256; who says 16,384 forgot that the network sees latents 32 wide. Unfold the code: the reshape to six axes is the
+# only hard line, and the last check shows that a wrong order of channels raises no error, only a scrambled picture.
+#
+# Eq. 1: write $3+1+8=12$ on the board, term by term, then ask from which $N$ on attention costs more. Divide: $N=6D$.
+# In the plot, put a finger on XL/2 (3.6 % quadratic) and on 512 pixels (12.9 %). Common question: "why then all the
+# talk about quadratic attention?" Because of memory (3.7), and because it comes nearer in large pictures: 37 % at
+# 1024 pixels.
+# </details>
 
 
 # %%
@@ -256,7 +307,7 @@ for p in (8, 4, 2):
     print(f"patch {p}: {patchify(x, p).shape[1]:4d} tokens of {p * p * 4:3d} numbers each")
 verify("DiT-XL/2 at 256 x 256 pixels: tokens", patchify(x, 2).shape[1], 256, tol=0)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### What a token costs
 # Count the multiply-adds of one block. Queries, keys, values: $3ND^2$. Output projection: $ND^2$. The MLP with its
 # hidden width $4D$: $8ND^2$. Scores and weighted sum: $N^2D$ each. The modulation is made once per picture: $6D^2$.
@@ -274,7 +325,7 @@ share = quadratic_part / (linear_part + quadratic_part)
 print(f"linear {linear_part / 1e9:.2f} G, quadratic {quadratic_part / 1e9:.2f} G: {share:.1%} of both")
 verify("the quadratic part of DiT-XL/2 at 256 tokens is 3.6 %", share, 0.036, tol=5e-4)
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 tokens = 2.0 ** torch.arange(4, 15.01, 0.25)
 parts = (28 * 12 * tokens * D**2 / 1e9, 28 * 2 * tokens**2 * D / 1e9)
 figure = viz.sweep(
@@ -291,7 +342,7 @@ figure = viz.sweep(
     title="The width and depth of DiT-XL at any number of tokens",
 )
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 for n, name, height in ((16, "XL/8", 7.4), (64, "XL/4", 29), (256, "XL/2", 118.6), (1024, "XL/2\n512 pixels", 525)):
     figure.axes[0].plot(n, height, "o", color=viz.EXACT)
     where = {"xytext": (-3, 8), "ha": "right"} if "512" in name else {"xytext": (3, -8), "va": "top"}
@@ -305,22 +356,35 @@ viz.show(
     alt="Two straight lines in a double-logarithmic plot, slopes one and two, crossing at 6912 tokens.",
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # *You may read that cost goes as $p^{-4}$, so doubling the patch side costs a sixteenth.* Only the attention does.
 # *Or that a picture costs $c^2$ times as much as a latent with $c$ times fewer channels.* Cost follows tokens and width,
 # not the numbers in a patch.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 cost = {p: on_paper(f"XL/{p}")[1] for p in (8, 4, 2)}
 print(f"XL/8 to XL/4: x {cost[4] / cost[8]:.2f};   XL/4 to XL/2: x {cost[2] / cost[4]:.2f};   never 16")
 verify("the paper's ratios", [cost[4] / cost[8], cost[2] / cost[4]], [29.05 / 7.39, 118.64 / 29.05], tol=0.01)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.2 Where a token stands
 # DiT adds a fixed table. Along one axis a place $p$ becomes $d/2$ sines, then $d/2$ cosines; two axes take half of
 # the width each:
 # $$e(p)=\big[\sin p\omega_k\;\big\|\;\cos p\omega_k\big],\quad\omega_k=10000^{-k/(d/2)},\qquad
 # \mathrm{PE}(i,j)=\big[e(i)\,\|\,e(j)\big].$$
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 9 min</summary>
+#
+# The one sentence: a table *adds* the place to the content, RoPE *turns* the content by it. At the clocks, say that
+# the longest hand turns by one radian per place, and ask where it stands at place 6. Nearly where it began (6 of
+# 6.28): the slower hands must tell the two apart. On the slide of checks, name two: both tokens moved alike, same
+# score; places exchanged, another score. If late, skip it.
+#
+# Widget: move the column from 2 to 5; the maps of sin-cos and RoPE travel unchanged, the learned one does not. RoPE's
+# content, seed 1: a query no longer fits its own place best, content decides. Grid in use 16: sin-cos knows 64 of 256
+# vectors, RoPE 52 % of the pairs. Hence the last slide; ask first which row will hold up. Neither does.
+# </details>
 
 
 # %%
@@ -338,11 +402,11 @@ verify("similarity depends on the displacement only", gram[2, 3, 7, 11], gram[6,
 closest = (torch.cdist(table, table) + 1e9 * torch.eye(256)).min() ** 2
 verify_less("all 256 are well apart: smallest squared distance", 10, closest)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # *You may read that the fastest of these waves has a period of one patch and the slowest one of 10,000.* A wave
 # $\sin p\omega$ has period $2\pi/\omega$:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 omega = 10000.0 ** (-torch.arange(384, dtype=torch.float64) / 384)  # one axis of width 768
 print(f"periods: {2 * math.pi / omega[0]:.2f} patches to {2 * math.pi / omega[-1]:,.0f} patches")
 verify("the fastest period is 2 pi patches", 2 * math.pi / omega[0], 6.2832, tol=1e-4)
@@ -364,7 +428,7 @@ crop = nets.cropped_positions(big, 16, 16)
 verify("a crop keeps all similarities: it is the same table, moved", crop @ crop.T, table @ table.T, tol=2e-3)
 verify_less("but its numbers are other ones", 1.0, (crop - table).abs().max())
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### RoPE: turning clocks
 # The rotation can be put where it is needed: into queries and keys. Pair up their channels; the token at place $p$
 # turns pair $k$ by the angle $p\,\omega_k$, like the hands of so many clocks:
@@ -391,7 +455,7 @@ viz.show(
 )
 
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 def turn(x, angles):
     even, odd = x[..., 0::2], x[..., 1::2]
     turned = even * angles.cos() - odd * angles.sin(), even * angles.sin() + odd * angles.cos()
@@ -420,10 +484,10 @@ verify_less("another row distance, another score", 0.1, (score(q, k, (0, 3, 3), 
 verify_less("another column distance, another score", 0.1, (score(q, k, (0, 2, 4), (0, 7, 11)) - here).abs())
 verify_less("the *signed* distance counts: not |p - p'|", 0.1, (score(q, k, (0, 7, 11), (0, 2, 3)) - here).abs())
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # Four ways to say "I am at row 5, column 10 of 16", seen by everybody else:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 at = 5 * 16 + 10
 learned = nets.LearnedPositions(16, 16, 768)
 rope_angles = nets.AxialRotary((32, 32))(nets.grid_positions(16, 16))
@@ -438,7 +502,7 @@ tables = {
 with viz.style():
     figure, axes = viz.panels(1, 4, size=(11.4, 3.3), sharey=True)
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 for ax, (name, vectors) in zip(axes, tables.items(), strict=True):
     similarity = F.cosine_similarity(vectors, vectors[at : at + 1])
     image = ax.imshow(similarity.reshape(16, 16), cmap="cividis", vmin=0, vmax=1)
@@ -453,13 +517,13 @@ viz.show(
     alt="Four similarity maps of a 16 by 16 grid: two crosses around the token, a noise map with one bright cell, a cross.",
 )
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 verify_less("nearer is more alike along a row", (table[at] * table[at + 3]).sum(), (table[at] * table[at + 1]).sum())
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 widgets.position_explorer()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **The same network at another resolution.** The digits' network knows a grid of $4\times4$ tokens. Ask it for
 # $6\times6$, without training: positions can be *continued* beyond the table (places $0\dots5$) or *stretched* to the
 # known range ($0,\tfrac35,\tfrac65,\dots$).
@@ -493,13 +557,25 @@ viz.show(
     alt="Two rows of ten generated pictures of 12 by 12 pixels, mostly broken digits.",
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.3 Time and class become one vector
 # The network time $\tau=1000\,t$ becomes 256 waves $[\cos\tau\omega_k\|\sin\tau\omega_k]$ and passes a small MLP; the
 # class is a row of a table with one row more than there are classes, the null class of guidance. Their **sum**
 # $c=e_t(\tau)+e_y(y)\in\mathbb R^D$ is all that the blocks hear.
 #
 # *You may read code that feeds $t\in[0,1]$ into the waves directly.* Then most waves hardly move:
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 4 min</summary>
+#
+# The left picture is a bug that raises no error: the network hears nearly the same time everywhere ($t=0.1$ and
+# $t=0.9$ have cosine 0.98; numerical rank 3 instead of 100). One minute, no more.
+#
+# Then unfold the block and walk along one branch with a finger: norm, scale and shift, attention, gate, add. The
+# mixing desk fits here: six sliders per channel, the same for all tokens, so it can say *what* and *how noisy*, never
+# *where*. Ask which of the six make a fresh block the identity. The two gates alone; shift and scale could be
+# anything.
+# </details>
 
 # %%
 times = torch.linspace(0.001, 1, 200)
@@ -525,7 +601,7 @@ verify("unscaled, t = 0.1 and t = 0.9 are the same to 2 %", early[0] @ early[1],
 verify("scaled by 1000 they differ", late[0] @ late[1], 0.189, tol=2e-3)
 verify("the class table has a row for the null class", model.network.condition.table.weight.shape[0], 10 + 1, tol=0)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.4 The block: adaLN-Zero
 # A transformer block is two branches on a highway: attention mixes tokens, the MLP works on each of them. DiT takes
 # the learned scale and shift out of both norms and makes them from the condition, with a third vector, the **gate**,
@@ -566,10 +642,24 @@ names = {"up.weight": "feed_forward.inner.weight", "up.bias": "feed_forward.inne
 library.load_state_dict({names.get(name, name): value for name, value in mine.state_dict().items()})
 verify("with equal weights it is the library's block", mine(x, c), library(x, c), tol=1e-5)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # A whole network of fresh blocks does nothing, and its last layer is zero too: the first prediction is exactly 0. So
 # what learns at the first step? Follow the chain rule through Eq. 3: everything *inside* a branch is multiplied by
 # its gate, which is 0. Only what is behind the last gate moves, then the gates, then the rest.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 7 min</summary>
+#
+# With the block still on the screen, ask: all gates are zero, the last layer is zero; which weights have a gradient
+# at step 1? Give a minute, take votes, go on, and press once more for the table. Most say "the gates". It is the last
+# layer alone; then modulations and patch embedding; attention, MLP, time and class only at step 3. If late, skip the
+# two recipes.
+#
+# Widget, block 1, $t=0.5$: shutting attention moves the prediction by 0.018, shutting feed-forward by 0.30. At
+# $t=0.05$ the gate of feed-forward is wider, yet the same cut moves it by 0.04. Ask why: the clean digit is
+# $x_t-t\,v$, and near data $v$ counts little. In the last table, costs are recounted and FID is the paper's: 118.6
+# with and without gates, FID 19.5 with, 25.2 without.
+# </details>
 
 # %%
 fresh = nets.DiT(8, 1, dim=96, depth=4, heads=4, condition=nets.LabelEmbedding(10, 96))
@@ -582,7 +672,7 @@ for block in fresh.blocks:
 verify("four fresh blocks: the tokens leave as they came, bit for bit", through, tokens, tol=0)
 verify("a fresh DiT predicts zero", fresh(*inputs), 0.0, tol=0)
 
-# %%
+# %% slideshow={"slide_type": "fragment"}
 kinds = {"final.linear": "last layer", "modulation": "modulations (shift, scale, gate)", "attention": "attention",
          "feed_forward": "MLP", "embed": "patches in", "time": "time", "condition": "class"}  # fmt: skip
 optimiser = torch.optim.SGD(fresh.parameters(), lr=0.3)
@@ -606,7 +696,7 @@ verify("at step 2 attention and MLP are still deaf behind closed gates", [moved[
        tol=0)  # fmt: skip
 verify_less("at step 3 everybody has heard", 0, torch.tensor(list(moved[2].values())))
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### Two recipes that are not adaLN-Zero
 # *You may read "scale $\gamma\odot\hat x+\beta$ with $\gamma$ initialised at zero, so that tokens keep mean 0 and
 # variance 1".* Zero times anything has variance **0**. What is initialised at zero is the $s$ in $1+s$:
@@ -630,13 +720,13 @@ verify_less("adaLN without gates is not the identity at birth", 0.1, (ungated(x,
 gamma_zero = library.feed_forward(0 * library.norm2(x))  # gamma = 0, beta = 0, no gate
 verify_less("nor is the gamma = 0 recipe, once there is a bias", 0.01, gamma_zero.abs().max())
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 widgets.modulation_explorer()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # What the digits' network has made of its gates: their mean size, block by block, from noise (right) to data (left).
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 net = model.network
 times = torch.linspace(0, 1, 101)
 c = net.time(1000 * times) + net.condition(None, 101)
@@ -659,7 +749,7 @@ opened = torch.stack([g[branch] for g in gates.values() for branch in g])
 verify_less("every gate has opened", 0.01, opened.mean(1))
 verify_less("and every one moves with time", 0.01, opened.amax(1) - opened.amin(1))
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.5 Four ways to tell a block what to draw
 # | | how the condition enters | changes |
 # |---|---|---|
@@ -698,15 +788,28 @@ verify(
 )
 verify_less("gates cost 75 million parameters and hardly any arithmetic", costs[3] / costs[2], 1.001)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # *You may read that DiT concatenates time and class into one long vector.* It adds them (3.3); only the in-context
 # and cross-attention variants keep them apart, as two tokens. The lab trains all four on digits.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.6 Attention, and why the root of $d$
 # $$\mathrm{Attention}(Q,K,V)=\mathrm{softmax}\Big(\frac{QK^\top}{\sqrt d}\Big)V.\tag{4}$$
 # Let the $d$ entries of $q$ and $k$ be independent with mean 0 and variance 1. Each product $q_ik_i$ has mean 0 and
 # variance 1, so $q\cdot k$ has variance $d$: without the root, logits grow with the head's width, and the softmax
 # turns into an argmax of *random* agreement, whose gradient is nearly zero.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
+#
+# Before this slide, ask for the standard deviation of $q\cdot k$ at $d=64$: 8. Next slide: without the root a query
+# at $d=512$ listens to 1.3 of 256 random keys, with it to about 160 at every width. Stress that this is about
+# *initialisation*. If somebody says that a logit of 8 is one-hot anyway: 0.999 among 3 keys, but 0.42 among 4096.
+#
+# Before QK-norm, collect guesses: one of 4096 keys equals the query; which share does it get if both have length 1?
+# 0.028 %, and uniform is 0.024 %: its logit is 1/8. With the root mean square it is 8, and the share 31 %. Common
+# question: "why still divide by $\sqrt d$?" Because now $|q|=\sqrt d$, and $q\cdot k$ can be as large as $d$.
+# </details>
 
 
 # %%
@@ -726,7 +829,7 @@ verify("multi-head attention in four lines is the library's", multi_head(x, laye
 q, k, v = torch.randn(3, 1, 1, 4000, 64, generator=seeded(2))
 verify("the variance of q·k is d", ((q * k).sum(-1)).var() / 64, 1.0, tol=0.1)
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 widths, entropies, slopes = (
     [8, 16, 32, 64, 128, 256, 512],
     {"1 / sqrt d": [], "no scale": []},
@@ -738,7 +841,7 @@ for d in widths:
         p = torch.softmax(factor * q[0] @ k.T, dim=-1)
         entropies[name].append((-(p * p.clamp(min=1e-30).log()).sum(-1)).exp().mean().item())
         slopes[name].append((p * (1 - p)).sum(-1).mean().item())  # trace of the softmax's Jacobian
-# %%
+# %% slideshow={"slide_type": "slide"}
 figure = viz.sweep(
     widths,
     [viz.Line("divided by $\\sqrt{d}$", entropies["1 / sqrt d"]), viz.Line("not divided", entropies["no scale"])],
@@ -760,13 +863,13 @@ verify(
 verify_less("without it: one key, at d = 512", entropies["no scale"][-1], 1.6)
 verify_less("and with it the gradient goes", slopes["no scale"][-1], 0.2 * slopes["1 / sqrt d"][-1])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # *You may read that softmax(8, 0, 0, ...) is one-hot, so dividing is a mathematical necessity.* It depends on how
 # many zeros there are, and the argument above is about *initialisation*: trained $q$ and $k$ are not independent (μP,
 # in the lab, even divides by $d$). And *multi-head attention is a free lunch*? The products cost the same; the maps
 # do not.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 for n in (3, 256, 4096):
     print(f"one logit of 8 among {n:4d}: probability {math.exp(8) / (math.exp(8) + n - 1):.3f}")
 verify("of 4096 keys, the one with logit 8 gets 42 %", math.exp(8) / (math.exp(8) + 4095), 0.421, tol=1e-3)
@@ -776,7 +879,7 @@ with torch.device("meta"):
 verify("1 head or 16: the same multiply-adds", macs[0], macs[1], tol=0)
 print(f"numbers in the maps: {256 * 256:,} with one head, {16 * 256 * 256:,} with sixteen")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### QK-norm
 # Trained logits can still run away: let all activations grow by a factor and the logits grow by its square. SD 3.5
 # and FLUX divide queries and keys by their root mean square, with a learned gain per channel:
@@ -807,7 +910,7 @@ verify_less("l2: it gets hardly more than its uniform share", shares["l2"][0], 1
 verify_less("l2: the largest share is at most exp(2 / sqrt d) times the least", shares["l2"].max() / shares["l2"].min(),
             math.exp(2 / d**0.5))  # fmt: skip
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 growth = torch.tensor([1.0, 2, 4, 8, 16, 32])
 q, k = torch.randn(2, 200, d, generator=seeded(7))
 logits = {name: [(f(a * q) @ f(a * k).T / d**0.5).abs().max() for a in growth] for name, f in
@@ -825,13 +928,26 @@ viz.show(
 verify_less("QK-norm keeps |logit| below sqrt(d)", torch.stack(logits["rms"]), d**0.5)
 verify("plain logits grow with the square", logits["plain"][-1] / logits["plain"][0], 32.0**2, tol=0.1)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.7 Attention without the matrix: the online softmax
 # At 4096 tokens a map has 16.8 million numbers, *per head*: 24 heads in half precision are 805 MB for one layer. None
 # of them is needed for longer than a moment. A query reads its keys tile by tile and remembers three things: the
 # largest logit $m$, the sum $\ell=\sum_je^{s_j-m}$, and $o=\sum_je^{s_j-m}v_j$. The next tile brings
 # $$m'=\max(m,\max_js_j),\quad\ell'=e^{m-m'}\ell+\sum_je^{s_j-m'},\quad o'=e^{m-m'}o+\sum_je^{s_j-m'}v_j.\tag{5}$$
 # At the end $o/\ell$ is the softmax average: exactly, because a common factor $e^{-m}$ cancels. Numbers moving:
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 5 min</summary>
+#
+# Check the 805 MB with the class ($24\times4096^2\times2$ bytes), then do the third row of the printed table on the
+# board: the maximum jumps from 3 to 6, old sums shrink by $e^{-3}=0.0498$, and
+# $\ell=0.0498\cdot1.5853+1.0067=1.0857$.
+#
+# Ask what happens if $\ell$ is rescaled and $o$ is not: the answer is off by 1.36, without any warning. The
+# misconception is "FlashAttention approximates": all tiles agree with the whole map to about $10^{-15}$. Nor does it
+# save arithmetic, but memory and traffic: from 1024 to 2048 tokens the whole map grows with $N^{2.00}$, the tiles
+# with $N^{0.47}$.
+# </details>
 
 # %%
 s = torch.tensor([1.0, 3.0, 0.5, 2.0, 6.0, 1.0, 4.0, 5.0])  # eight logits of one query
@@ -849,7 +965,7 @@ exact = torch.softmax(s, 0) @ v
 verify("Eq. 5 after the last tile is the softmax average", o / l, exact, tol=1e-6)
 verify_less("forget to shrink the old sums in o, and it is not", 0.1, (careless / l - exact).abs())
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # *You may read that the recurrence is about $m$ and $\ell$, and that a safe softmax takes two passes.* Maximum, sum,
 # division: three. With $m$ and $\ell$ online: two. One pass needs the third line of Eq. 5, the rescaled **output**;
 # leave the rescaling out and the result is wrong, as above. With queries cut into tiles too, this is FlashAttention:
@@ -874,7 +990,7 @@ for tile in (7, 64, 300):
 verify("and the library's, with its own backward pass", nets.tiled_attention(q, k, v, tile=64), whole, tol=1e-12)
 verify("huge logits do not overflow", tiled(100 * q, k, v), nets.explicit_attention(100 * q, k, v), tol=1e-10)
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 lengths, peaks = [256, 512, 1024, 2048], {"the whole map": [], "tiles of 128": []}
 for n in lengths:
     q, k, v = torch.randn(3, 1, 1, n, 32, generator=seeded(0))
@@ -900,10 +1016,22 @@ verify_less("tiles: at most linear", growth["tiles of 128"], 1.1)
 # Tiling saves *memory and traffic*, not arithmetic, and pays when maps are large. *You may read that DiT-XL/2 cannot
 # be trained without FlashAttention.* The published code was: at 256 tokens attention is 3.6 % of the work (3.1).
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.8 The family
 # Four widths, three patch sizes, twelve networks (Peebles & Xie 2023, tables 1 and 4). Nothing stops us from counting
 # all of them: on the meta device a network has shapes and no numbers.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 5 min</summary>
+#
+# Read three rows only, XL/8, XL/4, XL/2: the same parameters to a tenth of a percent, FID 106, 43, 19. Whoever
+# compares the paper's 119 "Gflops" with a data sheet is off by two: 237 billion operations. At the table, ask what
+# FID follows, parameters or compute; a show of hands before you go on.
+#
+# The pair to point at: S/2 and B/4, 33 and 130 million parameters, nearly equal compute, FID 68.40 and 68.38. Common
+# question: "compute in training, or per picture?" All twelve had 400,000 updates, so both grow together, and this
+# plot cannot tell them apart. Nor does it say that U-Nets stop improving.
+# </details>
 
 # %%
 counts = {name: on_paper(name) for name in nets.DIT_REPORTS}
@@ -918,7 +1046,7 @@ verify("all twelve: the paper's 'Gflops' are our multiply-adds", ratios, [1.0] *
 verify("DiT-XL/2 to the last parameter", counts["XL/2"][0], 675_129_632, tol=0)
 verify("DiT-S/2 to the last parameter", counts["S/2"][0], 32_963_360, tol=0)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # One multiply-add is *two* floating-point operations. Who compares the paper's 119 "Gflops" with a chip's data sheet
 # is off by two; a profiler says:
 
@@ -933,7 +1061,7 @@ verify("operations = 2 x multiply-adds", counter.get_total_flops() / counts["S/2
 # *You may read that quality is a function of the number of parameters.* The paper's own finding is another: it
 # follows **compute**. The same twelve networks, against both:
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 reports = nets.DIT_REPORTS
 with viz.style():
     figure, axes = viz.panels(1, 2, size=(10.4, 4.2), sharey=True)
@@ -969,16 +1097,30 @@ verify_less("log FID goes with log compute ...", correlation["compute"], -0.9)
 verify_less("... and much less with log parameters", -0.7, correlation["parameters"])
 verify("S/2 (33 M) and B/4 (130 M), equal compute, equal FID", reports["S/2"].fid, reports["B/4"].fid, tol=0.1)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # What this picture does *not* say: that U-Nets stop improving (SDXL's has 2.6 billion parameters), or what happens
 # outside the measured range. Scaling laws, and how little a laptop may claim about them, are in the lab.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.9 Text and image in one attention: MM-DiT
 # A caption is many tokens. Stable Diffusion 3 gives text and image a DiT block **each**, with weights of their own,
 # and lets the two meet in one place: queries, keys and values of both are put side by side, one softmax runs over all
 # of them, and the result is cut apart again.
 # $$[a_\text{text};a_\text{image}]=\mathrm{softmax}\Big(\frac{[q_\text{text};q_\text{image}]\,
 # [k_\text{text};k_\text{image}]^\top}{\sqrt d}\Big)[v_\text{text};v_\text{image}]$$
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 8 min</summary>
+#
+# Before the formula, draw a square for 5 words and 16 patches on the board, cut it into four quadrants, and ask what
+# each row sums to: 1. Then: is this self-attention plus cross-attention? No, those rows would sum to two; the next
+# slide checks it.
+#
+# Widget: word 3 (yellow), step 1, layer 1. There is only noise, yet the upper half reads the word: words say where.
+# Change "above" to "below", press Enter: the maps turn over. Even the two a's light up different halves: tokens carry
+# their context. At step 5, layer 1 reads 51 % words and the others about 30 %; an even spread is 41 %. Do not let a
+# share pass for an importance.
+# </details>
 
 
 # %%
@@ -1018,7 +1160,7 @@ plain.load_state_dict({**joint.image.state_dict(), **{f"attention.{n}": w for n,
                        joint.attention.image.state_dict().items()}})  # fmt: skip
 verify("with no words it is a DiT block with the image's weights", without_text, plain(image, c), tol=1e-5)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # *You may read that joint attention is bidirectional cross-attention, or self-attention plus cross-attention.* Those
 # have *two* softmaxes, and each source gets a full share of 1. Here there is **one**: what a word takes, the pixels
 # lose.
@@ -1062,10 +1204,10 @@ verify("its picture of 1024 pixels: a latent of 128, patch 2, tokens", (1024 // 
 # Two kinds of text reach it: the *tokens* join the attention; one *pooled* vector joins the time in $c$ and moves all
 # modulations. A small MM-DiT that was trained on the shapes of Lecture 1, looked at while it draws:
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 widgets.quadrant_explorer()
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 painter = zoo.transformer_text_to_image()  # Lecture 1's encoders and latents, an MM-DiT in the place of the U-Net
 prompt = "a large red circle left of a small blue square"
 shares, per_word, mask = [], [], painter.condition(prompt)["mask"]
@@ -1088,7 +1230,7 @@ def watched(denoise):
 scene = painter.picture(painter.frames(watched(painter.guided(prompt)), painter.noise(1, seeded(3)), steps=10))
 shares, per_word = torch.stack(shares), torch.stack(per_word)  # steps first
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 words, even = prompt.split(), int(mask.sum()) / (int(mask.sum()) + 16)  # if every token got the same
 by_word = per_word.mean(dim=(0, 1))[1 : 1 + len(words)]  # <start> comes first
 with viz.style():
@@ -1113,13 +1255,25 @@ for reader, row in zip(("text", "image"), shares.mean(dim=(0, 1)), strict=True):
     print(f"  {reader:5s} reads {row[0]:.0%} of text, {row[1]:.0%} of the image")
 verify("text and image shares of each reader add up to 1", shares.sum(-1), 1.0, tol=1e-5)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.10 FLUX: two streams, then one
 # FLUX.1 starts with 19 **double-stream** blocks (the block above with QK-norm and rotary positions), then writes text
 # and image into one sequence for 38 **single-stream** blocks: one set of weights, one modulation, and attention and
 # MLP *side by side* instead of one after the other.
 # $$h=(1+s)\odot\mathrm{LN}(x)+b,\quad(q,k,v,m)=W_\text{in}h,\qquad
 # x\leftarrow x+g\odot W_\text{out}\big[\mathrm{Attention}(q,k,v)\,\|\,\mathrm{GELU}(m)\big].\tag{6}$$
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 5 min</summary>
+#
+# Point at $W_\text{in}$: one matrix makes $q,k,v$ and the MLP's input, which is what "side by side" means. The checks
+# say that words have no places, so their order must come from the text encoder. Before the bars, ask which hold more
+# parameters, 19 double blocks or 38 single ones. The 19: 6.5 against 5.4 billion.
+#
+# Before guidance as an input, vote: does 3 mean $w=3$ or $w=1+3$? Our student is off by 0.098 (mean square) from the
+# first, by 0.359 from the second; FLUX's formula is unpublished. The misconception: one evaluation instead of two per
+# step is not fewer steps. If late, show only the bars.
+# </details>
 
 
 # %%
@@ -1146,7 +1300,7 @@ swap = torch.tensor([*range(5), 20, *range(6, 20), 5])
 verify_less("patches have: swap two, and something else comes out", 0.01,
             (single(x[:, swap], c, None, rotary) - single(x, c, None, rotary)[:, swap]).abs().max())  # fmt: skip
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 with torch.device("meta"):
     flux = nets.flux_dev()
 verify("FLUX.1 [dev], every parameter", nets.parameter_count(flux), 11_901_408_320, tol=0)
@@ -1180,10 +1334,11 @@ viz.show(
 )
 print({name: f"{m.sum() / 1e3:.2f} billion" for name, m in millions.items()})
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # *You may read that FLUX's blocks are $z+\mathrm{Attention}(z)+\mathrm{MLP}(z)$.* The 38 single ones, with a gate;
 # the 19 double ones are sequential. And there is no paper: the published code is the source.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### Guidance as an input
 # FLUX.1 [dev] takes the guidance scale as a number, embeds it like a time and adds it to $c$. It was *distilled*:
 # trained so that one evaluation gives what two gave, such as $u_\varnothing+w(u_c-u_\varnothing)$ (how exactly was not
@@ -1216,7 +1371,7 @@ verify("the two conventions differ by one", (1 + 2.0) * cond(x_t, t).velocity - 
 # *You may read that guidance distillation makes a model run in four steps.* It halves the evaluations *per step*.
 # Fewer steps need another distillation (FLUX.1 [schnell]; Lecture 4).
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.11 One network, an ODE and many SDEs: SiT
 # SiT keeps DiT's network, number for number, and changes what it says: the velocity of $x_t=(1-t)x_0+t\epsilon$
 # instead of the noise (Ma et al. 2024). Velocity and score are two readings of one prediction:
@@ -1224,6 +1379,20 @@ verify("the two conventions differ by one", (1 + 2.0) * cond(x_t, t).velocity - 
 # So the sampler may walk the ODE $\dot x=v$, or, for **any** $w_t\ge0$ chosen *after* training, the SDE that adds
 # noise of rate $w$ and pushes back along the score. From noise to data, with a step $h$:
 # $$x\leftarrow x-h\big[v-\tfrac12w_t\,s\big]+\sqrt{w_th}\;z.\tag{7}$$
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 8 min</summary>
+#
+# The message: the network is trained once, the noise is chosen afterwards. Before the second slide, ask what noise
+# does to a histogram, and what could undo it; then let somebody say in words why push and noise cancel
+# ($s=\partial_x\log\rho$). The residuals are below $10^{-3}$ for every $w$, and 2.9 to 7.4 without the push; in the
+# fifth panel the blur is there to see.
+#
+# Common question: "which $w$ is best?" With the exact field and fine steps all have the same marginals; for a learned
+# field it is an experiment, and on the digits all four score 99 or 100 %. Before the slide of digits, ask where one
+# Euler step from pure noise lands. On the mean, $-0.25$, from every start. Straight lines of pairs do not make
+# straight paths.
+# </details>
 
 # %%
 world, path = GaussianMixture([0.7, 0.3], [[-1.0], [1.5]], [0.09, 0.25]), RectifiedFlow()
@@ -1240,7 +1409,7 @@ def exact(when):
 rho, v, s = exact(0.5)
 verify("the score from the velocity", -(x + 0.5 * v) / 0.5, s, tol=1e-9)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # Why is Eq. 7 allowed? Write down what each term does to the density (the Fokker-Planck equation, in forward time):
 # $$\partial_t\rho=-\partial_x(v\rho)\;+\;\underbrace{\tfrac w2\,\partial_x(s\rho)
 # -\tfrac w2\,\partial_x^2\rho}_{=0,\ \text{because }s\rho=\partial_x\rho}.$$
@@ -1266,12 +1435,12 @@ for name in dict.fromkeys(name for name, _ in residuals):
 verify("Fokker-Planck holds for every w", [r for (name, _), r in residuals.items() if name[0] == "w"], 0.0, tol=2e-3)
 verify_less("noise without its push breaks it", 0.5, [r for (name, _), r in residuals.items() if name[0] == "n"])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # *You may read that a stochastic interpolant needs noise in its training path to give diverse samples, or an SDE
 # $dx=v\,dt+\gamma\,dW$.* The noise belongs to the *sampler*, is free, and must come with its push. Four choices and
 # the careless one, 4000 samples each:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 n, steps = 4000, uniform_grid(path, 150, start=0.999)
 x_T = torch.randn(n, 1, generator=seeded(0), dtype=torch.float64)
 choices = {
@@ -1317,7 +1486,7 @@ for name, y in drawn.items():
     verify(f"{name}: 4000 samples have the law of the data", kolmogorov(y), 0.0, tol=1.63 / n**0.5)
 verify_less("without the push it is another law", 0.1, kolmogorov(careless))
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # The same with the digits' *network*, which was trained once, for the velocity:
 
 # %%
@@ -1346,7 +1515,7 @@ z = torch.randn(100, 1, generator=seeded(4), dtype=torch.float64)
 one_step = last(sample(world.denoise(path), path, EulerMaruyama(sde.no_diffusion), uniform_grid(path, 1), z))
 verify("one step from t = 1: every sample is the mean of the data", one_step, 0.7 * -1.0 + 0.3 * 1.5, tol=1e-9)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.12 The rival, on one page: MaskGIT
 # Turn the picture into discrete tokens (Lecture 1's quantisers), hide some, and train a transformer to say what is
 # hidden: a distribution over codes *at every hidden place*. To draw, start with everything hidden and repeat: draw
@@ -1354,7 +1523,18 @@ verify("one step from t = 1: every sample is the mean of the data", one_step, 0.
 # N\cos(\frac\pi2\frac kT)
 # \rfloor$ places are hidden: few are kept while little is known, many at the end.
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 3 min</summary>
+#
+# The toy world in one sentence: each picture is a training digit with 2 % of its pixels flipped, so Bayes knows
+# $p(y_i\mid\text{visible})$ exactly. In the film, follow one row from left to right.
+#
+# Then, before the curves, ask what goes wrong if all is kept after one step: pixels are drawn without knowing of each
+# other, 8.2 of them off on average; twelve steps bring 0.7. Then the trap: an exact sample is off by 1.28, so the
+# lower curve is *too clean*. If late, skip the film.
+# </details>
+
+# %% slideshow={"slide_type": "skip"}
 hidden = [math.floor(256 * math.cos(math.pi / 2 * k / 12)) for k in range(12)] + [0]
 kept = [a - b for a, b in itertools.pairwise(hidden)]
 print("256 places in 12 steps, kept per step:", kept)
@@ -1366,7 +1546,7 @@ verify_less("more from step to step, first and last", kept[0], kept[-1])
 # training digits in black and white; a picture is one of them with each pixel flipped with probability 2 %. Given
 # some visible pixels, Bayes weighs the digits, and the weights give every hidden pixel.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 templates = (digits("train").images.flatten(1) > 0).float()  # (n, 64), 0 or 1
 flip, hidden_token = 0.02, 2
 
@@ -1380,7 +1560,7 @@ def predict(tokens):
     return torch.stack([1 - ink, ink], dim=-1).log()
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 def fill(tokens, steps, generator, temperature=2.0):
     """MaskGIT's decoding (Chang et al. 2022, section 3.2)."""
     n, covered = tokens.shape[1], tokens == hidden_token
@@ -1396,7 +1576,7 @@ def fill(tokens, steps, generator, temperature=2.0):
         yield tokens, covered
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 blank = torch.full((200, 64), hidden_token)
 film = list(fill(blank, 12, seeded(5)))
 library = list(decode(predict, blank, hidden_token, steps=12, generator=seeded(5)))
@@ -1413,7 +1593,7 @@ viz.show(
     alt="Four rows of twelve frames: grey squares that fill with black and white pixels until digits appear.",
 )  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # *You may read that all tokens are predicted simultaneously and independently.* Within one step, yes. That is the
 # price: one step knows no correlations at all. How far are the results from the nearest real digit, in pixels, by
 # number of steps?
@@ -1442,12 +1622,24 @@ verify_less("12 steps are far better than 1", off["most trusted first"][4], 0.3 
 verify("64 steps in random order are an exact draw: as many flips as there should be", off["in random order"][-1], 64 * flip,
        tol=0.35)  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.13 ControlNet, on one page
 # A frozen network should obey a picture: edges, a pose, a depth map. Copy its first blocks, show the copies the hint,
 # and add what they say to the frozen blocks through linear layers $Z$ (1x1 convolutions in a U-Net) whose weights
 # start at **zero**:
 # $$x_{i+1}=\mathrm{block}_i(x_i)+Z_i\big(\mathrm{copy}_i\big).$$
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 3 min</summary>
+#
+# Before this slide, ask whether a layer of zeros can learn; hands. Then read the printed gradients: at step 1 the
+# zero layers hear the loss (0.59) and the copies nothing, at step 2 everybody does. Two zeros in a row would be
+# stuck; one is not.
+#
+# Concept maps: nobody reads the concepts, so the picture stays the same to the last bit. Maps compare, they do not
+# measure: a single concept would get everything, and green, which nobody said, gets what red and blue leave. If late,
+# skip both slides; the lab has them.
+# </details>
 
 # %%
 base = copy.deepcopy(model.network)
@@ -1484,14 +1676,15 @@ verify("and the frozen network has not moved", base.embed.weight, model.network.
 
 # %% [markdown]
 # The lab trains one, from edges to shapes.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.14 Looking inside: concept maps
 # Where does a transformer with joint attention "see" a red circle, whether or not the prompt names it? Give some
 # **concepts** a text stream of their own: they read the image and one another, and *nobody reads them*, so the
 # picture stays the same. In the space of attention outputs $o$ (Helbling et al. 2025):
 # $$\mathrm{map}[k]=\mathrm{softmax}_k\,\langle o_{\text{concept }k},\,o_{\text{image}}\rangle.$$
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 torch.manual_seed(3)
 small = nets.MMDiT(4, dim=64, depth=2, heads=4, context_dim=32, vector_dim=32, grid=8)
 for name, p in small.named_parameters():
@@ -1514,7 +1707,7 @@ verify("a single concept gets everything: maps compare, they do not measure", wo
 # In the network that drew the picture of 3.9, with single words as concepts. One of them names a thing that is *not*
 # in the prompt:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 names = ["red", "blue", "green"]
 spoken = painter.condition(names)["tokens"][:, 1]  # what each word's own token has become, alone in a prompt
 latent, noise_ = painter.space.encode(scene), torch.randn(16, 4, 8, 8, generator=seeded(8))
@@ -1545,9 +1738,10 @@ for name, m, channel in (("red", maps[0], 0), ("blue", maps[1], 2)):
     there = F.avg_pool2d(pure[None], 8)[0] > 0.3  # patches of 8 x 8 pixels
     verify_less(f"the map of {name} is higher where the picture is {name}", m[~there].mean(), m[there].mean())
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # How far such maps can be trusted, and a random direction beside every concept direction, is the lab's question.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Summary
 # | statement | true? | where |
 # |---|---|---|
@@ -1565,7 +1759,16 @@ for name, m, channel in (("red", maps[0], 0), ("blue", maps[1], 2)):
 # | the SDE's noise must be in the training path | **no**, any $w_t\ge0$, chosen afterwards, same marginals | 3.11 |
 # | masked models predict all tokens independently | within one step only | 3.12 |
 # | layers of zeros cannot learn | **no**, their gradient depends on their input | 3.13 |
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 2 min</summary>
 #
+# Leave the table up for half a minute and let everybody pick the bold "no" that they would have got wrong before;
+# take two or three aloud. Then question 3 of the quiz from memory, in pairs. The others, the boss battle and the lab
+# are homework.
+# </details>
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Quiz
 # 1. A latent of $64\times64$, patch 2, width 1152: which part of a block's cost is quadratic?
 #
@@ -1612,13 +1815,13 @@ for name, m, channel in (("red", maps[0], 0), ("blue", maps[1], 2)):
 # both zero nothing would ever learn: each gradient is proportional to the other.
 # </details>
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 # NBVAL_CHECK_OUTPUT
 quadratic = 1024 / (6 * 1152)
 operations = 2 * counts["XL/2"][1] / 1e9
 print(f"1: {quadratic / (1 + quadratic):.0%}   4: {operations:.0f} billion operations   5: {154 / 4250:.1%}")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Boss battle
 # Write **one formula** for the number of parameters of a DiT with width $D$, depth $L$, patch $p$ on latents of
 # $32\times32\times4$ with 1000 classes, and hit all twelve published networks to the last parameter. Everything you
@@ -1631,7 +1834,7 @@ print(f"1: {quadratic / (1 + quadratic):.0%}   4: {operations:.0f} billion opera
 # </details>
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 def my_count(D, L, p):
     tokens = (32 // p) ** 2
     block = (4 * D * D + 4 * D) + (8 * D * D + 5 * D) + (6 * D * D + 6 * D)  # attention, MLP, modulation
@@ -1643,7 +1846,7 @@ def my_count(D, L, p):
 mine = [my_count(*nets.DIT_SIZES[name.split("/")[0]][:2], int(name.split("/")[1])) for name in counts]
 verify("boss: all twelve, to the last parameter", mine, [p for p, _ in counts.values()], tol=0)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## References
 # - W. Peebles, S. Xie. *Scalable diffusion models with transformers.* [2212.09748](https://arxiv.org/abs/2212.09748)
 # - N. Ma et al. *SiT: exploring flow and diffusion-based generative models with scalable interpolant transformers.*
