@@ -1068,6 +1068,7 @@ for power in (1.0, 2.0):
 # Do not let "GANs drop modes" stand as a result: one short run, untuned, and the only one without a teacher.
 # </details>
 
+
 # %% slideshow={"slide_type": "slide"}
 def at_distance(m):
     return GaussianMixture([1.0], [[m]], [0.01]), GaussianMixture([1.0], [[0.0]], [0.01])
