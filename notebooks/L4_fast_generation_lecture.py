@@ -14,7 +14,7 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # # Lecture 4 · Consistency models and fast generation
 # *The solver takes fifty steps to evaluate a function. Learn the function.*
 #
@@ -31,7 +31,17 @@
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is
 # the plain conditional model. Most of this lecture lives on EDM's path, where $x_t=x_0+t\,\epsilon$ and $t$ runs to 80.
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 2 min</summary>
+#
+# Read out only the line in italics and go on to the two rows of digits. Ask: fifty steps of Heun, why 99 evaluations
+# and not 100? (Two per step, but one in the last.) Let the class compare the rows by eye before you point at the
+# check: correlation 0.99, pixel by pixel. Name the misconception now: the student is no faster solver and no table of
+# noises and pictures, it is a function of the noise, asked once. The fragment below is the whole lecture in two
+# sentences; wait after "is a function".
+# </details>
+
+# %% slideshow={"slide_type": "skip"}
 import inspect
 import itertools
 import math
@@ -61,12 +71,12 @@ torch.set_grad_enabled(False)  # gradients are asked for where they are needed
 torch.set_num_threads(1)  # models this small lose more to waiting for a second thread than they gain
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 0 · Thirty seconds
 # One batch of noise, two roads. Above, a transformer is asked 99 times along the way (fifty steps of Heun's
 # method). Below, its student is asked **once**.
@@ -88,17 +98,30 @@ viz.show(
 together = torch.corrcoef(torch.stack([slow.flatten(), fast.flatten()]))[0, 1]
 verify_less("the same digits, pixel by pixel", 0.6, together)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # Nothing random happens on the upper road: the same noise always gives the same digit. A process that turns one input
 # into one output, always in the same way, *is a function*, however long it takes. This lecture looks at that function,
 # first in a world where it is known to ten digits, and then asks how a network can learn it.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 1 · Play
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
+#
+# Go to the questions on the next slide first: two minutes of writing, hands up for each, then back here. Model
+# ring-ect, starting angle 45, noise level from 80 slowly down: the student stays within 0.02 of the exact end all the
+# way, while the dotted mean starts 1.04 away. Then angle 70, close to a border: 0.28 off at level 80, 0.05 at 1.26;
+# what is wrong is the risers. Last, the model "exact denoiser" at level 80: all of the circle is more than 0.3 off,
+# so a perfect denoiser is no one-step generator. On question 3 expect "small $t$, because of the fine detail"; hold
+# against it that $f$ is almost the identity there. In the static deck the picture stands at level 8.76 and angle 35:
+# read the right panel from left to right.
+# </details>
 
 # %%
 widgets.flow_map_explorer()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **Predict, then run.** Write your guess down before you open the answer.
 #
 # 1. Noise of two million different values goes in, and out come three modes. Where do nearby values of noise end far
@@ -114,7 +137,8 @@ widgets.flow_map_explorer()
 # 2. The denoiser says the mean of all data, whatever it is shown. The function says where *this* noise will end.
 # 3. At large $t$. Near the data it is almost the identity: little is left to be decided.
 # </details>
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 2 · Intuition, and where each picture breaks
 #
 # | picture | what it explains | where it breaks |
@@ -123,7 +147,20 @@ widgets.flow_map_explorer()
 # | a staircase with treads (modes) and risers (borders) | why one step is hard: the risers | in a thousand dimensions the "risers" are surfaces, and most of the map's work is not between classes |
 # | tutoring: the student copies the master's last stroke | distillation without solving to the end | the student is compared with *itself* one step on, not with the master's finished picture |
 # | folding a map along its creases | each method folds the trajectory differently | a fold can be undone; what a student forgets is gone |
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 7 min</summary>
 #
+# In the table read only the right column aloud, half a minute in all. Equations 1 and 2 in one breath: a motion
+# without noise, one solution through each point, so that stopping on the way changes nothing. The rank slide is the
+# witness: it uses distribution functions and no ODE, and agrees to 7e-14. While it is still on the screen ask, and
+# wait a minute: what will the denoiser's line at $t=80$ look like, and where exactly will the risers stand? Rank
+# answers the second: 30 % and 75 % of the probability lie below them, so at -0.52 and 0.67 standard deviations.
+# Steepest riser: slope 67; median tread: about a third. Common question: "so this is optimal transport?" In one
+# dimension yes, the monotone map; in more dimensions in general not.
+# </details>
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## 3 · Derivation
 # ### 3.1 The function behind the solver
 # The probability-flow ODE moves $x_t$ without noise, and its marginals are those of diffusion (Lecture 1):
@@ -157,7 +194,7 @@ end = phi(x_T, 80, 0)
 verify("stopping on the way changes nothing (Eq. 2)", phi(phi(x_T, 80, 3), 3, 0), end, tol=1e-8)
 verify("and the river runs back up", phi(end, 0, 80), x_T, tol=1e-8)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # Is it really the right function? In one dimension there is a witness that knows nothing of ODEs. Trajectories on a
 # line cannot overtake each other, so a point keeps its *rank*: the share of probability to its left is the same at
 # both ends. With $F_t$ the distribution function of $x_t$, that is $f(x,t)=F_0^{-1}(F_t(x))$.
@@ -172,7 +209,7 @@ def rank(x, t):
 
 verify("every point keeps its rank", rank(end, 0), rank(x_T, 80), tol=1e-9)
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 with viz.style():
     figure, (left, right) = viz.panels(1, 2, size=(9.8, 3.7), width_ratios=(1.45, 1))
 mean = denoise(x_T, at(80, 401)).x0
@@ -194,11 +231,21 @@ viz.show(
 slope = end.diff(dim=0) / x_T.diff(dim=0) * 80
 verify_less("steepest riser against the median tread: more than 20 times", 20 * slope[100:300].median(), slope.max())
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.2 Along one trajectory
 # Take one trajectory and ask, at every $t$ on it: *what is $x_0$?* The denoiser answers with a mean over everything that
 # could have become $x_t$, and changes its mind on the way. The consistency function cannot change its mind: all points
 # of the trajectory have the same end.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 5 min</summary>
+#
+# Read both panels from right to left, as sampling goes: on the left four opinions that start as one and part, on the
+# right four that never change. Before the next slide ask for a guess: what standard deviation do the denoiser's
+# one-step samples have, if the data's is 1.02? Expect "a bit less"; it is 0.013. That is what "train $f$ towards the
+# teacher's $\hat x_0$" ends in. Expect "then towards what?" and promise it for Eq. 4: towards the student's own
+# answer a little further down. The `randn` lines take thirty seconds (1.006 becomes 0.0028); drop them if late.
+# </details>
 
 # %%
 t_grid = karras_grid(path, 16, sigma_max=80.0, sigma_min=0.02)[:-1]
@@ -223,7 +270,7 @@ verify("f is constant along each trajectory", kept, kept[-1].expand_as(kept), to
 drift = (said.amax(0) - said.amin(0))[:, 0]  # how far each trajectory's answers lie apart
 verify_less("the denoiser's answers lie more than half a unit apart on each", 0.5, drift)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **You may read elsewhere** that consistency distillation trains $f(x_t,t)$ towards the teacher's $\hat x_0(x_t,t)$. Then
 # the minimum is the left panel: a denoiser. Run its one step and see what it makes of noise:
 
@@ -249,7 +296,7 @@ gaussian = GaussianMixture([1.0], [[0.0]], [0.25])  # standard deviation 0.5, wh
 exact = distill.exact_consistency(gaussian.denoise(path), path)(x_T[300:], at(80, 101)) / x_T[300:]
 verify("Gaussian data: f(x, 80) = x s / sqrt(s^2 + 80^2)", exact, 0.5 / math.hypot(0.5, 80), tol=1e-9)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.3 The boundary, and why it is built in
 # Equation (2) alone does not determine $f$: a constant satisfies it too. What pins $f$ down is the **boundary condition**
 # $f(x,\varepsilon)=x$: a picture without noise is its own end. Every method of this lecture builds it into the
@@ -261,6 +308,16 @@ verify("Gaussian data: f(x, 80) = x s / sqrt(s^2 + 80^2)", exact, 0.5 / math.hyp
 # $c_{out}=\frac{\sigma_d(t-\varepsilon)}{\sqrt{t^2+\sigma_d^2}}$. **You may read** these without "$-\varepsilon$". Those are
 # EDM's, for a boundary at zero; at 0.002 they miss:
 
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 3 min</summary>
+#
+# Start with a question: which useless function never changes along any trajectory? A constant; so the boundary alone
+# ties $f$ to the data. In the output show that the pair without $-\varepsilon$ looks harmless, (0.999984, 0.0020),
+# and that the harm is in the second number: $f$ may be off by $c_{out}F$ where it ought to be exact. On the next
+# slide point at one line, the one that ends in `.x0`: any velocity network is a consistency function in form, and
+# only training makes it one. This is why a student can start from its teacher's weights. If late, skip the code.
+# </details>
+
 # %%
 eps_time = path.coeffs(torch.tensor([0.002], dtype=torch.float64))
 right = distill.consistency_scalings(0.5, end=0.002).scalings(eps_time)
@@ -271,7 +328,7 @@ print(
 verify("c_skip, c_out at the boundary", right, [1.0, 0.0], tol=0)
 verify_less("EDM's own move x by up to c_out F there", 0.001, wrong[1])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # Nothing new has to be built for this. A consistency function is a denoiser whose $x_0$ *is read as the end of the
 # trajectory*. In every parameterization but $x_0$ itself (eps, v, velocity, EDM's $F$) clean data determines $x_0$,
 # whatever the network says, so the boundary at 0 comes for free. Look at the whole class:
@@ -279,7 +336,7 @@ verify_less("EDM's own move x by up to c_out F there", 0.001, wrong[1])
 # %%
 print(inspect.getsource(distill.ConsistencyFunction.__call__))
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.4 One sentence, many methods
 # $f$ is unknown, but from one time to the next it must not change. Take two points of one trajectory, at $t$ and a
 # little below at $u$, and ask that a long jump ends where a short step and a shorter jump end:
@@ -293,7 +350,20 @@ print(inspect.getsource(distill.ConsistencyFunction.__call__))
 # |---|---|---|
 # | consistency **distillation** (CD) | one step of the teacher's ODE from $x_t$ | a trained denoiser |
 # | consistency **training** (CT) | $x_0+u\,\epsilon$, with *the same* $x_0$ and $\epsilon$ as $x_t=x_0+t\,\epsilon$ | nothing |
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
 #
+# Draw a ladder on the board: the boundary holds the lowest rung, and each round of training carries the truth one
+# rung up. Ask which end of Eq. 4 learns and which stands still (the noisy end learns, "sg" stands still); it decides
+# everything in 3.5. Then thirty seconds: how do you get a second point without any teacher? Somebody will propose
+# fresh noise: write it down, it comes back as a mistake. On the second slide read the four lines of the loss aloud;
+# all that follows chooses leg, distance and weight. The numbers: over all pairs with $x_t$ near 1, $x_u$ is 0.9625 ±
+# 0.0545, and Euler's step 0.9634; right on average, no single pair right. Misconception: that CT's pair lies on a
+# trajectory, and that CT therefore "uses Euler".
+# </details>
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # CT's pair does not lie on a trajectory. Given $x_t$ the point $x_0+u\,\epsilon$ is random, and its mean is the Euler step of
 # the true score: $\mathrm E[x_0+u\epsilon\,|\,x_t]=x_t+(u-t)\,\mathrm E[\epsilon\,|\,x_t]$. Right on average is all that a loss needs,
 # as long as $f$ is nearly straight over the spread, that is, for small steps.
@@ -316,17 +386,17 @@ verify(
     tol=3e-3,
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **You may read elsewhere** about ECT's pair that it is a "closed-form solution of the ODE" ($x_u$ as a function of $x_t$ and $x_0$).
 # It is an interpolation that needs to know $x_0$; the ODE does not. Same $x_t$, same $u$, two different answers:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 x_t, told_x0 = pair.x_t[:1], x0[:1]
 interpolated = 1.9 / 2.0 * x_t + (1 - 1.9 / 2.0) * told_x0  # u/t x_t + (1 - u/t) x_0
 verify("the pair is the interpolation of x_t and x_0 ...", interpolated, pair.x_u[:1], tol=1e-12)
 verify_less("... and not the point of the ODE", 1e-3, (interpolated - phi(x_t, 2.0, 1.9)).abs())
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.5 What these losses converge to
 # On Gaussian data $N(0,s^2)$ everything is linear: the best $f(x,t_n)$ is $a_nx$, and each method is one factor per rung.
 #
@@ -334,6 +404,19 @@ verify_less("... and not the point of the ODE", 1e-3, (interpolated - phi(x_t, 2
 # \text{CT: }\frac{s^2+t_nt_{n+1}}{s^2+t_{n+1}^2},\qquad \text{truth: }\sqrt{\frac{s^2+t_n^2}{s^2+t_{n+1}^2}}\tag{5}$$
 #
 # So we can compute where training *ends*, without training.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 9 min</summary>
+#
+# Say what is unusual here: nothing is trained, and still we learn where training ends, because on Gaussians each rung
+# is one factor. Before the picture let everybody sketch five lines, error against N: which fall, and how steeply? One
+# minute. In the picture CT hides exactly under CD-Euler; halve the grid's spacing and Heun's error falls by four,
+# theirs by two; the two flat lines are the fresh noise from before (100 % off) and the missing stop-gradient (36 %
+# off). Common question: "so CT is as good as CD?" On Gaussians, in the limit; on the mixture the errors are 0.207
+# against 0.121, and 0.004 with Heun, and no limit says how long training takes to get there. On the theorem's slide
+# ask for a counterexample to "boundary and Lipschitz, hence constant"; it takes one character. All of the content
+# sits in "the loss is exactly zero". If late, show the picture and the theorem only.
+# </details>
 
 # %%
 S, SIZES = 0.5, (10, 20, 40, 80, 160, 320, 640, 1280, 2560)
@@ -354,7 +437,7 @@ ends = {
 }
 errors = {name: [error(slopes, n) for n in SIZES] for name, slopes in ends.items()}
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 with viz.style():
     figure, ax = viz.panels(1, 1, size=(7.4, 4.0))
 for k, (name, values) in enumerate(errors.items()):
@@ -378,7 +461,7 @@ verify(
     "CT at N = 10, 160, 2560", [errors["CT (same noise)"][i] for i in (0, 4, 8)], [0.2696, 0.0177, 0.00111], tol=6e-5
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # Three popular sentences fall here.
 #
 # - *"CT is inaccurate because of its one-step Euler."* CT never solves an ODE; its error on Gaussian data *equals* that of
@@ -415,7 +498,7 @@ print("root mean square error on 40 points:", {name: round(value, 4) for name, v
 verify_less("on a mixture CT is behind CD-Euler", 1.3 * rms["CD, Euler"], rms["CT"])
 verify_less("and Euler behind Heun", 3 * rms["CD, Heun"], rms["CD, Euler"])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **The theorem.** Song et al.'s theorem 1 says: if $f_\theta(\cdot,t)$ is Lipschitz, the solver's local error is $O(\Delta t^{p+1})$,
 # *and the loss (4) is exactly zero*, then $f_\theta$ is off by $O(\Delta t^p)$. It is the global order of a solver, with
 # "the optimizer has succeeded" among its assumptions. **You may read** it printed as "boundary condition + Lipschitz
@@ -429,7 +512,7 @@ verify_less("and is wrong by", 10.0, (identity - phi(x_80, 80, 0)).abs())
 zero_loss = distill.cd_limit(denoise, path, distill.rising_grid(path, 400), Heun())(x_T[::40], None)
 verify("with zero loss on 400 points (Heun), the promise holds", zero_loss, phi(x_T[::40], 80, 0.002), tol=5e-3)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.6 Curricula: which pairs, and when
 # A coarse grid learns fast and ends wrong (bias); a fine grid ends right, but the truth climbs it slowly and through much
 # noise (variance). So the grid is refined *while* training.
@@ -443,7 +526,19 @@ verify("with zero loss on 400 points (Heun), the promise holds", zero_loss, phi(
 # ECT shows how near diffusion and consistency are: at $u=0$ the target is $f(x_0,0)=x_0$, the loss of a denoiser.
 # Tightening $u/t\to1$ turns it, stage by stage, into a consistency function.
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
+#
+# Two forces, on the board: coarse grid, biased target; fine grid, slow and noisy climb. In the table only the column
+# of pairs matters today. Widget: iCT at share 0 has 10 jumps and would fall short by 24.7 %, at 0.3 by 6.9 % (40
+# jumps), at 1 by 0.2 % (1280 jumps). Then ECT at share 0: 81 % of its pairs have clean data as the target, so it
+# begins as a denoiser. Before the scatter plots ask for a ranking of the four, and after them for the reason; the
+# natural guess, "too coarse a grid", is wrong. Only then the fragment: it is the weight (its 0.089 and 0.108 are the
+# same two networks on other draws than the picture's 0.083 and 0.104). Warn against a ranking of methods: one small
+# ring, one run each.
+# </details>
+
+# %% slideshow={"slide_type": "skip"}
 K = 400_000
 doubling = [distill.ict_points(k, K) for k in (0, 50_000, 100_000, 200_000, 300_000, K - 1)]
 verify("iCT's N(k)", doubling, [11, 21, 41, 161, 641, 1281], tol=0)
@@ -469,7 +564,7 @@ right.set(xscale="log", xlabel="noise level t", ylabel="u / t", title="ECT: from
 for ax in (left, right):
     viz.legend(ax)
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 viz.show(figure, caption="Right: where u/t = 0 the student is still learning to denoise; at a = 8 every pair is a pair of neighbours.",
          alt="Left: number of grid points over training for CT and iCT. Right: ratio u/t against noise level for five stages of ECT.")  # fmt: skip
 first = distill.RatioPairs(path, 1)
@@ -488,14 +583,14 @@ verify(
     tol=1e-3,
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **You may read** $c=0.00054$ for CIFAR-10. That is the factor: $c=0.00054\sqrt d$, 0.0299 for $d=3072$, on the norm of the *whole*
 # picture. Taken pixel by pixel it is another loss, one in which a wrong digit weighs no more than a noisy one.
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 widgets.curriculum_explorer()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # Four students of a ring of eight modes, one network each, same size, 8000 updates each (70 to 84 s of one core). Their teacher is the
 # ring's exact denoiser. One step each:
 
@@ -523,12 +618,13 @@ for ax, name in zip(axes, DISCRETE, strict=True):
 viz.show(figure, caption="4000 samples each, one evaluation per sample; the number is the sliced Wasserstein distance to fresh data.",
          alt="Four scatter plots of one-step samples on a ring of eight modes.")  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # Why are CT and CD three times as far away as iCT and ECT? Not because of their grids: what both would learn in the end, which
 # `distill.exact` computes, is near the ring. It is the weight. Unweighted squares let the wide gaps at high noise, where targets
 # vary most, drown the narrow ones near the data. We trained both once more with nothing changed but iCT's weight $1/(t-u)$: CD ends at 0.019 instead of 0.089, CT at
 # 0.055 instead of 0.108.
-#
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # <details><summary>How to repeat this (a minute of one core)</summary>
 #
 # ```python
@@ -542,7 +638,7 @@ viz.show(figure, caption="4000 samples each, one evaluation per sample; the numb
 # For CD the leg is `solved(ring.denoise(path), path, Heun(), x_t, *pair)`.
 # </details>
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.7 Without a grid: tangents
 # Let $u\to t$. "$f$ does not change from one time to the next" becomes a derivative along the trajectory, the **tangent**:
 #
@@ -550,6 +646,18 @@ viz.show(figure, caption="4000 samples each, one evaluation per sample; the numb
 #
 # It is a product of a Jacobian and *one* vector, so forward-mode differentiation gets it in a single pass, for the price of
 # a few evaluations (the lab measures fewer than four on a transformer), however many pixels there are.
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
+#
+# Eq. 6 is Eq. 4 with the step gone, the chain rule and nothing else; stress that one pass gives Jacobian times *one*
+# vector, never the Jacobian. On the trap slide ask why one does not simply minimise $|df/dt|^2$, and wait half a
+# minute. Write $\mathrm E X^2=(\mathrm E X)^2+\mathrm{Var}\,X$ and let them find the variance in the formula. Then
+# the numbers: with the true velocity the truth ($a=1$) is best, 0.000 against 0.005 and 0.013; with pairs it has
+# 0.114, and the flatter ones win with 0.108. On sCM's slide point at $r$ only: at 0 it is flow matching, at 1 the
+# tangent, and both ends are checked. If late, drop this slide. Question: "with or without a teacher?" Both; 3.14
+# shows them as scd and sct.
+# </details>
 
 # %%
 viz.show_source(distill.tangent)
@@ -587,7 +695,7 @@ verify(
 )
 verify_less("the denoiser's is not", 0.05, by_difference.abs().max())
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # Now train on (6). There is a trap. Without a teacher $dx_t/dt$ is not known, only $\dot\alpha x_0+\dot\sigma\epsilon$, which is
 # right *on average*. In the gradient of $2f_\theta^\top\mathrm{sg}(df/dt)$ the tangent stands alone, and averages. In
 # $|df/dt|^2$ it is squared, and squares do not average:
@@ -625,7 +733,7 @@ verify("with the true velocity the truth has residual zero", with_truth[0], 0.0,
 verify_less("with pairs a flatter f beats the truth", with_pairs[1], with_pairs[0])
 
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **sCM** makes the continuous loss train stably. On the quarter circle the network speaks $v$, so that
 # $f=\cos t\,x_t-\sin t\,F(x_t,t)$ meets the boundary at once, and where $f$ should go is turned into where $F$ should go:
 #
@@ -650,7 +758,7 @@ _, g_1 = distill.scm_tangent(knows, x, time_, velocity, warm=1.0)
 verify("r = 0: flow matching, and the exact denoiser is at rest", g_0, torch.zeros_like(g_0), tol=1e-12)
 verify("r = 1: g = cos t df/dt", g_1, math.cos(1.1) * by_difference, tol=1e-5)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.8 More than one step
 # One step too blurred? Jump to the data, add noise again up to a level $\tau<T$, jump again. On EDM's path
 #
@@ -658,6 +766,18 @@ verify("r = 1: g = cos t df/dt", g_1, math.cos(1.1) * by_difference, tol=1e-5)
 #
 # The noise makes up for what the first jump got wrong; the second jump has a shorter way. **You may read** it printed as
 # $f(f(f(x_T)))$, without noise. Chained like that, the second application does nothing at all:
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 5 min</summary>
+#
+# Cover the output and ask what $f(f(x))$ does: nothing, the end is its own end. So why does it help to add noise
+# again? It makes room for a second, shorter jump to mend the first. Still on this slide let everybody draw one curve,
+# distance against steps; expect falling ones. The picture: iCT goes from 0.036 to 0.023 at eight steps and back to
+# 0.033 at sixteen, CT rises from 0.104 to 0.277. Widget: ring-ect at 1, 2 and 8 steps, then ring-flow at 1, 2, 4, 8,
+# a plain solver that keeps gaining (0.70, 0.35, 0.10, 0.05). Its dashed line is higher than the picture's, 0.030
+# against 0.023, because it has 3000 points and not 8000; with seeds 0 to 3 ring-ect's best number of steps is 8, 12,
+# 6, 12, so its small ups and downs are chance.
+# </details>
 
 # %%
 start = 80 * torch.randn(20_000, 1, generator=seeded(11), dtype=torch.float64)
@@ -671,7 +791,7 @@ for level in (10.0, 1.0, 0.1):
     )
 verify("with noise: still the data's distribution (s = 0.5)", x.std(), 0.5, tol=0.01)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # With the exact $f$ more steps change nothing. With a learned one a second jump helps as long as it mends more than it
 # breaks: it repairs what the long jump blurred, and it adds its own error near the data, once per step.
 
@@ -700,16 +820,16 @@ for name in ("ring-ict", "ring-ect"):
 for name in ("ring-ct", "ring-cd"):
     verify_less(f"{name}: sixteen are worse than one", 1.2 * curves[name][0], curves[name][-1])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # iCT and ECT gain up to six or eight steps, then turn up again. CT and CD lose from the second step on. Their grids are not to
 # blame: the exact limits on the same grids (`cd_limit`, `ct_curve`) are as good as data. What these two networks have not
 # learned in their 8000 updates, plain squares at uniform $n$, each further step adds once more. How many steps help is a
 # property of the student, not of the sampler.
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 widgets.steps_explorer()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.9 Jumps between any two times
 # $f$ always jumps to the end. Keep $s$ free, and the whole flow map (2) is learned. One formula serves all:
 #
@@ -723,7 +843,20 @@ widgets.steps_explorer()
 # | CTM | $\Phi(x_t,t,s)=\Phi(\text{solver}(x_t,t\to u),u,s)$, compared at the data | a denoiser, between $t$ and $u$ |
 # | shortcut | one jump = two half jumps | itself; flow matching for the shortest |
 # | MeanFlow | $u=v-(t-s)\,\frac{du}{dt}$ | none; flow matching at $s=t$ is inside |
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
 #
+# Draw the triangle of all pairs $s\le t$: the diagonal is flow matching, the lower edge the consistency function, the
+# lower right corner the one-step jump. Each row of the table is one way to carry knowledge from the diagonal into the
+# triangle; ask what would happen without the diagonal (a map that never moves agrees with itself). MeanFlow's
+# identity is worth the board: differentiate $(t-s)\,u$ by $t$, thirty seconds for the class, product rule. Before the
+# error maps let them point at the worst place. The one-step corner: CTM 0.077, shortcut 0.093, MeanFlow 0.118; the
+# shortest jump to the data: 0.018, 0.020, 0.035 (shortcut's very worst cell is the one above the corner). No contest
+# of equals: CTM has a teacher, the other two do not.
+# </details>
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # MeanFlow's identity is one derivative: $(t-s)\,u=\int_s^tv\,d\tau$, differentiated in $t$ along the trajectory. Check it on
 # a world whose flow map is known:
 
@@ -744,7 +877,7 @@ x_mid = flow_map(rf, flow, x, t, (t + s) / 2)
 halves = ((x - x_mid) / 0.25 + (x_mid - flow_map(rf, flow, x_mid, (t + s) / 2, s)) / 0.25) / 2
 verify("shortcut: one jump is the mean of its two halves", mean_velocity(x, t), halves, tol=1e-8)
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 JUMPS = ("ring-ctm", "ring-shortcut", "ring-meanflow")
 
 
@@ -774,11 +907,11 @@ verify_less(
     [e[0, -1] for e in squares.values()],
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # A flow map can be sampled with as much fresh noise between jumps as one likes: overshoot, then noise back up. CTM calls the
 # share $\gamma$; $\gamma=1$ is Eq. 8, $\gamma=0$ the trajectory itself.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 ctm, n = models["ctm"], 8000
 x_T = ctm.path.mix(torch.zeros(n, 2), torch.randn(n, 2, generator=seeded(14)), at(ctm.path.t_max, n))
 for gamma in (0.0, 0.5, 1.0):
@@ -787,7 +920,7 @@ for gamma in (0.0, 0.5, 1.0):
     )
     print(f"4 jumps, gamma = {gamma}: distance {apart(last(jumps)):.3f}")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.10 Progressive distillation
 # The oldest of the family. A student learns to do in *one* DDIM step what its teacher does in *two*; then it is the teacher.
 # $N\to N/2\to\dots\to1$. The target is not the end of the trajectory, and not the teacher's $x_0$, but the $x_0$ with which one
@@ -795,7 +928,19 @@ for gamma in (0.0, 0.5, 1.0):
 #
 # $$\tilde x=\frac{z_{t''}-(\sigma_{t''}/\sigma_t)\,z_t}{\alpha_{t''}-(\sigma_{t''}/\sigma_t)\,\alpha_t},\qquad w=\max(\mathrm{SNR},1)\tag{10}$$
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 6 min</summary>
+#
+# Board: two small arcs, one large one above. Ask what $x_0$ the student must name so that *one* DDIM step lands where
+# two did; expect "the teacher's". Eq. 10 solves one linear equation for it, and the teacher's $x_0$ is up to 0.32
+# away from the answer. In the tree all four rows say 0.029, so on this ring halving costs nothing that we can
+# measure; that errors add up is a warning for harder data. LCM in one sentence: $w$ becomes an input, so one
+# evaluation is enough (and its $\omega$ is our $w-1$). Reflow: ask why trajectories bend although every conditional
+# path is straight. They cross, and the flow takes the mean; after one reflow $S$ goes from 0.70 to 2.4e-5 and one
+# Euler step misses by 0.010 instead of 1.008. If late, drop LCM and the tree.
+# </details>
+
+# %% slideshow={"slide_type": "slide"}
 z_t, t, s = torch.linspace(-1.6, 1.6, 9, dtype=torch.float64)[:, None], at(0.9, 9), at(0.5, 9)
 two = distill.solved(rf, flow, DDIM(), z_t, t, s, steps=2)
 target = distill.clean_target(flow, two)
@@ -812,7 +957,7 @@ notes = [
 viz.show(viz.halving_tree((16, 8, 4, 2, 1), ["the teacher", *notes]), caption="Each arc spans two of the row above: what they do together is its target. Errors add up from row to row.",
          alt="Five rows of arcs, sixteen, eight, four, two and one.")  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.11 Latent consistency: the guidance scale as an input
 # With pictures from captions, the teacher is *guided*: two evaluations per step. LCM distils the guided ODE and tells the
 # student $w$, so that one evaluation is enough, and skips $k=20$ timesteps at once, because neighbours on a grid of 1000 say
@@ -820,12 +965,13 @@ viz.show(viz.halving_tree((16, 8, 4, 2, 1), ["the teacher", *notes]), caption="E
 #
 # $$f(z,w,c,t)=c_{skip}(t)\,z+c_{out}(t)\,\hat z_0(z,w,c,t),\qquad \hat z_{t_n}=\mathrm{DDIM}\big(z_{t_{n+k}};\;
 # \epsilon_\varnothing+w(\epsilon_c-\epsilon_\varnothing)\big)\tag{11}$$
-#
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # Two conventions meet here. LCM writes $(1+\omega)\epsilon_c-\omega\epsilon_\varnothing$; that is $w=1+\omega$. And its
 # $c_{skip}=\sigma_d^2/((10k)^2+\sigma_d^2)$, $c_{out}=10k/\sqrt{(10k)^2+\sigma_d^2}$ in timesteps $k$ have *no* factor
 # $\sigma_d$: already at $k=19$ the function *is* the network's $\hat z_0$. The lab trains one.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 eps_c, eps_0 = torch.randn(2, 4, generator=seeded(16))
 omega = 6.5
 verify("w = 1 + omega", (1 + omega) * eps_c - omega * eps_0, torch.lerp(eps_0, eps_c, 1 + omega), tol=1e-5)
@@ -836,7 +982,7 @@ verify(
     "the boundary, and what is left of it at k = 19", [skip[0], out[0], skip[1] * 1e6, out[1]], [1, 0, 6.9, 1], tol=0.03
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.12 Straighten first: reflow
 # One Euler step is exact where trajectories are straight lines run at constant speed. The *conditional* paths of a rectified
 # flow are straight, but they cross, and where they cross the flow has to take their mean: the trajectories bend.
@@ -845,7 +991,7 @@ verify(
 # these pairs. Trajectories of an ODE never cross, so the new lines cross less. Straightness is a number (Lecture 1):
 # $S=\int\mathrm E\,|(x_1-x_0)-v(x_t,t)|^2dt$, zero exactly for straight flows.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 first, second = zoo.load("ring-flow"), zoo.load("ring-reflow")
 start = torch.randn(1000, 2, generator=seeded(17))
 bends, euler_error, lines = {}, {}, {}
@@ -857,7 +1003,7 @@ for name, model in (("before", first), ("after one reflow", second)):
     one = last(sample(model.given(None), model.path, Euler(), uniform_grid(model.path, 1), start))
     euler_error[name] = (one - way[-1].x).norm(dim=1).mean()
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 with viz.style():
     figure, axes = viz.panels(1, 2, size=(8.6, 4.2), sharex=True, sharey=True)
 for ax, (name, way) in zip(axes, lines.items(), strict=True):
@@ -871,14 +1017,14 @@ print({name: f"one Euler step misses by {float(v):.3f}" for name, v in euler_err
 verify_less("reflow straightens", bends["after one reflow"], bends["before"] / 5)
 verify_less("and one step gets better", euler_error["after one reflow"], euler_error["before"] / 2)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # Two ways to get this wrong, both in print.
 #
 # - *Pair the samples with fresh noise.* That is the first training again: independent pairs, crossing lines.
 # - *Call the reflow loss "distillation".* Reflow asks at every $t$ and makes a better flow. Distillation (InstaFlow's second half)
 #   asks on pure noise alone, $d(\epsilon-v_\theta(\epsilon,1),\hat x_0)$, and makes a one-step map.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 mapped = distill.Coupled(lines["before"][-1], start)
 mixed = distill.Coupled(lines["before"][-1][torch.randperm(1000, generator=seeded(18))], start)
 fresh = torch.randn(1000, 2, generator=seeded(19))
@@ -891,7 +1037,7 @@ for power in (1.0, 2.0):
     verify_less("the flow's pairing costs less than a random one", costs[2], 0.95 * costs[1])
 
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.13 Three kinds of student, and what they do between two modes
 # Everything so far compares *points*: this noise should end there. One may also compare *distributions*, and let the student
 # choose which noise goes where.
@@ -910,7 +1056,20 @@ for power in (1.0, 2.0):
 # supports of data and samples do not overlap. Clean ones may not; noised ones always do.
 
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 7 min</summary>
+#
+# Turn the question round: does anybody need *this* noise to become *that* picture? Eq. 12 is a difference of two
+# denoisers: one knows the data and stands still, one runs after the student. In the picture hold a pencil at distance
+# 2 and ask which curves tell the student where to go; Jensen-Shannon is flat at log 2. Before the next slide let the
+# class bet: cover or drop? Forward KL 1.61 for covering against 99.31, reverse KL 18.20 against 0.69. Then bet once
+# more on the ring: InstaFlow (reflow, then regression on pure noise) leaves 2.7 % between the modes, DMD 8.2 %, the
+# GAN keeps two modes, acm (consistency with a critic) has 8.3 %. The table predicted otherwise, so read the fragment.
+# Do not let "GANs drop modes" stand as a result: one short run, untuned, and the only one without a teacher.
+# </details>
+
+
+# %% slideshow={"slide_type": "slide"}
 def at_distance(m):
     return GaussianMixture([1.0], [[m]], [0.01]), GaussianMixture([1.0], [[0.0]], [0.01])
 
@@ -948,7 +1107,7 @@ with torch.enable_grad():
     (pull,) = torch.autograd.grad(loss, x)
 verify("Eq. 12 on Gaussians: the mean pull is d KL/dm = m / (1 + t^2)", pull.mean(), m / (1 + 0.25), tol=2e-3)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # Who drops a mode? Two modes, and a student that has room for one Gaussian only. Forward KL, the loss of likelihood, makes it
 # cover both; reverse KL makes it choose:
 
@@ -971,7 +1130,7 @@ verify_less(
 )
 verify("and pays log 2 for half the data", oracles.divergence(oracles.REVERSE_KL, both, single), math.log(2), tol=1e-3)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # Now the ring. Same network, similar budgets, three ideas:
 
 # %%
@@ -990,7 +1149,7 @@ for ax, name in zip(axes, KINDS, strict=True):
 viz.show(figure, caption="4000 one-step samples. \"Between\": further than three standard deviations from every mode (data: 1.1 %).",
          alt="Four scatter plots on a ring of eight modes: two clean ones with thin bridges, one collapsed onto two modes, one with all modes and bridges.")  # fmt: skip
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 verify(
     "whoever has a teacher keeps all eight modes",
     [counts[k].covered for k in ("ring-instaflow", "ring-dmd", "ring-acm")],
@@ -1004,18 +1163,30 @@ verify_less(
     0.5 * counts["ring-dmd"].between,
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # Not what the table would make one expect. Regression has the cleanest modes, because reflow had prepared its task: the
 # map is nearly straight, and there is little left to blur. DMD has all eight, a little *thinner* than the data (root mean square radius 0.124, data 0.138; reverse KL
 # charges for points where the teacher has none, not for points that are missing), with bridges that the 2000 updates of a small
 # network did not remove. The plain GAN (one short run, not tuned, the only one here
 # without a teacher) fell onto two modes, and nothing in its loss tells it so.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.14 The front
 # All students of this lecture in one picture, beside the solvers, which are the
 # rivals that need no training at all. How far from the data, for how many evaluations?
 
-# %%
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 5 min</summary>
+#
+# Ask first: how many evaluations until a solver is at 0.03, with the *exact* denoiser? DPM-Solver++ needs 8, Euler
+# 16, Heun between 15 and 31. Two students lie left of the dashed line (0.019 against 0.023): one draw of chance, not
+# better than data. Widget, digits and networks on both sides: at budget 35 the student has 7.46, the best solver
+# 20.2. Move to 50, four evaluations, and switch the student off and on: 7.77 against 7.46, still the student. At 100
+# UniPC-3 has 6.19; the front changes hands at seven evaluations. Then milliseconds: from the student on the front
+# hardly changes. Question: "why not two steps of the student?" It gets worse, 7.94 and then 8.41, as in 3.8.
+# </details>
+
+# %% slideshow={"slide_type": "skip"}
 noise_2d = torch.randn(8000, 2, generator=seeded(23), dtype=torch.float64)
 exact_ring, front = zoo.plane.ring_of_modes().denoise(flow), {}
 
@@ -1056,7 +1227,7 @@ verify_less(
     0.5 * min(rivals),
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # A toy, and it says so: the solvers above have the exact denoiser, the students small networks, one or two minutes of one
 # core each. The same question on digits, with networks on both sides, as the lab measures it; move the budget, and change
 # its unit:
@@ -1064,12 +1235,23 @@ verify_less(
 # %%
 widgets.front_explorer()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.15 "A theorem says 2284 steps are needed"
 # It has been printed that information theory bounds the number of steps from below: each step can add at most
 # $\log(\sigma_n/\sigma_{n+1})$, a picture has $h(x_0)$ to be found, so for CIFAR-10
 #
 # $$N\ \ge\ \frac{h(x_0)-d\,h_b(\epsilon)}{\log(\sigma_T/\sigma_\varepsilon)}\approx2284.$$
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 4 min</summary>
+#
+# Let them find the error before you say anything: one minute in pairs. Whoever attacks the units is right (bits over
+# nats; 1591 instead of 2296), but a wrong unit does not make a theorem false. The stronger hit: its own budget,
+# summed over all dimensions, asks for half a step. Then the principle: against "nobody can" one example is enough,
+# and here are three. The second is the prettiest: on Gaussian data the plain denoiser, asked once, gives the exact
+# end. If somebody sees that 2296 is not 2284: that is our recalculation of the printed figure, and the difference
+# decides nothing.
+# </details>
 
 # %%
 d, ratio = 3072, 80 / 0.002
@@ -1089,7 +1271,7 @@ verify(
     tol=0.005,
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # Do not argue with the units. Three counterexamples run.
 
 # %%
@@ -1111,13 +1293,16 @@ verify(
 digits_test = digits("test").images
 verify_less("3. a one-step student of digits: as many strokes as the data", 0.8, fast.std() / digits_test.std())
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # What went wrong, in one line each: mutual information between *training* picture and sample is zero for every good sampler, it
 # draws its own noise; an ODE step is a bijection and no Gaussian channel; and one evaluation hands over $d$ real numbers,
-# not $\log d$ bits. A lower bound needs an oracle and a class of distributions. What information theory *does* say is what it
-# costs to describe a **given** picture up to an error $D$:
+# not $\log d$ bits. A lower bound needs an oracle and a class of distributions.
 
-# %%
+# %% [markdown] slideshow={"slide_type": "skip"}
+# What information theory *does* say is what it costs
+# to describe a **given** picture up to an error $D$:
+
+# %% slideshow={"slide_type": "skip"}
 variances = torch.tensor([4.0, 1.0, 0.25, 0.04], dtype=torch.float64)
 allowed = torch.linspace(0.05, 5.2, 60, dtype=torch.float64)
 rates = [oracles.water_filling(variances, float(D)).rate / math.log(2) for D in allowed]
@@ -1139,7 +1324,7 @@ verify(
     tol=1e-9,
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Summary
 # | statement | true? | where |
 # |---|---|---|
@@ -1157,7 +1342,17 @@ verify(
 # | straight conditional paths make straight flows | **no**, they cross; reflow straightens | 3.12 |
 # | KL is infinite, so DMD cannot work | **no**, noised densities overlap | 3.13 |
 # | information theory demands thousands of steps | **no**, three counterexamples | 3.15 |
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Speaker · 2 min</summary>
 #
+# Read four statements aloud, cover the column in the middle and let the class vote: rows 2, 4, 8 and 12 are good ones
+# (6 and 11 rest on cells that were skipped). Answer each with the picture that decided it, not with the formula. Then
+# say what the lab does: the same students, trained by hand, and the front in milliseconds. Leave the slide up during
+# the questions. The quiz below is homework, the boss battle for those who want to see their own staircase.
+# </details>
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Quiz
 # 1. Which noise gives the samples *between* two modes of a one-step student?
 #
@@ -1202,14 +1397,14 @@ verify(
 # The flow-matching loss on the diagonal $s=t$. Self-consistency alone is met by a map that never moves.
 # </details>
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 # NBVAL_CHECK_OUTPUT
 print(
     f"1: slope at the riser {float(slope.max()):.0f} times the mean of the tread   2: {18 - 1} steps of Heun, {2 * 17} evaluations"
 )
 print("N(k) of iCT:", doubling)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Boss battle
 # From consistency training to ECT, on the mixture of section 3.1: train a network of your own with `ect_loss`, starting from a
 # denoiser, with your own schedule of stages, until its one-step samples are within a Wasserstein distance of **0.2** of the exact
@@ -1220,7 +1415,7 @@ print("N(k) of iCT:", doubling)
 # Half the updates as a denoiser (`stage=0` is close to it), then three or four stages. The risers come last.
 # </details>
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 # My solution; yours goes here. The library's losses are what you have derived above.
 from lecture_lib.core import edm, quarter_log_noise, unit_input
 from lecture_lib.data import Batches
@@ -1248,7 +1443,7 @@ def ect_at(done):
     )
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 ema = Ema(mine, 0.99)
 points = Batches((world.sample(20_000, generator=seeded(25)).float(),), 512)
 optimizer = adamw(mine, 2e-3)
@@ -1265,7 +1460,7 @@ with torch.enable_grad():
     ):
         pass
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 f = distill.ConsistencyFunction(ema.average)
 staircase = f(torch.linspace(-200, 200, 401)[:, None], torch.full((401,), 80.0))
 with viz.style():
@@ -1285,7 +1480,7 @@ verify_less(
     0.2,
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## References
 # - Y. Song, P. Dhariwal, M. Chen, I. Sutskever. *Consistency models.* [2303.01469](https://arxiv.org/abs/2303.01469)
 # - Y. Song, P. Dhariwal. *Improved techniques for training consistency models.* [2310.14189](https://arxiv.org/abs/2310.14189)
