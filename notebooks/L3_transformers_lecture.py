@@ -43,6 +43,19 @@
 # what remains without them.
 # </details>
 
+# %% slideshow={"slide_type": "skip"} tags=["setup"]
+# On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.
+from importlib.util import find_spec
+
+from IPython import get_ipython
+
+if find_spec("lecture_lib") is None:
+    get_ipython().run_line_magic("pip", "install -q https://github.com/OWNER/NAME/archive/main.zip")
+
+from lecture_lib.tooling.info import summary
+
+print(summary())
+
 # %% slideshow={"slide_type": "skip"}
 import copy
 import functools

@@ -41,6 +41,19 @@
 # sentences; wait after "is a function".
 # </details>
 
+# %% slideshow={"slide_type": "skip"} tags=["setup"]
+# On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.
+from importlib.util import find_spec
+
+from IPython import get_ipython
+
+if find_spec("lecture_lib") is None:
+    get_ipython().run_line_magic("pip", "install -q https://github.com/OWNER/NAME/archive/main.zip")
+
+from lecture_lib.tooling.info import summary
+
+print(summary())
+
 # %% slideshow={"slide_type": "skip"}
 import inspect
 import itertools
@@ -954,7 +967,7 @@ notes = [
     f"distance {apart(recipe.draw(zoo.load(recipe.name), 8000, steps=k, generator=seeded(28))):.3f}"
     for recipe, k in zip(halved, (8, 4, 2, 1), strict=True)
 ]
-viz.show(viz.halving_tree((16, 8, 4, 2, 1), ["the teacher", *notes]), caption="Each arc spans two of the row above: what they do together is its target. Errors add up from row to row.",
+viz.show(viz.halving_tree((16, 8, 4, 2, 1), ["the teacher", *notes]), caption="Each arc spans two of the row above: what they do together is its target. Errors could add up from row to row; on this ring they do not.",
          alt="Five rows of arcs, sixteen, eight, four, two and one.")  # fmt: skip
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -1258,7 +1271,7 @@ d, ratio = 3072, 80 / 0.002
 entropy = 8 * d * math.log(2)  # eight bits per number, in nats
 consistent = oracles.steps_demanded(entropy, d, 0.01, ratio)
 mixed_units = (8 * d - d * oracles.binary_entropy(0.01) / math.log(2)) / math.log(ratio)
-print(f"nats over nats: {consistent:.0f} steps.  Bits over nats, as printed: {mixed_units:.0f}.")
+print(f"nats over nats: {consistent:.0f} steps.  Bits over nats: {mixed_units:.0f}, all but the printed figure.")
 verify("in consistent units the same formula says 1591", consistent, 1591, tol=1)
 budget = d * math.log(ratio)  # what the log-ratios of d dimensions add up to over the whole way
 print(
@@ -1400,7 +1413,8 @@ verify(
 # %% slideshow={"slide_type": "skip"}
 # NBVAL_CHECK_OUTPUT
 print(
-    f"1: slope at the riser {float(slope.max()):.0f} times the mean of the tread   2: {18 - 1} steps of Heun, {2 * 17} evaluations"
+    f"1: slope at the riser {float(slope.max()):.0f}, {float(slope.max() / slope[100:300].median()):.0f} times the median tread's   "
+    f"2: {18 - 1} steps of Heun, {2 * 17} evaluations"
 )
 print("N(k) of iCT:", doubling)
 

@@ -42,6 +42,19 @@
 # These are small models and ten digits each, so compare steps and nothing else.
 # </details>
 
+# %% slideshow={"slide_type": "skip"} tags=["setup"]
+# On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.
+from importlib.util import find_spec
+
+from IPython import get_ipython
+
+if find_spec("lecture_lib") is None:
+    get_ipython().run_line_magic("pip", "install -q https://github.com/OWNER/NAME/archive/main.zip")
+
+from lecture_lib.tooling.info import summary
+
+print(summary())
+
 # %% slideshow={"slide_type": "skip"}
 import math
 import time
@@ -64,6 +77,8 @@ from lecture_lib.core import (
     no_noise,
     one_sided,
     optimal_pairing,
+    sine_noise,
+    trigonometric_interpolant,
     uniform_grid,
 )
 from lecture_lib.core.couplings import EntropicPairing
@@ -141,8 +156,23 @@ widgets.interpolant_explorer()
 # 1. Nothing: $\gamma=0$ there. Only the middle is smeared out.
 # 2. No. Lines cross because they are drawn knowing both ends; the velocity at a place is the *mean* over all lines through it, and an ODE
 #    has one way through each point.
-# 3. The cloud, yes. The point, no: the map between the ends depends on the way.
+# 3. The cloud, yes. The point, not in general: the map depends on $\gamma$ and on the coupling. On a line one cannot see it, since there
+#    every ODE keeps the order and the map is the increasing one. In the plane:
 # </details>
+
+# %%
+flat = torch.diag(torch.tensor([4.0, 0.1], dtype=torch.float64))
+turn = torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64) / math.sqrt(2)
+ends = [GaussianMixture([1.0], [[0.0, 0.0]], cov[None]) for cov in (turn @ flat @ turn.T, flat)]
+ways = linear_interpolant(no_noise), trigonometric_interpolant(no_noise), linear_interpolant(sine_noise)
+x1 = ends[1].sample(500, generator=seeded(1))
+downwards = torch.linspace(1.0, 0.0, 401, dtype=torch.float64)
+straight, round_about, noisy = (
+    last(sample(GaussianBridge(*ends).denoise(way), way, Heun(), downwards, x1)) for way in ways
+)
+verify("without gamma: another way, the same map", round_about, straight, tol=0.02)
+verify_less("with gamma: another map", 1.0, (noisy - straight).norm(dim=1).max())
+verify("and the same cloud: its covariance", torch.cov(noisy.T), torch.cov(straight.T), tol=0.1)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## 2 · Intuition, and where each picture breaks
@@ -342,7 +372,8 @@ for eps, film in films.items():
     test = two_sample_test(film[-1][:, None], fresh, generator=seeded(7))
     print(f"epsilon = {eps:g}: MMD^2 {test.mmd2:.1e}, threshold {test.threshold:.1e}, p = {test.p_value:.2f}")
     verify_less(f"epsilon = {eps:g}: 2000 samples cannot be told from data", test.mmd2, test.threshold)
-wrong = last(sample(exact, path, EulerMaruyama(ConstantDiffusion(4.0)), grid[:-1:40], ends1, generator=seeded(5)))
+ten = torch.cat([torch.linspace(start, 1e-3, 10, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
+wrong = last(sample(exact, path, EulerMaruyama(ConstantDiffusion(4.0)), ten, ends1, generator=seeded(5)))
 verify_less(
     "a test that can fail: ten steps are too few for epsilon = 2",
     test.threshold,
@@ -437,8 +468,8 @@ verify("alpha^2 = exp(-int beta)", VPLinear().alpha(now) ** 2, [math.exp(-(0.1 *
 #
 # Before you turn to this slide, ask which share of random pairs of lines will cross (25 %; optimal transport 1 %,
 # entropic 6 %). Widget: "optimal transport" with batches of 1, 8 and 64; ask first what 1 does (nothing; then 5.0 %
-# and 0.5 % cross). Then "entropic" from sigma 3.2 down to 0.4, and not below: at 0.05 its fifty Sinkhorn iterations
-# do not converge, and the cost drops below the optimum, which no coupling of these points could do. Common question:
+# and 0.5 % cross). Then "entropic" from sigma 3.2 down to 0.1: from nearly independent to nearly optimal transport.
+# Ask why even at 0.1 the points of noise are not all used: partners are drawn, with replacement. Common question:
 # "reflow costs 0.36 and transport 0.64, how?" Reflow makes data points of its own, so the two solve different
 # problems. Third slide: vote first on "flow matching is optimal transport". The flow pays 0.864, the optimal map
 # 0.428. Misconception: straight lines between pairs for straight trajectories.
@@ -540,7 +571,7 @@ for corner in oracles.CORNERS:
 ax.set(xlim=(-1.3, 1.3), ylim=(-1.25, 1.25), aspect="equal")
 ax.set_axis_off()
 viz.show(figure, caption="Thirty conversions; the number next to a corner is the power of ten of the relative error of *leaving* it along that edge. "
-         "Algebra costs rounding (blue); whoever leaves the flow map pays for a difference quotient, whoever enters it for an ODE (vermilion).",
+         "Algebra and a tight ODE cost rounding (blue); whoever leaves the flow map pays for a difference quotient (vermilion).",
          alt="A hexagon of score, noise, velocity, data, energy and flow map with an error at both ends of each of the fifteen edges.")  # fmt: skip
 
 # %% [markdown]
@@ -742,7 +773,7 @@ for g in (0.0, 0.7, 2**0.5):
 print("exact:", round(moments(0.7)[0], 3), round(moments(0.7)[1] ** 0.5, 3))
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# **You may read** that GAN samples move along $-\nabla\log D$. Down $-\log D$ they run *away* from the data: ask the best critic.
+# **You may read** that GAN samples move along $-\nabla\log D$. Down $\log D$ they would run *away* from the data: ask the best critic.
 
 # %% slideshow={"slide_type": "fragment"}
 at = torch.tensor([[2.0]], dtype=torch.float64)
@@ -1106,7 +1137,8 @@ for name, answer in answers.items():
 #
 # <details><summary>Answer</summary>
 #
-# No. The final *law* is the same; the map depends on the marginals in between.
+# Not in general. The final *law* is the same, but another $\gamma$ gives another map. Without $\gamma$ they do: $x_t/\alpha$ depends on
+# $\beta/\alpha$ alone, so that two ways differ only by a clock and a scale.
 # </details>
 #
 # 2. You have $v$ and $\eta$ of an interpolant with $\gamma=\sqrt{t(1-t)}$. Which SDE is safest near $t=0$?

@@ -95,10 +95,13 @@ def test_reflow_joins_each_noise_with_the_end_of_its_exact_flow():
 
 
 def test_sigma_leads_from_transport_to_independence():
-    """Crossings rise along sigma, and at 0.05 the cost is below optimal transport's: partners may be taken twice."""
+    """Crossings and cost rise along sigma, and no mean over seeds lies below the optimum: Sinkhorn has converged."""
     line = shown.line_of(WORLD, 0, shown.ENTROPIC)
     assert line[0].share < 0.01 and line[0].share < line[4].share < line[-1].share
-    assert line[0].cost < 1.05 * shown.coupled(WORLD, 0, shown.BATCHED, 64).cost < line[-1].cost
+    seeds = range(12)
+    mean = [sum(shown.coupled(WORLD, k, shown.ENTROPIC, sigma).cost for k in seeds) / 12 for sigma in shown.SIGMAS]
+    best = sum(shown.coupled(WORLD, k, shown.BATCHED, 64).cost for k in seeds) / 12
+    assert best < mean[0] < 1.15 * best and mean == sorted(mean)
     explorer = widgets.coupling_explorer().set(coupling=shown.ENTROPIC, sigma=0.4)
     used = len({tuple(row) for row in shown.coupled(WORLD, 0, shown.ENTROPIC, 0.4).x1.tolist()})
     assert f"{used} of 64 points of noise are taken" in explorer.note

@@ -20,7 +20,7 @@ from lecture_lib.widgets.explorer import Explorer, Scene
 
 POINTS = 64
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-SIGMAS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.4, 3.2)
+SIGMAS = (0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.4, 3.2)
 INDEPENDENT, BATCHED, ENTROPIC, REFLOW = "independent", "optimal transport", "entropic (bridge)", "reflow"
 COUPLINGS = (INDEPENDENT, BATCHED, ENTROPIC, REFLOW)
 _LOOKS = {name: other(k) for k, name in enumerate(COUPLINGS)}
@@ -65,7 +65,7 @@ def coupled(world: str, seed: int, coupling: str, knob: float = 0) -> Pairs:
         parts = zip(x0.split(int(knob)), x1.split(int(knob)), strict=True)
         return Pairs(x0, torch.cat([optimal_pairing(a, b) for a, b in parts]))
     if coupling == ENTROPIC:
-        return Pairs(x0, EntropicPairing(knob)(x0, x1, torch.Generator().manual_seed(seed)))
+        return Pairs(x0, EntropicPairing(knob, iterations=1000)(x0, x1, torch.Generator().manual_seed(seed)))
     if coupling == REFLOW:
         return Pairs(flow_end(WORLDS[world](), RectifiedFlow(), x1, time_at(RectifiedFlow(), START)), x1)
     return Pairs(x0, x1)
