@@ -21,7 +21,7 @@
 # **After this page you will** have moved a generative model with a slider, know the conventions that hold everywhere
 # in the course, and know that your installation works.
 #
-# **Time** 15 min reading · runs in 7 s · peak memory 0.6 GB (2 CPU cores)
+# **Time** 15 min reading · runs in 8 s · peak memory 0.6 GB (2 CPU cores)
 #
 # You need Python, some probability and linear algebra, and a laptop. No GPU, no account, no download: the models are
 # small, were trained by the recipes of this course, and came with it.

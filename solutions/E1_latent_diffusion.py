@@ -22,7 +22,7 @@
 # that something is. Answers may use torch, numpy, scipy and math. Checks use random numbers, both end points and a closed form; the marks are
 # given by the same checks on fresh random numbers. So there is nothing to guess, and nothing to look up but the lecture.
 #
-# **Time** about 90 minutes. **You need** Lecture 1 up to 3.9, and 4.2, 4.4 and 5.1 of its lab. As everywhere: $t=0$ is data, $t=1$ noise,
+# **Time** about 90 minutes (an estimate). **You need** Lecture 1 up to 3.9, and 4.2, 4.4 and 5.1 of its lab. As everywhere: $t=0$ is data, $t=1$ noise,
 # $x_t=\alpha_tx_0+\sigma_t\epsilon$, and $\bar\alpha=\alpha^2$.
 
 # %% tags=["setup"]

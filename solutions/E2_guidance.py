@@ -22,7 +22,7 @@
 # that something is. Answers may use torch, numpy, scipy and math. Checks use random numbers, both end points and a closed form; the marks are
 # given by the same checks on fresh random numbers. So there is nothing to guess, and nothing to look up but the lecture.
 #
-# **Time** about 60 minutes. **You need** Lecture 2 up to 3.9 and section 5.2 of its lab.
+# **Time** about 60 minutes (an estimate). **You need** Lecture 2 up to 3.9 and section 5.2 of its lab.
 
 # %% tags=["setup"]
 # On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.

@@ -22,7 +22,7 @@
 # that something is. Answers may use torch, numpy, scipy and math. Checks use random numbers, both end points and a closed form; the marks are
 # given by the same checks on fresh random numbers. Sizes are never equal, so that an exchanged axis shows.
 #
-# **Time** about 90 minutes. **You need** Lecture 3, and sections 5.4, 5.5 and 5.7 of its lab. $N$ tokens have width $D$;
+# **Time** about 90 minutes (an estimate). **You need** Lecture 3, and sections 5.4, 5.5 and 5.7 of its lab. $N$ tokens have width $D$;
 # $t=0$ is data and $t=1$ is noise.
 
 # %% tags=["setup"]

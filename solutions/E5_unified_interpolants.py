@@ -23,7 +23,7 @@
 # given by the same checks on fresh random numbers. Where a loss is asked for, its *gradients* are judged as well. So there is nothing to guess,
 # and nothing to look up but the lecture.
 #
-# **Time** about 90 minutes. **You need** Lecture 5, and sections 2.2 and 4 of its lab. As always $t=0$ is the data; $t=1$ is the other end.
+# **Time** about 90 minutes (an estimate). **You need** Lecture 5, and sections 2.2 and 4 of its lab. As always $t=0$ is the data; $t=1$ is the other end.
 
 # %% tags=["setup"]
 # On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.

@@ -7,11 +7,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 import lecture_lib
+from lecture_lib import cli
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -75,11 +77,34 @@ def test_versions_agree():
     assert Version(lecture_lib.__version__).release
 
 
-def test_links_of_the_papers_lead_somewhere():
-    for page in ROOT.glob("*.md"):
-        targets = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
-        missing = [target for target in targets if "://" not in target and not (ROOT / target).exists()]
-        assert not missing, f"{page.name} links to {missing}"
+PAPERS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("exercises/*.md")]
+each_paper = pytest.mark.parametrize("page", PAPERS, ids=lambda page: page.name)
+
+
+@each_paper
+def test_links_of_the_papers_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    assert not missing, f"{page.name} links to {missing}"
+
+
+@each_paper
+def test_commands_that_the_papers_name_exist(page):
+    """Whatever stands as code and begins with ``course`` or ``make``, options included."""
+    text = page.read_text(encoding="utf-8")
+    spans = re.findall(r"`([^`\n]+)`", text) + [
+        line for block in re.findall(r"```.*?```", text, re.DOTALL) for line in block.splitlines()
+    ]
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    commands = typer.main.get_command(cli.app).commands
+    for words in (span.strip().split() for span in spans):
+        if words[:1] == ["make"] and len(words) > 1:
+            assert words[1] in targets, " ".join(words)
+        if words[:1] == ["course"] and len(words) > 1 and not words[1].startswith("-"):
+            assert words[1] in commands, " ".join(words)
+            known = {option for parameter in commands[words[1]].params for option in parameter.opts}
+            passed_on = commands[words[1]].ignore_unknown_options
+            assert passed_on or {word for word in words[2:] if word.startswith("-")} <= known, " ".join(words)
 
 
 def test_the_example_of_the_readme_runs():
