@@ -8,7 +8,7 @@ import json
 import re
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from lecture_lib.errors import CourseError
 from lecture_lib.tooling import execute, headers, mathml, outputs, pairing, reading, running
@@ -195,6 +195,17 @@ def test_large_pictures_get_smaller_and_stay_alike():
         )
         < 6
     )
+
+
+def test_a_rare_gradient_does_not_fall_apart():
+    """Most of the picture is a noisy grey; a small corner goes through greens and blues. A palette of the frequent
+    colours alone (median cut) is off by more than 100 of 255 there."""
+    image = Image.merge("RGB", [Image.effect_noise((400, 400), 10) for _ in range(3)])
+    rise, nothing = Image.linear_gradient("L").resize((20, 20)), Image.new("L", (20, 20))
+    image.paste(Image.merge("RGB", [nothing, rise, rise.rotate(90)]))
+    back = Image.open(io.BytesIO(base64.b64decode(outputs.shrink_png(as_png(image))))).convert("RGB")
+    off = ImageChops.difference(image, back).crop((0, 0, 20, 20)).getextrema()
+    assert back.getcolors(256) and max(high for _, high in off) < 30
 
 
 def test_transparency_survives():

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-QUANTIZE_ABOVE = 30_000  # bytes; below that, a picture keeps every colour it has
+QUANTIZE_ABOVE = 20_000  # bytes; below that, a picture keeps every colour it has
 
 
 def tidy(nb: NotebookNode) -> NotebookNode:
@@ -75,9 +75,10 @@ def _packed(image: object) -> bytes:
 def _in_256_colours(image: object) -> object:
     from PIL import Image
 
-    opaque = image.mode == "RGB" or image.getchannel("A").getextrema()[0] == 255
-    method = Image.Quantize.MEDIANCUT if opaque else Image.Quantize.FASTOCTREE
-    return (image.convert("RGB") if opaque else image).quantize(256, method=method, dither=Image.Dither.NONE)
+    if image.mode == "RGBA" and image.getchannel("A").getextrema()[0] < 255:
+        return image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    # Each colour near one of the 256, rather than the frequent ones exactly: a rare gradient must not fall apart.
+    return image.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=5, dither=Image.Dither.NONE)
 
 
 def bare_widgets(nb: NotebookNode) -> list[int]:
