@@ -96,7 +96,7 @@ def class_page(sheet: Sheet, head: dict, marks: dict[str, list[Mark]], totals: d
     bins = Counter(min(total // 10, 9) for total in totals.values())
     top = max(bins.values(), default=1)
     bars = "".join(
-        f'<div title="{bins[k]} students"><i style="height:{100 * bins[k] / top:.0f}%"></i><b>{10 * k}</b></div>'
+        f'<div><em>{bins[k] or ""}</em><i style="height:{6.4 * bins[k] / top:.2f}rem"></i><b>{10 * k}</b></div>'
         for k in range(10)
     )
     mean = sum(totals.values()) / max(n, 1)
