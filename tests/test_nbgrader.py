@@ -1,0 +1,351 @@
+"""The same exercises in nbgrader, and our marks in its gradebook. nbgrader itself runs here: nothing of it is imitated."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import sysconfig
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from lecture_lib.errors import CourseError
+from lecture_lib.exercises.catalogue import LECTURES, sheet
+from lecture_lib.exercises.task import Sheet
+from lecture_lib.grading import gradebook
+from lecture_lib.grading.grade import Mark
+from lecture_lib.tooling import exercises, marking, nbgrading, pairing, releasing
+
+pytest.importorskip("nbgrader", reason="nbgrader is not installed (extra `grading`)")
+ROOT = Path(__file__).parents[1]
+GUIDANCE = sheet(2)
+FORGED = "def check(*args, **options):\n    open({spilled!r}, 'w').close()\n    return True"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs():
+    """nbgrader looks for alembic among the programs, as it finds it where the environment is activated."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("PYTHONPATH", str(ROOT))
+        yield
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory) -> Path:
+    """nbgrader's folder, as `course nbgrader` lays it out."""
+    return nbgrading.lay_out(tmp_path_factory.mktemp("nbgrader") / "course")
+
+
+@pytest.fixture(scope="module")
+def api(course):
+    """nbgrader in this process, configured as on the command line."""
+    from nbgrader.apps.api import NbGraderAPI
+    from traitlets.config import PyFileConfigLoader
+
+    config = PyFileConfigLoader("nbgrader_config.py", path=str(course)).load_config()
+    config.CourseDirectory.root = str(course)
+    return NbGraderAPI(config=config)
+
+
+def nbgrader(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", "nbgrader", *arguments]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def hand_in(course: Path, student: str, lecture: int, nb: nbformat.NotebookNode) -> None:
+    folder = course / "submitted" / student / f"E{lecture}"
+    folder.mkdir(parents=True)
+    nbformat.write(nb, folder / f"{sheet(lecture).notebook}.ipynb")
+
+
+def solved(lecture: int) -> nbformat.NotebookNode:
+    """The solutions as a student would hand them in: without what is hidden."""
+    nb = pairing.read_source(ROOT / "solutions" / f"{sheet(lecture).notebook}.py")
+    for cell in nb.cells:
+        cell.source = exercises.HIDDEN.sub("", cell.source)
+    return nb
+
+
+def stub(lecture: int) -> nbformat.NotebookNode:
+    return nbformat.read(ROOT / "exercises" / f"{sheet(lecture).notebook}.ipynb", as_version=4)
+
+
+def totals(path: Path, assignment: str = "E2") -> dict[str, tuple[float, float, bool]]:
+    """Score, largest score and whether a person must look, for each student, as nbgrader adds them up."""
+    from nbgrader.api import Gradebook
+
+    with Gradebook(f"sqlite:///{path}") as book:
+        rows = book.assignment_submissions(assignment)
+        return {row.student.id: (row.score, row.max_score, row.needs_manual_grade) for row in rows}
+
+
+def marks(*right: int, of: Sheet = GUIDANCE) -> list[Mark]:
+    """Marks of which those with these numbers are full."""
+    return [
+        Mark("any", task.name, "f", task.points * (k in right), task.points, "known", "m", "" if k in right else "Why.", 0)
+        for k, task in enumerate(of.tasks, 1)
+    ]
+
+
+ALL = tuple(range(1, 13))
+
+
+# The course in nbgrader ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lecture", LECTURES)
+def test_nbgrader_releases_and_marks_the_same_exercise(lecture, course, api):
+    name, book = f"E{lecture}", sheet(lecture).notebook
+    made = api.generate_assignment(name)
+    assert made["success"], made["log"]
+    release = course / "release" / name
+    given = nbformat.read(release / f"{book}.ipynb", as_version=4)
+    assert [c.source.rstrip() for c in given.cells] == [c.source for c in stub(lecture).cells]
+    assert sum(exercises.STUB in c.source for c in given.cells) == len(sheet(lecture).tasks)
+    assert releasing.leaking(release, (ROOT / "solutions" / f"{book}.py").read_text(encoding="utf-8")) == []
+
+    for student, nb in (("solved", solved(lecture)), ("stub", stub(lecture))):
+        hand_in(course, student, lecture, nb)
+        done = api.autograde(name, student)
+        assert done["success"], done["log"]
+    assert totals(course / "gradebook.db", name) == {"solved": (100, 100, False), "stub": (0, 100, False)}
+
+
+def test_a_course_folder_is_not_overwritten(tmp_path):
+    with pytest.raises(CourseError, match="exists already"):
+        nbgrading.lay_out(tmp_path)
+
+
+# Our marks in its gradebook ------------------------------------------------------------------------------------------
+
+
+def test_marks_that_nbgrader_gives_away_are_replaced_by_those_that_are_due(course, api, tmp_path, capsys):
+    """The whole way of an instructor, on the command lines; the forger's answer replaces `check`."""
+    spilled = tmp_path / "spilled"
+    forged = stub(2)
+    next(c for c in forged.cells if exercises.STUB in c.source).source = FORGED.format(spilled=str(spilled))
+    hand_in(course, "forger", 2, forged)
+    book = course / "gradebook.db"
+    assert api.autograde("E2", "forger")["success"] and spilled.exists()
+    assert totals(book)["forger"] == (100, 100, False), "nbgrader can be fooled; if no longer, say so in its config"
+
+    spilled.unlink()
+    for student in ("forger", "late"):  # by now there is one more student
+        shutil.rmtree(course / "autograded" / student, ignore_errors=True)
+    half = solved(2)
+    half.cells = [c for c in half.cells if c.metadata.get("nbgrader", {}).get("grade_id") != "q2_1"]
+    hand_in(course, "late", 2, half)
+    run = nbgrader(course, "autograde", "E2", "--no-execute")
+    assert run.returncode == 0 and not spilled.exists(), run.stderr
+    for _ in range(2):  # the second time everything is there already
+        marking.mark(course / "submitted", tmp_path / "out", 2, seed=1, jobs=1, isolated=True, book=book)
+        due = {"forger": 0.0, "late": 95.0, "solved": 100.0, "stub": 0.0}
+        assert totals(book) == {student: (score, 100, False) for student, score in due.items()}
+    assert "assignment E2" in capsys.readouterr().out
+
+    shown = {row["student"]: row for row in api.get_submissions("E2")}  # what the formgrader shows
+    assert {student: row["score"] for student, row in shown.items()} == due
+    assert not any(row["needs_manual_grade"] for row in shown.values())
+    assert nbgrader(course, "export", "--to", "grades.csv").returncode == 0
+    with (course / "grades.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["assignment"] == "E2"]
+    assert {row["student_id"]: float(row["score"]) for row in rows} == due
+    assert {float(row["max_score"]) for row in rows} == {100.0}
+
+
+def test_cells_are_called_as_in_the_solutions():
+    for lecture in LECTURES:
+        found = [c.metadata.nbgrader.grade_id for c in solved(lecture).cells if "nbgrader" in c.metadata]
+        assert found == [name for task in sheet(lecture).tasks for name in gradebook.cells_of(task.name)]
+
+
+def test_a_gradebook_is_made_and_grows(tmp_path):
+    book = tmp_path / "new?" / "100 %.db"  # a name that an address would have to quote
+    gradebook.prepare(book, GUIDANCE)
+    plain = shutil.copy(book, tmp_path / "plain.db")
+    for students in ({"a": marks(1, 2)}, {"a": marks(1, 2)}, {"a": marks(1), "b": marks(*ALL)}):
+        assert gradebook.record(book, GUIDANCE, students, isolated=True) == "E2"
+    assert totals(shutil.copy(book, tmp_path / "copy.db")) == {"a": (5, 100, False), "b": (100, 100, False)}
+    assert gradebook.record(book, sheet(3), {"a": marks(3, of=sheet(3))}, isolated=True) == "E3"
+    copy = shutil.copy(book, tmp_path / "copy.db")
+    assert totals(copy, "E3") == {"a": (8, 100, False)} and totals(copy)["b"] == (100, 100, False)
+    assert totals(plain) == {}
+
+
+def test_nbgrader_takes_over_a_gradebook_that_we_made(tmp_path):
+    """Its autograde stops before it knows the cells, and gives due marks once generate_assignment has told it."""
+    folder = nbgrading.lay_out(tmp_path / "course")
+    gradebook.record(folder / "gradebook.db", GUIDANCE, {"old": marks(1)}, isolated=True)
+    hand_in(folder, "new", 2, solved(2))
+    early = nbgrader(folder, "autograde", "E2")
+    assert early.returncode != 0 and "Inconsistent checksums" in early.stderr
+    assert totals(folder / "gradebook.db")["new"][0] == 0
+    assert nbgrader(folder, "generate_assignment", "E2").returncode == 0
+    assert nbgrader(folder, "autograde", "E2").returncode == 0
+    assert totals(folder / "gradebook.db") == {"old": (5, 100, False), "new": (100, 100, False)}
+
+
+def test_what_a_person_decided_stays_and_is_shown_again_when_the_mark_changes(tmp_path):
+    from nbgrader.api import Gradebook
+
+    book = tmp_path / "book.db"
+    gradebook.record(book, GUIDANCE, {"a": marks(1)}, isolated=True)
+    with Gradebook(f"sqlite:///{book}") as opened:
+        opened.find_grade("q2_2_check", GUIDANCE.notebook, "E2", "a").manual_score = 3
+        opened.db.commit()
+    gradebook.record(book, GUIDANCE, {"a": marks(1)}, isolated=True)
+    assert totals(book) == {"a": (5 + 3, 100, False)}
+    gradebook.record(book, GUIDANCE, {"a": marks(1, 2)}, isolated=True)
+    assert totals(book) == {"a": (5 + 3, 100, True)}
+
+
+def test_comments_have_the_hint_say_what_was_not_isolated_and_run_nothing(tmp_path):
+    from nbconvert.filters import markdown2html
+    from nbgrader.api import Gradebook
+
+    book, row = tmp_path / "book.db", marks(1)
+    row[1] = replace(row[1], hint="ValueError: <script>alert(1)</script> \\<script>")
+    for isolated in (False, True):
+        gradebook.record(book, GUIDANCE, {"a": row}, isolated=isolated)
+        with Gradebook(f"sqlite:///{book}") as opened:
+            said = [opened.find_comment(f"q2_{k}", GUIDANCE.notebook, "E2", "a").comment for k in (1, 2, 3)]
+        start = "" if isolated else "NOT ISOLATED"
+        assert (said[0] or "").startswith(start) and said[2].startswith(start) and said[2].endswith("Why.")
+        assert "alert" in said[1] and "<script" not in markdown2html(said[1])
+    assert said[0] is None
+
+
+# What goes wrong -----------------------------------------------------------------------------------------------------
+
+
+def foreign(path: Path) -> None:
+    with sqlite3.connect(path) as file:
+        file.execute("CREATE TABLE student (id TEXT)")
+    file.close()
+
+
+def torn(path: Path) -> None:
+    gradebook.prepare(path, GUIDANCE)
+    path.write_bytes(path.read_bytes()[: -8 * 4096])
+
+
+def scribbled(path: Path) -> None:
+    gradebook.prepare(path, GUIDANCE)
+    data = bytearray(path.read_bytes())
+    data[5 * 4096 : 20 * 4096] = bytes(15 * 4096)
+    path.write_bytes(data)
+
+
+def other_points(path: Path) -> None:
+    gradebook.prepare(path, GUIDANCE)
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE grade_cells SET max_score = 7 WHERE id = (SELECT id FROM base_cell WHERE name='q2_1_check')")
+    file.close()
+
+
+def no_such_cell(path: Path) -> None:
+    gradebook.prepare(path, GUIDANCE)
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE base_cell SET name = 'q2_0_check' WHERE name = 'q2_1_check'")
+    file.close()
+
+
+def old(path: Path) -> None:
+    gradebook.prepare(path, GUIDANCE)
+    with sqlite3.connect(path) as file:
+        file.execute("ALTER TABLE assignment DROP COLUMN duedate")
+    file.close()
+
+
+def handed_in_elsewhere(path: Path) -> None:
+    gradebook.record(path, GUIDANCE, {"a": marks()}, isolated=True)
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE notebook SET name = 'another'")
+    file.close()
+
+
+def twice(path: Path) -> None:
+    gradebook.prepare(path, GUIDANCE)
+    with sqlite3.connect(path) as file:
+        file.execute("INSERT INTO assignment (id, name, course_id) VALUES ('x', 'retake', 'default_course')")
+        file.execute(f"INSERT INTO notebook (id, name, assignment_id) VALUES ('y', '{GUIDANCE.notebook}', 'x')")
+    file.close()
+
+
+UNUSABLE = {
+    "text": (lambda path: path.write_text("student,points\n" * 100), "not a database"),
+    "empty": (Path.touch, "is no gradebook"),
+    "foreign": (foreign, "is no gradebook"),
+    "folder": (Path.mkdir, "cannot be used"),
+    "torn": (torn, "malformed|damaged|cannot be used"),
+    "scribbled": (scribbled, "malformed|damaged|cannot be used"),
+    "other points": (other_points, "7 points for q2_1_check in E2, expected 5"),
+    "no such cell": (no_such_cell, "no cell for q2_1_check"),
+    "old": (old, "nbgrader db upgrade"),
+    "handed in elsewhere": (handed_in_elsewhere, "without E2_guidance"),
+    "twice": (twice, "E2, retake"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), UNUSABLE.values(), ids=UNUSABLE)
+def test_a_file_that_cannot_take_the_marks_is_refused_before_anything_is_graded(spoil, message, tmp_path):
+    book = tmp_path / "gradebook.db"
+    spoil(book)
+    before = book.is_file() and book.read_bytes()
+    hand_in(tmp_path, "a", 2, stub(2))
+    with pytest.raises(CourseError, match=message):
+        marking.mark(tmp_path / "submitted", tmp_path / "out", 2, seed=1, jobs=1, isolated=True, book=book)
+    assert not (tmp_path / "out").exists()
+    assert before == (book.is_file() and book.read_bytes())
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from nbgrader.api import Gradebook
+sys.path.insert(0, {tests!r})
+from test_nbgrader import ALL, GUIDANCE, gradebook, marks
+add = Gradebook.update_or_create_student
+def dying(book, student):
+    if student == "s30":
+        book.db.connection().exec_driver_sql("PRAGMA cache_spill = 1")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return add(book, student)
+Gradebook.update_or_create_student = dying
+gradebook.record(Path({path!r}), GUIDANCE, {{f"s{{k}}": marks(*ALL) for k in range(40)}}, isolated=True)
+"""
+
+
+def test_a_kill_leaves_the_gradebook_as_it_was_and_the_next_run_completes_it(tmp_path):
+    book = tmp_path / "book.db"
+    gradebook.record(book, GUIDANCE, {"before": marks(1)}, isolated=True)
+    script = KILLED.format(tests=str(Path(__file__).parent), path=str(book))
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    gradebook.prepare(book, GUIDANCE)
+    assert totals(book) == {"before": (5, 100, False)}
+    students = {f"s{k}": marks(*ALL) for k in range(40)}
+    gradebook.record(book, GUIDANCE, students, isolated=True)
+    assert totals(book) == {"before": (5, 100, False), **dict.fromkeys(students, (100, 100, False))}
+
+
+def test_somebody_else_is_writing(tmp_path):
+    book = tmp_path / "book.db"
+    gradebook.prepare(book, GUIDANCE)
+    with sqlite3.connect(book) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(CourseError, match="locked"):
+            gradebook.record(book, GUIDANCE, {"a": marks(1)}, isolated=True)
+        other.rollback()
+    other.close()
+    gradebook.record(book, GUIDANCE, {"a": marks(1)}, isolated=True)
+    assert totals(book) == {"a": (5, 100, False)}
