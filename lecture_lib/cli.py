@@ -225,7 +225,9 @@ def grade(
     seed: Annotated[int | None, typer.Option(help="Of the numbers that answers face; default: a new one.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Submissions at the same time.")] = 2,
     trust: Annotated[bool, typer.Option("--trust", help="Without walls: answers run with your rights.")] = False,
-    gradebook: Annotated[Path | None, typer.Option(help="Write the marks into this gradebook of nbgrader, too.")] = None,
+    gradebook: Annotated[
+        Path | None, typer.Option(help="Write the marks into this gradebook of nbgrader, too.")
+    ] = None,
 ) -> None:
     """Mark submissions; every answer runs behind walls, on numbers that nobody has seen.
 

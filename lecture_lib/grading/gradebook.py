@@ -95,8 +95,8 @@ def _assignment(book: Gradebook, path: Path, sheet: Sheet) -> str:
         if there.get(checked) != task.points:
             found = f"{there[checked]:g} points" if checked in there else "no cell"
             raise CourseError(
-                f"gradebook: {path} has {found} for {checked} in {name}, expected {task.points} points; it is of another "
-                "version of the exercise"
+                f"gradebook: {path} has {found} for {checked} in {name}, expected {task.points} points; it is of "
+                "another version of the exercise"
             )
     return name
 
@@ -132,14 +132,16 @@ def _opened(path: Path) -> Iterator[Gradebook]:
         _check(path) if path.exists() else _make(path)
         with closing(_connect(path)) as book, book.engine.connect() as connection, connection.begin():
             book.db.remove()
-            book.db.configure(bind=connection)  # a commit of nbgrader's now stays within this transaction
+            # A commit of nbgrader's now stays within this transaction; and nothing is written before one, since the
+            # classes of nbgrader cannot be written half-made.
+            book.db.configure(bind=connection, autoflush=False)
             yield book
             book.db.commit()
     except (sqlite3.Error, SQLAlchemyError, InvalidEntry, OSError) as error:
         what = getattr(error, "orig", None) or error
         raise CourseError(
-            f"gradebook: {path} cannot be used ({what}). Expected a gradebook of nbgrader that nobody else is writing to; "
-            "`nbgrader db upgrade` brings an old one up to date"
+            f"gradebook: {path} cannot be used ({what}). Expected a gradebook of nbgrader that nobody else is "
+            "writing to; `nbgrader db upgrade` brings an old one up to date"
         ) from error
 
 
