@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -194,13 +195,25 @@ def test_marks_that_nbgrader_gives_away_are_replaced_by_those_that_are_due(cours
     assert {float(row["max_score"]) for row in rows} == {100.0}
 
 
+def test_answers_may_not_see_the_gradebook(book, tmp_path, monkeypatch):
+    """It is handed to the walls (that they hide a file is tested with them)."""
+
+    def graded(*_, hidden: tuple[Path, ...], **__):
+        raise CourseError(f"hidden: {hidden}")
+
+    monkeypatch.setattr(marking, "grade", graded)
+    with pytest.raises(CourseError, match=re.escape(f"hidden: {(book,)}")):
+        marking.mark(tmp_path, tmp_path / "out", 2, seed=1, jobs=1, isolated=True, book=book)
+
+
 def test_cells_are_called_as_in_the_solutions():
     for lecture in LECTURES:
         found = [c.metadata.nbgrader.grade_id for c in solved(lecture).cells if "nbgrader" in c.metadata]
         assert found == [name for task in sheet(lecture).tasks for name in gradebook.cells_of(task.name)]
 
 
-def test_a_gradebook_is_made_and_grows(tmp_path):
+def test_a_gradebook_is_made_and_grows(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # as where the environment is not activated
     book = tmp_path / "new?" / "100 %.db"  # a name that an address would have to quote
     gradebook.prepare(book, GUIDANCE)
     plain = shutil.copy(book, tmp_path / "plain.db")
@@ -275,9 +288,12 @@ def torn(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: -8 * 4096])
 
 
-def scribbled(path: Path) -> None:
+def blotted(path: Path) -> None:
+    """One page is lost, which is not read before marks are written."""
+    with closing(sqlite3.connect(path)) as file:
+        ((page,),) = file.execute("SELECT rootpage FROM sqlite_master WHERE name = 'grade'")
     data = bytearray(path.read_bytes())
-    data[5 * 4096 : 20 * 4096] = bytes(15 * 4096)
+    data[(page - 1) * 4096 : page * 4096] = bytes(4096)
     path.write_bytes(data)
 
 
@@ -295,8 +311,8 @@ UNUSABLE = {  # what is done to a gradebook, and what is said then
     "nothing in it": (replaced(Path.touch), "is no gradebook"),
     "foreign": (replaced(sql("CREATE TABLE student (id TEXT)")), "is no gradebook"),
     "folder": (replaced(Path.mkdir), "cannot be used"),
-    "torn": (torn, "malformed|damaged"),
-    "scribbled": (scribbled, "malformed|damaged"),
+    "torn": (torn, "malformed"),
+    "blotted": (blotted, "is damaged"),
     "other points": (
         sql(f"UPDATE grade_cells SET max_score = 7 WHERE id = {FIRST}"),
         "7 points for q2_1_check in E2, expected 5",
