@@ -259,14 +259,15 @@ def test_comments_have_the_hint_say_what_was_not_isolated_and_run_nothing(book):
     from nbgrader.api import Gradebook
 
     row = marks(1)
-    row[1] = replace(row[1], hint="ValueError: <script>alert(1)</script> \\<script>")
+    row[1] = replace(row[1], hint="a & b > 0: <script>alert(1)</script> \\<script> [x](javascript:f())")
     for isolated in (False, True):
         gradebook.record(book, GUIDANCE, {"a": row}, isolated=isolated)
         with Gradebook(f"sqlite:///{book}") as opened:
             said = [opened.find_comment(f"q2_{k}", GUIDANCE.notebook, "E2", "a").comment for k in (1, 2, 3)]
         start = "" if isolated else "NOT ISOLATED"
         assert (said[0] or "").startswith(start) and said[2].startswith(start) and said[2].endswith("Why.")
-        assert "alert" in said[1] and "<script" not in markdown2html(said[1])
+        assert "a & b > 0: &lt;script>alert" in said[1]
+        assert "<script" not in markdown2html(said[1]) and "<a" not in markdown2html(said[1])
     assert said[0] is None
 
 
@@ -378,6 +379,13 @@ def test_a_kill_leaves_the_gradebook_as_it_was_and_the_next_run_completes_it(boo
     students = {f"s{k}": marks(*ALL) for k in range(40)}
     gradebook.record(book, GUIDANCE, students, isolated=True)
     assert totals(book) == {"before": (5, 100, False), **dict.fromkeys(students, (100, 100, False))}
+
+
+def test_a_gradebook_that_nbgrader_began_without_alembic_is_one(book):
+    """As where its environment was not activated: it stops at that once, and goes on the next time."""
+    sql("DROP TABLE alembic_version")(book)
+    gradebook.record(book, GUIDANCE, {"a": marks(1)}, isolated=True)
+    assert totals(book) == {"a": (5, 100, False)}
 
 
 def test_somebody_else_is_writing(book, monkeypatch):

@@ -12,7 +12,6 @@ import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ from lecture_lib.grading.report import NOT_ISOLATED
 if TYPE_CHECKING:
     from nbgrader.api import Gradebook
 
-TABLES = {"alembic_version", "assignment", "notebook", "grade_cells", "source_cell", "student", "grade", "comment"}
+TABLES = {"assignment", "notebook", "base_cell", "grade_cells", "source_cell", "student", "grade", "comment"}
 
 
 def cells_of(question: str) -> tuple[str, str]:
@@ -79,15 +78,16 @@ def record(path: Path, sheet: Sheet, marks: Mapping[str, Sequence[Mark]], *, iso
 
 
 def _comment(mark: Mark, *, isolated: bool) -> str | None:
-    """What the gradebook says of a mark; nbgrader shows it as Markdown, and part of a hint may be the student's."""
-    return " ".join(filter(None, ["" if isolated else NOT_ISOLATED, escape(mark.hint, quote=False)])) or None
+    """What the gradebook says of a mark; nbgrader shows it as Markdown, and a student's words make no HTML, no link."""
+    words = [*([] if isolated else [NOT_ISOLATED]), *mark.hint.split()]
+    return " ".join(words).replace("<", "&lt;").replace("](", "] (") or None
 
 
 def _assignment(book: Gradebook, path: Path, sheet: Sheet) -> str:
     """The name of the assignment that has the sheet's notebook, with the same points."""
     names = [a.name for a in book.assignments for notebook in a.notebooks if notebook.name == sheet.notebook]
     if len(names) > 1:
-        raise CourseError(f"gradebook: {path} has {sheet.notebook} in {', '.join(names)}; expected one of them")
+        raise CourseError(f"gradebook: {path} has {sheet.notebook} in {', '.join(names)}; expected one assignment")
     name = names[0] if names else _add_assignment(book, path, sheet)
     there = {cell.name: cell.max_score for cell in book.find_notebook(sheet.notebook, name).grade_cells}
     for task in sheet.tasks:
