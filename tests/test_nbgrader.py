@@ -19,7 +19,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from typer.testing import CliRunner
 
+from lecture_lib.cli import app
 from lecture_lib.errors import CourseError
 from lecture_lib.exercises.catalogue import LECTURES, sheet
 from lecture_lib.exercises.task import Sheet
@@ -47,7 +49,9 @@ def programs():
 @pytest.fixture(scope="module")
 def course(tmp_path_factory) -> Path:
     """nbgrader's folder, as `course nbgrader` lays it out."""
-    return nbgrading.lay_out(tmp_path_factory.mktemp("nbgrader") / "course")
+    folder = tmp_path_factory.mktemp("nbgrader") / "course"
+    assert CliRunner().invoke(app, ["nbgrader", "-o", str(folder)]).exit_code == 0
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +164,7 @@ def test_a_course_folder_is_not_overwritten(tmp_path):
 # Our marks in its gradebook ------------------------------------------------------------------------------------------
 
 
-def test_marks_that_nbgrader_gives_away_are_replaced_by_those_that_are_due(course, api, tmp_path, capsys):
+def test_marks_that_nbgrader_gives_away_are_replaced_by_those_that_are_due(course, api, tmp_path):
     """The whole way of an instructor, on the command lines; the forger's answer replaces `check`."""
     spilled = tmp_path / "spilled"
     forged = stub(2)
@@ -180,10 +184,11 @@ def test_marks_that_nbgrader_gives_away_are_replaced_by_those_that_are_due(cours
     for student in ("forger", "late"):  # the marks of the others are left alone
         shutil.copytree(course / "submitted" / student, tmp_path / "in" / student)
     for _ in range(2):  # the second time everything is there already
-        marking.mark(tmp_path / "in", tmp_path / "out", 2, seed=1, jobs=1, isolated=True, book=book)
+        line = ["grade", str(tmp_path / "in"), "--lecture", "2", "-o", str(tmp_path / "out"), "--gradebook", str(book)]
+        run = CliRunner().invoke(app, line)
+        assert run.exit_code == 0 and "as assignment E2" in run.output, run.output
         due = {"forger": 0.0, "late": 95.0, "solved": 100.0, "stub": 0.0}
         assert totals(book) == {student: (score, 100, False) for student, score in due.items()}
-    assert "assignment E2" in capsys.readouterr().out
 
     shown = {row["student"]: row for row in api.get_submissions("E2")}  # what the formgrader shows
     assert {student: row["score"] for student, row in shown.items()} == due
@@ -394,7 +399,7 @@ def test_somebody_else_is_writing(book, monkeypatch):
     monkeypatch.setattr(gradebook, "_connect", lambda path: Gradebook(f"sqlite:///{path}?timeout=0.1"))  # not 5 s
     with closing(sqlite3.connect(book)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(CourseError, match="locked"):
-            gradebook.record(book, GUIDANCE, {"a": marks(1)}, isolated=True)
+        with pytest.raises(CourseError, match="locked"):  # also before grading
+            gradebook.prepare(book, GUIDANCE)
     gradebook.record(book, GUIDANCE, {"a": marks(1)}, isolated=True)
     assert totals(book) == {"a": (5, 100, False)}

@@ -131,6 +131,7 @@ def _opened(path: Path) -> Iterator[Gradebook]:
     try:
         _check(path) if path.exists() else _make(path)
         with closing(_connect(path)) as book, book.engine.connect() as connection, connection.begin():
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # now, and not after grading, it shows whether one may write
             book.db.remove()
             # A commit of nbgrader's now stays within this transaction; and nothing is written before one, since the
             # classes of nbgrader cannot be written half-made.
