@@ -48,10 +48,8 @@ def programs():
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory) -> Path:
-    """nbgrader's folder, as `course nbgrader` lays it out."""
-    folder = tmp_path_factory.mktemp("nbgrader") / "course"
-    assert CliRunner().invoke(app, ["nbgrader", "-o", str(folder)]).exit_code == 0
-    return folder
+    """nbgrader's folder."""
+    return nbgrading.lay_out(tmp_path_factory.mktemp("nbgrader") / "course")
 
 
 @pytest.fixture(scope="module")
@@ -164,40 +162,50 @@ def test_a_course_folder_is_not_overwritten(tmp_path):
 # Our marks in its gradebook ------------------------------------------------------------------------------------------
 
 
-def test_marks_that_nbgrader_gives_away_are_replaced_by_those_that_are_due(course, api, tmp_path):
+def test_marks_that_nbgrader_gives_away_are_replaced_by_those_that_are_due(tmp_path):
     """The whole way of an instructor, on the command lines; the forger's answer replaces `check`."""
-    spilled = tmp_path / "spilled"
+    course, spilled = tmp_path / "course", tmp_path / "spilled"
+    run = CliRunner().invoke(app, ["nbgrader", "-o", str(course)])
+    assert run.exit_code == 0, run.output
+    api, book = configured(course), course / "gradebook.db"
+    assert api.generate_assignment("E2")["success"]
     forged = stub(2)
     next(c for c in forged.cells if exercises.STUB in c.source).source = FORGED.format(spilled=str(spilled))
     hand_in(course, "forger", 2, forged)
-    book = course / "gradebook.db"
     assert api.autograde("E2", "forger")["success"] and spilled.exists()
-    assert totals(book)["forger"] == (100, 100, False), "nbgrader can be fooled; if no longer, say so in its config"
+    assert totals(book) == {"forger": (100, 100, False)}, "nbgrader can be fooled; if no longer, say so in README"
 
     spilled.unlink()
-    shutil.rmtree(course / "autograded" / "forger")
+    shutil.rmtree(course / "autograded")
     late = solved(2)  # by now there is one more student, with one answer less
     late.cells = [c for c in late.cells if c.metadata.get("nbgrader", {}).get("grade_id") != "q2_1"]
     hand_in(course, "late", 2, late)
     run = nbgrader(course, "autograde", "E2", "--no-execute")
     assert run.returncode == 0 and not spilled.exists(), run.stderr
-    for student in ("forger", "late"):  # the marks of the others are left alone
-        shutil.copytree(course / "submitted" / student, tmp_path / "in" / student)
+    due = {"forger": 0.0, "late": 95.0}
+    line = [
+        "grade",
+        str(course / "submitted"),
+        "--lecture",
+        "2",
+        "-o",
+        str(course / "results"),
+        "--gradebook",
+        str(book),
+    ]
     for _ in range(2):  # the second time everything is there already
-        line = ["grade", str(tmp_path / "in"), "--lecture", "2", "-o", str(tmp_path / "out"), "--gradebook", str(book)]
         run = CliRunner().invoke(app, line)
         assert run.exit_code == 0 and "as assignment E2" in run.output, run.output
-        due = {"forger": 0.0, "late": 95.0, "solved": 100.0, "stub": 0.0}
         assert totals(book) == {student: (score, 100, False) for student, score in due.items()}
 
     shown = {row["student"]: row for row in api.get_submissions("E2")}  # what the formgrader shows
-    assert {student: row["score"] for student, row in shown.items()} == due
-    assert not any(row["needs_manual_grade"] for row in shown.values())
+    assert {student: (row["score"], row["needs_manual_grade"]) for student, row in shown.items()} == {
+        student: (score, False) for student, score in due.items()
+    }
     assert nbgrader(course, "export", "--to", "grades.csv").returncode == 0
     with (course / "grades.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["assignment"] == "E2"]
-    assert {row["student_id"]: float(row["score"]) for row in rows} == due
-    assert {float(row["max_score"]) for row in rows} == {100.0}
+        rows = {row["student_id"]: (float(row["score"]), float(row["max_score"])) for row in csv.DictReader(file)}
+    assert rows == {student: (score, 100) for student, score in due.items()}
 
 
 def test_answers_may_not_see_the_gradebook(book, tmp_path, monkeypatch):
