@@ -225,6 +225,9 @@ def grade(
     seed: Annotated[int | None, typer.Option(help="Of the numbers that answers face; default: a new one.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Submissions at the same time.")] = 2,
     trust: Annotated[bool, typer.Option("--trust", help="Without walls: answers run with your rights.")] = False,
+    gradebook: Annotated[
+        Path | None, typer.Option(help="Write the marks into this gradebook of nbgrader, too.")
+    ] = None,
 ) -> None:
     """Mark submissions; every answer runs behind walls, on numbers that nobody has seen.
 
@@ -233,7 +236,21 @@ def grade(
     """
     from lecture_lib.tooling import marking
 
-    marking.mark(submissions, out, lecture, seed=seed, jobs=jobs, isolated=not trust)
+    marking.mark(submissions, out, lecture, seed=seed, jobs=jobs, isolated=not trust, book=gradebook)
+
+
+@app.command()
+def nbgrader(
+    out: Annotated[Path, typer.Option("-o", "--out", help="A new folder.")],
+) -> None:
+    """Lay out a course folder of nbgrader: the solutions of all exercises as its sources, and its configuration.
+
+    In it, `nbgrader generate_assignment E2` makes what students get, and `nbgrader autograde E2` marks what they hand
+    in. That runs answers without walls and believes them: marks that count are those of `course grade --gradebook`.
+    """
+    from lecture_lib.tooling import nbgrading
+
+    print(f"wrote {nbgrading.lay_out(out)}")
 
 
 @app.command()

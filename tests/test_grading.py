@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lecture_lib.errors import CourseError
+from lecture_lib.errors import CourseError, MissingPackageError
 from lecture_lib.exercises.catalogue import sheet
 from lecture_lib.exercises.judging import judge
 from lecture_lib.exercises.task import Sheet
@@ -30,6 +30,7 @@ from lecture_lib.grading.submission import Unreadable, found, read
 from lecture_lib.sandbox.box import Limits, Sandbox
 from lecture_lib.sandbox.inside import wire
 from lecture_lib.sandbox.inside.cutting import NothingHere, run_slice, slice_for
+from lecture_lib.tooling import marking
 
 GUIDANCE = sheet(2)
 MINI = Sheet(2, "Guidance", "E2_guidance", GUIDANCE.tasks[:3])  # 5, 8 and 8 points
@@ -263,6 +264,31 @@ def test_what_must_stay_hidden_is_hidden_within_what_must_be_seen(tmp_path):
     with Sandbox(SHORT, hidden=(Path("/usr/share"),)) as box:
         gone = box.ask(["import os\ndef f(): return len(os.listdir('/usr/share'))"], "f", calls=[{}])
     assert there[0]["value"] > 0 and gone == [{"value": 0}]
+    with Sandbox(SHORT, hidden=(Path("/usr/bin/env"),)) as box:
+        gone = box.ask(["def f(): return len(open('/usr/bin/env', 'rb').read())"], "f", calls=[{}])
+    assert gone == [{"value": 0}]
+
+
+def test_a_gradebook_is_hidden(tmp_path):
+    """As a file that lies within what an answer sees; the course's own sheet and command are not needed for that."""
+    source = (
+        "def guided(uncond, cond, w):\n    open('/usr/bin/env', 'rb').read(1)[0]\n" + RIGHT["guided"].split("\n")[1]
+    )
+    notebook(tmp_path / "in" / "spy" / "E2_guidance.ipynb", cells(guided=source))
+    points = {}
+    for name, hidden in {"seen": (), "hidden": (Path("/usr/bin/env"),)}.items():
+        _, marks = grade(tmp_path / "in", tmp_path / name, MINI, seed=3, limits=SHORT, hidden=hidden)
+        points[name] = marks["spy"][0].points
+    assert points == {"seen": 5, "hidden": 0}
+
+
+def test_without_nbgrader_a_gradebook_is_refused_before_anything_is_graded(tmp_path, monkeypatch):
+    for name in ("nbgrader", "nbgrader.api"):
+        monkeypatch.setitem(sys.modules, name, None)
+    notebook(tmp_path / "in" / "anna.ipynb", cells())
+    with pytest.raises(MissingPackageError, match=r"pip install -e \"\.\[grading\]\""):
+        marking.mark(tmp_path / "in", tmp_path / "out", 2, seed=1, jobs=1, isolated=True, book=tmp_path / "book.db")
+    assert {path.name for path in tmp_path.iterdir()} == {"in"}
 
 
 OWNED = '''

@@ -9,7 +9,7 @@ set -eu
 level=${1:-lab}
 case $level in
   lab) extras='lab' ;;
-  dev) extras='lab,dev,oracles' ;;
+  dev) extras='lab,dev,oracles,grading' ;;
   *) echo "setup: unknown level '$level', expected lab or dev" >&2; exit 2 ;;
 esac
 cd "$(dirname "$0")/.."

@@ -110,6 +110,7 @@ def grade(
     jobs: int = 2,
     isolated: bool = True,
     limits: Limits | None = None,
+    hidden: tuple[Path, ...] = (),
     on_student: Callable[[str], None] = lambda student: None,
 ) -> tuple[dict, dict[str, list[Mark]]]:
     """Judge all submissions of one exercise; returns the run's head and the marks by student.
@@ -121,6 +122,7 @@ def grade(
         jobs: submissions that are judged at the same time.
         isolated: False trusts the answers: for your own, and where there are no namespaces.
         limits: of one question.
+        hidden: what no answer may see, beside the submissions and the results.
         on_student: called when a student is done.
 
     Raises:
@@ -128,11 +130,12 @@ def grade(
         CourseError: the folders are not what they should be.
     """
     students, here = found(folder, sheet), threading.local()
+    hidden = (folder, results, *hidden)
     with closing(Ledger(results, sheet, seed=seed, isolated=isolated)) as ledger, ExitStack() as boxes:
 
         def work(submission: Submission) -> tuple[str, list[Mark]]:
             if not hasattr(here, "box"):  # one per thread, for all its submissions
-                here.box = boxes.enter_context(Sandbox(limits or Limits(), isolated=isolated, hidden=(folder, results)))
+                here.box = boxes.enter_context(Sandbox(limits or Limits(), isolated=isolated, hidden=hidden))
             marks = list(_marks(submission, sheet, here.box, ledger))
             on_student(submission.student)
             return submission.student, marks

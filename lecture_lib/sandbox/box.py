@@ -74,7 +74,8 @@ class Sandbox:
     Args:
         limits: of each answer.
         isolated: False runs answers with your own rights; for submissions that you wrote yourself.
-        hidden: folders that no answer may see, wherever they are: beside the course's own answers the submissions.
+        hidden: folders and files that no answer may see, wherever they are: beside the course's own answers the
+            submissions.
 
     Raises:
         NotIsolated: walls were asked for, and this machine has none.

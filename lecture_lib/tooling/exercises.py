@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION[ \t]*$", re.DOTALL | re.MULTILINE)
 HIDDEN = re.compile(r"^[ \t]*### BEGIN HIDDEN TESTS\n.*?^[ \t]*### END HIDDEN TESTS[ \t]*\n?", re.DOTALL | re.MULTILINE)
 MARK = re.compile(r"^[ \t]*### (BEGIN|END) ", re.MULTILINE)
-STUB = r'\1raise NotImplementedError("yours")'
+STUB = 'raise NotImplementedError("yours")'
 
 
 def stripped(nb: NotebookNode) -> NotebookNode:
@@ -31,7 +31,7 @@ def stripped(nb: NotebookNode) -> NotebookNode:
         CourseError: a mark has no partner, so that a solution would stay.
     """
     for cell in nb.cells:
-        cell.source = HIDDEN.sub("", SOLUTION.sub(STUB, cell.source)).rstrip("\n")
+        cell.source = HIDDEN.sub("", SOLUTION.sub(rf"\1{STUB}", cell.source)).rstrip("\n")
         if MARK.search(cell.source):
             raise CourseError(f"a mark without its partner in the cell:\n{cell.source}")
         if cell.cell_type == "code":

@@ -91,7 +91,7 @@ def build_root(new: str, visible: Sequence[str], hidden: Sequence[str]) -> None:
     Args:
         new: an empty folder outside, on which the new root is mounted.
         visible: folders and files that stay, at the same places.
-        hidden: folders within these that are seen empty.
+        hidden: folders and files within these that are seen empty.
     """
     mount(None, "/", None, REC | PRIVATE)
     mount("tmpfs", new, "tmpfs", NOSUID | NODEV, SCRATCH)
@@ -100,6 +100,8 @@ def build_root(new: str, visible: Sequence[str], hidden: Sequence[str]) -> None:
     for path in hidden:
         if os.path.isdir(new + path):
             mount("tmpfs", new + path, "tmpfs", RDONLY | NOSUID | NODEV, "size=4k,mode=755")
+        elif os.path.exists(new + path):
+            mount("/dev/null", new + path, None, BIND)
     os.mkdir(new + "/dev")
     for name in DEVICES:
         Path(f"{new}/dev/{name}").touch()
