@@ -14,7 +14,7 @@ from lecture_lib.tooling.project import Notebook
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-PLANNED = ("Slides, and one click to Colab",)
+PLANNED = ("One click to Colab",)
 
 
 def run_all(books: list[Notebook], site: Path, *, write: bool, html_only: bool, timeout: float) -> list[str]:
