@@ -14,7 +14,7 @@ from lecture_lib.errors import CourseError, MissingPackageError, UnknownNameErro
 from lecture_lib.tooling import benching, info, project, server, testing
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("lab", "run", "test", "check", "train", "zoo", "info", "bench")
+COMMANDS = ("lab", "run", "test", "check", "train", "zoo", "info", "bench", "slides")
 
 
 def course(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:

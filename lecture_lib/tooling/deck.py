@@ -66,6 +66,8 @@ def cut(nb: NotebookNode, name: str) -> list[Slide]:
         CourseError: no cell starts a slide, a shown cell stands above the first one, a type is unknown, or a note has
             not the form that stands on top of this file; the message names the notebook and the cell.
     """
+    if not any(kind(cell) == "slide" for cell in nb.cells):
+        raise CourseError(f"{name} has no slides: no cell has the slide type 'slide'")
     slides: list[Slide] = []
     for number, cell in enumerate(nb.cells, 1):
         what, where = kind(cell), f"{name}, cell {number}"
@@ -81,8 +83,6 @@ def cut(nb: NotebookNode, name: str) -> list[Slide]:
             slides[-1].cells.append(cell)
         else:
             raise CourseError(f"{where}: slide type {what!r} above the first slide; expected slide or skip")
-    if not slides:
-        raise CourseError(f"{name} has no slides: no cell has the slide type 'slide'")
     _name(slides)
     _plan(slides)
     return slides
