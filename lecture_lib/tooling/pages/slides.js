@@ -1,5 +1,5 @@
-const body = document.body, stage = document.querySelector("main"), find = (id) => document.getElementById(id);
-const slides = [...stage.querySelectorAll("section")], notes = [...document.querySelectorAll("aside > div")];
+const body = document.body, main = document.querySelector("main"), find = (id) => document.getElementById(id);
+const slides = [...main.querySelectorAll("section")], notes = [...document.querySelectorAll("aside > div")];
 const channel = new BroadcastChannel(location.pathname);  // to the window of the speaker, and back
 let at = 0, shown = 0, began = null, touched = 0;
 const parts = () => [...slides[at].querySelectorAll(".fragment")];
@@ -15,7 +15,7 @@ function draw() {
   find("number").textContent = `${at + 1} / ${slides.length}`;
   find("next").textContent = at + 1 < slides.length ? `Next: ${name(slides[at + 1])}` : "The last slide.";
   find("bar").style.width = `${100 * (at + 1) / slides.length}%`;
-  stage.scrollTop = 0;
+  main.scrollTop = 0;
   tick();
 }
 
@@ -41,8 +41,7 @@ const speaker = () => window.open(`${location.pathname}?speaker#${at + 1}`, "spe
 const keys = { " ": on, ArrowRight: on, PageDown: on, ArrowLeft: back, PageUp: back, n: speak, w: speaker,
   Home: () => go(0), End: () => go(slides.length - 1) };
 
-const resize = () =>
-  body.style.setProperty("--stage", Math.min(stage.offsetWidth / 1280, stage.offsetHeight / 720) - 0.001);
+const resize = () => { main.style = `--zoom: ${Math.min(main.offsetWidth / 1280, main.offsetHeight / 720) - 0.001}`; };
 
 // What is higher than the stage: pictures get smaller, code folds, all is set smaller; on paper until it fits.
 function fit(slide) {
@@ -54,10 +53,11 @@ function fit(slide) {
     if (wide.scrollWidth > wide.clientWidth) wide.style.zoom = Math.max(0.6, wide.clientWidth / wide.scrollWidth);
   until("--picture", 1.4, 1.1);
   if (slide.offsetHeight > 720) slide.querySelectorAll("details.code").forEach((code) => { code.open = false; });
-  const steps = [["--fit", 0.96, 0.88], ["--picture", 1.06, 0.8], ["--fit", 0.84, 0.8], ["--picture", 0.78, 0.62]];
-  steps.forEach((step) => until(...step));
+  until("--fit", 0.96, 0.84);
+  until("--picture", 1.06, 0.62);
+  until("--fit", 0.8, 0.76);
   slide.style.setProperty("--screen-fit", slide.style.getPropertyValue("--fit"));
-  until("--fit", 0.76, 0.3);
+  until("--fit", 0.72, 0.3);
 }
 
 addEventListener("keydown", (event) => {
