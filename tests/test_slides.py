@@ -118,7 +118,7 @@ def test_the_deck_of_a_lecture_stands_alone(book, tmp_path):
     made = slides.render(nb, book.name, tmp_path)
     page = Page(made.html)
     assert made.problems == []
-    assert len(page.sections) == made.slides == len(deck.cut(nb, book.name))
+    assert len(page.sections) == len(made.slides) == len(deck.cut(nb, book.name))
     assert loads_nothing(made.html) and loads_nothing(made.sheet)
     assert not any("Speaker ·" in text for text in page.sections)
     assert len(made.html) < 2_000_000, "two megabytes are read at once, also from a stick"
@@ -183,8 +183,8 @@ def made(tmp_path):
 def test_the_class_sees_the_slides_and_nothing_else(made):
     sections = Page(made.html).sections
     everything = " ".join(sections)
-    assert len(sections) == made.slides == 4
-    assert made.title == "Lecture 9 · Small" and made.minutes == 10
+    assert len(sections) == len(made.slides) == 4
+    assert "<title>Lecture 9 · Small</title>" in made.html
     assert "Is it so?" in sections[2] and small_deck.ANSWER in sections[2]
     for hidden in (small_deck.NOTE, small_deck.SECOND_NOTE, small_deck.SKIPPED, "import torch"):
         assert hidden not in everything
@@ -232,6 +232,17 @@ def test_decks_are_written_with_an_index(tmp_path, capsys):
     for link in links:
         page = Page((index.parent / link).read_text(encoding="utf-8"))
         assert all((index.parent / there).is_file() for there in page.links)
+
+
+def test_a_deck_that_lies_there_stays_in_the_index(tmp_path, monkeypatch):
+    books = [Notebook(tmp_path / f"L{number}_lecture.py") for number in (1, 2, 3)]
+    for book in books:
+        nbformat.write(small_deck.notebook(), book.paired)
+    monkeypatch.setattr(slides, "lectures", lambda: books)
+    slides.write_all(books[:1], tmp_path / "slides")
+    index = slides.write_all(books[1:2], tmp_path / "slides")
+    decks = [link for link in Page(index.read_text(encoding="utf-8")).links if "notes" not in link]
+    assert decks == ["L1_lecture.html", "L2_lecture.html"], "the third one was never written"
 
 
 def test_a_notebook_without_slides_is_an_error(tmp_path):

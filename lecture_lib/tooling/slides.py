@@ -31,9 +31,7 @@ class Deck:
     """A lecture's slides and its speaker's sheet as HTML; ``problems`` lists formulas that had to be shown as LaTeX."""
 
     name: str
-    title: str
-    slides: int
-    minutes: int
+    slides: list[Slide] = field(repr=False)
     html: str = field(repr=False)
     sheet: str = field(repr=False)
     problems: list[str] = field(default_factory=list)
@@ -53,12 +51,11 @@ def render(nb: NotebookNode, name: str, pages: Path) -> Deck:
         CourseError: the notebook's slide types make no deck; see :func:`lecture_lib.tooling.deck.cut`.
     """
     cells, slides = _Cells(pages), deck.cut(reading.without_widgets(nb), name)
-    title = reading.plain(slides[0].heading) or name
     sections = "\n".join(_section(number, slide, cells) for number, slide in enumerate(slides, 1))
     notes = list(_notes(slides, cells))
     style = reading.style() + _page("slides.css")
     blanks = {
-        "title": escape(title),
+        "title": escape(_title(slides)),
         "name": escape(name),
         "total": deck.minutes(slides) + QUESTIONS,
         "reading": f'<a href="../{escape(name)}.html">reading version</a> ·' if _lies(pages, name) else "",
@@ -73,17 +70,20 @@ def render(nb: NotebookNode, name: str, pages: Path) -> Deck:
     )
     rows = "\n".join(_rows(slides, cells))
     sheet = reading.template("slides_sheet.html").substitute(blanks, style=style + font_css(rows), rows=rows)
-    return Deck(name, title, len(slides), deck.minutes(slides), html, sheet, cells.problems)
+    return Deck(name, slides, html, sheet, cells.problems)
 
 
 def write(decks: list[Deck], folder: Path) -> Path:
-    """Write the decks, their sheets, and an index that links them; returns the index's path."""
+    """Write the decks, their sheets, and an index, also of the lectures that lie there already; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     for made in decks:
         (folder / f"{made.name}.html").write_text(made.html, encoding="utf-8")
         (folder / f"{made.name}_notes.html").write_text(made.sheet, encoding="utf-8")
-    index = folder / "index.html"
-    entries = "\n".join(map(_entry, decks))
+    index, shown = folder / "index.html", {made.name: made.slides for made in decks}
+    for book in lectures():
+        if book.name not in shown and _lies(folder, book.name):
+            shown[book.name] = deck.cut(running.saved(book), book.name)
+    entries = "\n".join(_entry(name, shown[name]) for name in sorted(shown))
     html = reading.template("slides_index.html").substitute(style=reading.style(), entries=entries)
     index.write_text(html, encoding="utf-8")
     return index
@@ -94,7 +94,7 @@ def write_all(books: list[Notebook], folder: Path) -> Path:
     decks = []
     for book in books:
         decks.append(made := render(running.saved(book), book.name, folder.parent))
-        print(f"{made.name:<34} {made.slides} slides, {made.minutes} min", flush=True)
+        print(f"{made.name:<34} {len(made.slides)} slides, {deck.minutes(made.slides)} min", flush=True)
         for problem in made.problems:
             print(f"{made.name}: shown as LaTeX. {problem}", file=sys.stderr)
     return write(decks, folder)
@@ -188,12 +188,15 @@ def _numbers(first: int, last: int) -> str:
     return f"slide {first}" if first == last else f"slides {first} to {last}"
 
 
-def _entry(made: Deck) -> str:
-    name = escape(made.name)
+def _title(slides: list[Slide]) -> str:
+    return reading.plain(slides[0].heading)
+
+
+def _entry(name: str, slides: list[Slide]) -> str:
     return (
-        f'<div class="card"><h2><a href="{name}.html">{escape(made.title)}</a></h2>'
-        f"<p>{made.slides} slides, {made.minutes} minutes and {QUESTIONS} for questions</p>"
-        f'<p class="time"><a href="{name}_notes.html">Timetable and what to say</a></p></div>'
+        f'<div class="card"><h2><a href="{escape(name)}.html">{escape(_title(slides))}</a></h2>'
+        f"<p>{len(slides)} slides, {deck.minutes(slides)} minutes and {QUESTIONS} for questions</p>"
+        f'<p class="time"><a href="{escape(name)}_notes.html">Timetable and what to say</a></p></div>'
     )
 
 
