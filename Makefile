@@ -4,7 +4,7 @@
 #            PYTHON=...       the interpreter for .venv (3.11 to 3.13), default: the first that fits
 #            TORCH_INDEX=...  a package index with CPU builds of torch, e.g. https://download.pytorch.org/whl/cpu
 .DEFAULT_GOAL := help
-.PHONY: help lab test colab run notebooks info bench fmt lint clean setup setup-dev
+.PHONY: help lab test colab run notebooks slides info bench fmt lint clean setup setup-dev
 export PYTHON TORCH_INDEX
 PYTHON ?=
 TORCH_INDEX ?=
@@ -34,6 +34,9 @@ run: setup  ## execute every notebook and write the reading version to site/ (AR
 
 notebooks: setup  ## rebuild the .ipynb files from their .py sources, executed (ARGS=NAME for one of them)
 	@$(COURSE) run --write $(ARGS)
+
+slides: setup  ## lectures as HTML slides with speaker notes, in site/slides/ (ARGS=L2_guidance_lecture for one of them)
+	@$(COURSE) slides $(ARGS)
 
 info: setup  ## versions, device and zoo state: what to paste into a bug report
 	@$(COURSE) info $(ARGS)

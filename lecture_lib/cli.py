@@ -280,6 +280,25 @@ def publish(
         print(f"wrote {path.relative_to(folder)}")
 
 
+@app.command()
+def slides(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[LECTURE]...", help="Only these; default: all lectures.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Default: site/slides/ in the checkout.")] = None,
+) -> None:
+    """Write lectures as HTML slides with speaker notes.
+
+    Each is one file that needs neither a network nor a kernel, made from the saved outputs; the sheet beside it has the
+    timetable, and what to say.
+    """
+    from lecture_lib.tooling import project
+    from lecture_lib.tooling import slides as making
+
+    books = project.select(names) if names else making.lectures()
+    print(f"slides: {making.write_all(books, out or project.root() / 'site' / 'slides')}")
+
+
 def main() -> None:
     """Entry point: an error that the course raises on purpose becomes one line and exit code 2."""
     try:

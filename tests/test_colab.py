@@ -89,7 +89,7 @@ def bare():
 def from_here(nb):
     """The notebook, whose first cell fetches this checkout in the place of the archive on GitHub."""
     archive = publishing.address(ROOT).archive
-    (setup,) = [cell for cell in nb.cells if publishing.TAG in cell.metadata.get("tags", [])]
+    (setup,) = [cell for cell in nb.cells if publishing.SETUP in cell.metadata.get("tags", [])]
     assert archive in setup.source
     setup.source = setup.source.replace(archive, f"--disable-pip-version-check {ROOT}")
     return nb

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "pillow": "pillow"}
-FROM_PIP = {"math-core", "ziamath"}  # not packaged by conda-forge, or not kept up to date there
+FROM_PIP = {"jupyterlab-slideshow", "math-core", "ziamath"}  # not packaged by conda-forge, or not kept up to date there
 FORBIDDEN = {"torchvision", "timm", "k-diffusion", "torch-fidelity", "clean-fid", "smalldiffusion"}
 
 

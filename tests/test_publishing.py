@@ -13,7 +13,7 @@ import nbformat
 import pytest
 
 from lecture_lib.errors import CourseError
-from lecture_lib.tooling import exercises, pairing, project, publishing
+from lecture_lib.tooling import exercises, pairing, project, publishing, reading
 from lecture_lib.tooling.publishing import Address
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +55,7 @@ def copy(tmp_path):
 def test_every_notebook_begins_with_the_cell_and_the_badge_of_this_address(path):
     here = publishing.address(ROOT)
     title, code = first_cells(path)
-    assert code.source == here.first_cell() and code.metadata["tags"] == [publishing.TAG]
+    assert code.source == here.first_cell() and code.metadata["tags"] == [publishing.SETUP]
     badge = here.badge(f"{path.parent.name}/{path.name}")
     assert (badge in title) if badge else ("Open in Colab" not in title)
 
@@ -159,6 +159,16 @@ def test_links_are_addresses_of_files_that_exist():
         link = urlparse(FORK.link(f"{path.parent.name}/{path.name}"))
         assert link.scheme == "https" and link.netloc == "colab.research.google.com"
         assert (ROOT / link.path.split("/blob/v1.2/")[1]).is_file()
+
+
+def test_the_reading_version_has_a_link_in_words_and_the_versions_but_not_the_cell(copy):
+    publishing.publish(copy, FORK)
+    nb = nbformat.read(copy / "notebooks" / "00_start_here.ipynb", as_version=4)
+    html = reading.render(nb, "00_start_here").html
+    assert f'<a href="{FORK.link("notebooks/00_start_here.ipynb")}">Open in Colab</a>' in html
+    assert publishing.PICTURE not in html and "find_spec" not in html
+    assert "torch" in html and "CPU, " in html
+    assert "find_spec" in nb.cells[1].source, "the notebook itself is left as it is"
 
 
 @pytest.mark.parametrize("there", [True, False])

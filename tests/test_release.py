@@ -6,9 +6,10 @@ import json
 import zipfile
 
 import pytest
+import small_deck
 
 from lecture_lib.errors import CourseError
-from lecture_lib.tooling import exercises, project, releasing
+from lecture_lib.tooling import exercises, project, releasing, running
 
 
 @pytest.mark.parametrize("lecture", (1, 2, 3, 4, 5))
@@ -35,6 +36,15 @@ def test_a_leak_stops_the_release(tmp_path, monkeypatch):
     with pytest.raises(CourseError, match="would get out"):
         releasing.release(2, tmp_path / "students")
     assert not (tmp_path / "students").exists()
+
+
+def test_the_speakers_notes_stay_with_the_speaker(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "saved", lambda book: small_deck.notebook())
+    folder = releasing.release(2, tmp_path / "students")
+    lectures = [path.read_text(encoding="utf-8") for path in folder.glob("L2_*.ipynb")]
+    assert len(lectures) == 2
+    for text in lectures:
+        assert small_deck.SKIPPED in text and small_deck.NOTE not in text and "Speaker" not in text
 
 
 def test_nothing_is_overwritten(tmp_path):

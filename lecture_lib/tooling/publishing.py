@@ -20,7 +20,7 @@ from lecture_lib.tooling import exercises, pairing, project
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-TAG = "setup"  # of the cell that installs the course
+SETUP = "setup"  # tag of the cell that installs the course
 NOWHERE = "OWNER/NAME"  # the address of a copy that was not published
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+")
 REFERENCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")  # without a slash: Colab could not tell it from the path
@@ -107,9 +107,9 @@ def addressed(nb: NotebookNode, new: Address, path: str) -> NotebookNode:
     Raises:
         CourseError: it has no cell with the tag ``setup``, or does not begin with a title.
     """
-    setup = [cell for cell in nb.cells if TAG in cell.metadata.get("tags", [])]
+    setup = [cell for cell in nb.cells if SETUP in cell.metadata.get("tags", [])]
     if len(setup) != 1 or not nb.cells[0].source.startswith("# "):
-        raise CourseError(f"publish: {path} needs a title, and one cell with the tag {TAG!r}; it has {len(setup)}")
+        raise CourseError(f"publish: {path} needs a title, and one cell with the tag {SETUP!r}; it has {len(setup)}")
     setup[0].source = new.first_cell()
     title, *rest = BADGE.sub("", nb.cells[0].source).split("\n")
     badge = new.badge(path)

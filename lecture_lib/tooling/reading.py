@@ -10,9 +10,10 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from lecture_lib.tooling import headers
+from lecture_lib.tooling import deck, headers
 from lecture_lib.tooling.mathml import FormulaError, font_css, to_mathml
 from lecture_lib.tooling.outputs import WIDGET_VIEW
+from lecture_lib.tooling.publishing import SETUP
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 HEADING = re.compile(r"<h([1-3])>(.*?)</h\1>", re.DOTALL)
 LINK = re.compile(r'href="([^":/]+)\.ipynb(#[^"]*)?"')  # from one notebook to another; pages link to pages
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
+BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")
 
 
 @dataclass
@@ -35,28 +37,30 @@ class Page:
 
 
 def render(nb: NotebookNode, name: str) -> Page:
-    """Turn an executed notebook into a page (the notebook itself is left as it is)."""
-    exporter = _exporter()
-    body, _ = exporter.from_notebook_node(_without_widgets(nb))
+    """Turn an executed notebook into a page (the notebook itself is left as it is); the speaker's notes stay out."""
+    nb = deck.without_notes(nb)
+    exporter = make_exporter()
+    body, _ = exporter.from_notebook_node(standing_alone(nb))
     body, contents = _with_contents(LINK.sub(r'href="\1.html\2"', body))
     text = "\n\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
-    title = _plain(found[1]) if (found := TITLE.search(text)) else name
-    html = _template("page.html").substitute(
-        title=escape(title), style=_style() + font_css(body), contents=contents, body=body, name=escape(name)
+    title = plain(found[1]) if (found := TITLE.search(text)) else name
+    html = template("page.html").substitute(
+        title=escape(title), style=style() + font_css(body), contents=contents, body=body, name=escape(name)
     )
     time = match[0].replace("**Time** ", "") if (match := headers.LINE.search(text)) else ""
     return Page(name, title, _summary(text), time, html, exporter.problems)
 
 
-def write(pages: list[Page], folder: Path, *, planned: tuple[str, ...] = ()) -> Path:
+def write(pages: list[Page], folder: Path) -> Path:
     """Write the pages and an index that links them; returns the index's path."""
     folder.mkdir(parents=True, exist_ok=True)
     for page in pages:
         (folder / f"{page.name}.html").write_text(page.html, encoding="utf-8")
     entries = "\n".join(map(_entry, pages))
-    coming = "\n".join(f"<li>{escape(line)}</li>" for line in planned)
     index = folder / "index.html"
-    html = _template("index.html").substitute(style=_style(), entries=entries, planned=coming)
+    decks = (folder / "slides" / "index.html").is_file()  # what `course slides` wrote beside the pages
+    slides = '<p><a href="slides/index.html">The lectures as slides</a></p>' if decks else ""
+    html = template("index.html").substitute(style=style(), entries=entries, slides=slides)
     index.write_text(html, encoding="utf-8")
     return index
 
@@ -68,7 +72,7 @@ def _entry(page: Page) -> str:
     )
 
 
-def _exporter() -> object:
+def make_exporter() -> object:
     """nbconvert's exporter with MathML in the place of MathJax; made here so that importing this file is cheap."""
     from nbconvert.exporters.html import HTMLExporter, contextfilter
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -108,11 +112,19 @@ def _exporter() -> object:
     return exporter
 
 
-def _without_widgets(nb: NotebookNode) -> NotebookNode:
-    """A copy in which each widget is the picture that was sent along, and LaTeX outputs are Markdown formulas."""
+def standing_alone(nb: NotebookNode) -> NotebookNode:
+    """A copy that needs neither a kernel nor a network to be read.
+
+    Each widget is the picture that was sent along, LaTeX outputs are Markdown formulas, the badge of Colab is a link in
+    words, and of the cell that installs the course there stays what it printed: the versions.
+    """
     from copy import deepcopy
 
     nb = deepcopy(nb)
+    for cell in nb.cells:
+        cell.source = BADGE.sub(r"[Open in Colab](\1)", cell.source)
+        if SETUP in cell.metadata.get("tags", []):
+            cell.metadata["transient"] = {"remove_source": True}
     outputs = [output for cell in nb.cells if cell.cell_type == "code" for output in cell.outputs]
     for data in (output.data for output in outputs if "data" in output):
         data.pop(WIDGET_VIEW, None)
@@ -141,7 +153,7 @@ def _without_tags(html: str) -> str:
     return re.sub(r"</?(?:a|em|strong|code)\b[^>]*>", "", html)
 
 
-def _plain(markdown: str) -> str:
+def plain(markdown: str) -> str:
     """One line of Markdown without its marks."""
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
     return re.sub(r"[*`$]|<[^>]+>", "", text).strip()
@@ -155,14 +167,15 @@ def _summary(text: str) -> str:
             lines.append(line)
         elif lines:
             break
-    return " ".join(re.split(r"(?<=[.!?])\s", _plain(" ".join(lines)))[:2])
+    return " ".join(re.split(r"(?<=[.!?])\s", plain(" ".join(lines)))[:2])
 
 
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
+    """A page of ``pages/`` with its blanks."""
     return Template(resources.files("lecture_lib.tooling").joinpath("pages", name).read_text(encoding="utf-8"))
 
 
-def _style() -> str:
+def style() -> str:
     """The style sheet, with colours for code in light and in dark."""
     from pygments.formatters import HtmlFormatter
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lecture_lib.errors import CourseError
 from lecture_lib.exercises.catalogue import sheet
-from lecture_lib.tooling import exercises, project
+from lecture_lib.tooling import deck, exercises, project, running
 
 SOLVED = re.compile(r"### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)### END", re.DOTALL)
 TELLING = 30  # characters from which on a line of a solution is no coincidence
@@ -25,11 +25,13 @@ LETTER = """Exercise {lecture} of the course on modern image generation: {title}
 
 
 def release(lecture: int, out: Path) -> Path:
-    """Write the students' folder, or with a name that ends in ``.zip`` the zip, of one lecture.
+    """Write the students' folder of one lecture, or with a name that ends in ``.zip`` the zip; no speaker's notes.
 
     Raises:
         CourseError: it exists already, or something of a solution would get out; then nothing is written.
     """
+    import nbformat
+
     if out.exists():
         raise CourseError(f"release: {out} exists already; expected a new name")
     root, asked = project.root(), sheet(lecture)
@@ -43,7 +45,7 @@ def release(lecture: int, out: Path) -> Path:
         (folder / "README.txt").write_text(letter, encoding="utf-8")
         for book in project.notebooks(root / "notebooks"):
             if book.name.startswith(f"L{lecture}_"):
-                shutil.copy(book.paired, folder)
+                nbformat.write(deck.without_notes(running.saved(book)), folder / book.paired.name)
         leaks = leaking(folder, source.read_text(encoding="utf-8"))
         if leaks:
             raise CourseError(f"release: something of the solution would get out: {'; '.join(leaks)}")

@@ -14,8 +14,6 @@ from lecture_lib.tooling.project import Notebook
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-PLANNED = ("Slides, and one click to Colab",)
-
 
 def run_all(books: list[Notebook], site: Path, *, write: bool, html_only: bool, timeout: float) -> list[str]:
     """Run (or with ``html_only`` just read) each notebook and write its page; returns the names that failed.
@@ -36,9 +34,7 @@ def run_all(books: list[Notebook], site: Path, *, write: bool, html_only: bool, 
     for book in project.notebooks():
         if book.name not in pages and book.name not in failed and book.paired.is_file():
             pages[book.name] = reading.render(saved(book), book.name)
-    index = reading.write(
-        [pages[book.name] for book in project.notebooks() if book.name in pages], site, planned=PLANNED
-    )
+    index = reading.write([pages[book.name] for book in project.notebooks() if book.name in pages], site)
     for page in pages.values():
         for problem in page.problems:
             print(f"{page.name}: shown as LaTeX. {problem}", file=sys.stderr)

@@ -1,4 +1,10 @@
-"""Starts JupyterLab on the first notebook of the course."""
+"""Starts JupyterLab on the first notebook of the course.
+
+A lecture is presented there as slides (jupyterlab-slideshow), with widgets that work: Run > Run All Cells,
+View > Collapse All Code, click the title cell (the deck starts at the selected cell, and on a cell that is no slide it
+stays empty), then the deck button in the notebook's toolbar. Space goes on, Shift+Space goes back, Escape ends. A
+click on a slider gives it the arrow keys; Space still goes on.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +16,9 @@ from pathlib import Path
 from lecture_lib.errors import MissingPackageError
 
 FIRST = "notebooks/00_start_here.ipynb"
-SETTINGS = Path(__file__).parent / "lab_settings"  # defaults only: what the reader sets in JupyterLab wins
+# Defaults only: what the reader sets in JupyterLab wins. Sizes for the last row hold while a deck is shown; the button
+# for fonts, which comes with the deck's package, is hidden.
+SETTINGS = Path(__file__).parent / "lab_settings"
 
 
 def has_display() -> bool:

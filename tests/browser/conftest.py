@@ -60,10 +60,17 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory):
-    """JupyterLab as `make lab` starts it, on a copy of the notebooks; yields a function from a path to its address."""
+def course(tmp_path_factory) -> Path:
+    """A folder with a copy of the notebooks."""
     folder = tmp_path_factory.mktemp("course")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lab(course):
+    """JupyterLab as `make lab` starts it, on a copy of the notebooks; yields a function from a path to its address."""
+    folder = course
     port, log = free_port(), folder / "server.log"
     options = ["--no-browser", f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}"]
     private = {name: str(folder / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")}
