@@ -499,7 +499,7 @@ viz.show(
     alt="PSNR against numbers per picture: the autoencoder's curve lies far above that of thumbnails.",
 )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # The ceiling is a *bound*, not a promise: a latent diffusion model is a trade. Large $f$ makes the second stage cheap
 # and the first one lossy. The published table for real photographs (ImageNet; Rombach et al. 2022, the repository's
 # model zoo) shows that channels move along with $f$; a table that changes $f$ alone is not from there.
@@ -1043,7 +1043,7 @@ for name, (table, steps) in tables.items():
     dark[name] = [((y - c).abs() < 16).double().mean().item() for c in (-64, 0, 64)]
     print(f"{name:46s} black {dark[name][0]:5.1%}, grey {dark[name][1]:5.1%}, white {dark[name][2]:5.1%}")
 
-# %% slideshow={"slide_type": "slide"}
+# %%
 first, _, third = dark.values()
 verify_less("with the original table almost no picture is black", first[0], 0.03)
 verify("with zero terminal SNR, a quarter is", third[0], 0.25, tol=0.05)
@@ -1267,7 +1267,7 @@ for loud in (1, 3, 10):
     print(f"features {loud:2d} times as long: raw inner products {shouted[loud]:.3f}, normalised {same:.3f}")
 verify_less("raw: the same features, ten times as long, a hundredth of the loss", shouted[10], shouted[1] / 100)
 
-# %%
+# %% slideshow={"slide_type": "slide"}
 with torch.random.fork_rng(devices=[]):
     torch.manual_seed(0)
     newborn = zoo.recipe("shapes-clip").build()
@@ -1411,7 +1411,7 @@ verify_less("the reader sees both sides, and knows at least as well whose the co
 # The vector of the word knows what the vector of the sentence has half forgotten: that is why a U-Net is fed the tokens,
 # and not only the pooled vector.
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown]
 # #### What an encoder is asked is what it tells
 # T5's question, *which words are missing?*, teaches much about a language in which people talk about everything. In
 # ours of sixty words the gap in "a large ... triangle" wants a colour, any colour: whose it is need not be known. Give a

@@ -160,7 +160,7 @@ widgets.interpolant_explorer()
 #    every ODE keeps the order and the map is the increasing one. In the plane:
 # </details>
 
-# %%
+# %% slideshow={"slide_type": "fragment"}
 flat = torch.diag(torch.tensor([4.0, 0.1], dtype=torch.float64))
 turn = torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64) / math.sqrt(2)
 ends = [GaussianMixture([1.0], [[0.0, 0.0]], cov[None]) for cov in (turn @ flat @ turn.T, flat)]
