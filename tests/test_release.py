@@ -9,7 +9,7 @@ import pytest
 import small_deck
 
 from lecture_lib.errors import CourseError
-from lecture_lib.tooling import exercises, project, releasing, running
+from lecture_lib.tooling import exercises, project, publishing, releasing, running
 
 
 @pytest.mark.parametrize("lecture", (1, 2, 3, 4, 5))
@@ -45,6 +45,14 @@ def test_the_speakers_notes_stay_with_the_speaker(tmp_path, monkeypatch):
     assert len(lectures) == 2
     for text in lectures:
         assert small_deck.SKIPPED in text and small_deck.NOTE not in text and "Speaker" not in text
+
+
+@pytest.mark.parametrize("repository", ["a-class/course", publishing.NOWHERE])
+def test_the_letter_promises_colab_only_where_its_first_cell_works(repository, tmp_path, monkeypatch):
+    monkeypatch.setattr(publishing, "address", lambda root: publishing.Address(repository, "main"))
+    letter = (releasing.release(2, tmp_path / "students") / "README.txt").read_text(encoding="utf-8")
+    assert ("On Colab" in letter) == (repository != publishing.NOWHERE)
+    assert "E2_guidance.ipynb" in letter and "{" not in letter
 
 
 def test_nothing_is_overwritten(tmp_path):

@@ -60,6 +60,11 @@ class Address:
             raise CourseError(f"publish: ref is {self.ref!r}, expected a tag, a commit, or a branch without a slash")
 
     @property
+    def published(self) -> bool:
+        """Whether it is one; a copy that was not published yet has a place for it only."""
+        return self.repository != NOWHERE
+
+    @property
     def archive(self) -> str:
         """What pip installs; a zip, so that no git is needed."""
         return f"https://github.com/{self.repository}/archive/{self.ref}.zip"
@@ -70,7 +75,7 @@ class Address:
 
     def badge(self, path: str) -> str:
         """The line below a title; empty for a copy without an address, since a dead link helps nobody."""
-        return "" if self.repository == NOWHERE else f"[![Open in Colab]({PICTURE})]({self.link(path)})"
+        return f"[![Open in Colab]({PICTURE})]({self.link(path)})" if self.published else ""
 
     def first_cell(self) -> str:
         """The code of the cell that installs the course where it is missing."""
@@ -147,7 +152,7 @@ def _papers(root: Path, new: Address) -> list[tuple[Path, re.Pattern[str], str]]
 
 def links(root: Path, new: Address) -> str:
     """The lines of the README that open the notebooks on Colab."""
-    if new.repository == NOWHERE:
+    if not new.published:
         return "This copy has no address yet, so there is nothing to click on.\n"
     books = [(book.paired.stem, f"notebooks/{book.paired.name}") for book in project.notebooks(root / "notebooks")]
     books += [(path.stem, f"exercises/{exercises.target(path).name}") for path in exercises.sources(root)]

@@ -11,17 +11,19 @@ from pathlib import Path
 
 from lecture_lib.errors import CourseError
 from lecture_lib.exercises.catalogue import sheet
-from lecture_lib.tooling import deck, exercises, project, running
+from lecture_lib.tooling import deck, exercises, project, publishing, running
 
 SOLVED = re.compile(r"### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)### END", re.DOTALL)
 TELLING = 30  # characters from which on a line of a solution is no coincidence
 LETTER = """Exercise {lecture} of the course on modern image generation: {title}.
 
-1. Install the course once: its README says how.
+1. Install the course once: its README says how, and docs/learning.md how to work with it.{colab}
 2. Read and play: the notebooks of the lecture and its lab lie beside this file.
 3. Answer: {notebook}.ipynb. Run the cell below each answer; it says at once what is right, and what is wrong and why.
 4. Hand in {notebook}.ipynb under that name. Marks are given by the same checks on numbers that nobody has seen.
 """
+COLAB = """
+   On Colab there is nothing to install: upload a notebook, and its first cell fetches the course."""
 
 
 def release(lecture: int, out: Path) -> Path:
@@ -41,7 +43,8 @@ def release(lecture: int, out: Path) -> Path:
         folder = Path(scratch) / out.stem
         folder.mkdir()
         (folder / f"{asked.notebook}.ipynb").write_text(exercises.students_text(source), encoding="utf-8")
-        letter = LETTER.format(lecture=lecture, title=asked.title, notebook=asked.notebook)
+        colab = COLAB if publishing.address(root).published else ""
+        letter = LETTER.format(lecture=lecture, title=asked.title, notebook=asked.notebook, colab=colab)
         (folder / "README.txt").write_text(letter, encoding="utf-8")
         for book in project.notebooks(root / "notebooks"):
             if book.name.startswith(f"L{lecture}_"):
