@@ -15,7 +15,7 @@
 # ---
 
 # %% [markdown]
-# # Lecture 2 · Guidance · Lab
+# # Lab 2 · Guidance
 # *Build it, break it, measure it. Then ask what it really samples.*
 #
 # **After this lab you will be able to**
