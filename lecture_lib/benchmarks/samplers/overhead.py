@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -30,8 +32,9 @@ SCHEDULERS = {
 def measure() -> Iterator[Measurement]:
     """Microseconds per step, theirs and ours, and the ratio, for five samplers; ours on the EDM clock and on a table.
 
-    Theirs counts the calls that a pipeline makes (``set_timesteps``, ``scale_model_input``, ``step``), ours everything
-    that ``sample`` does. The network's output is a fixed tensor, which stands for eps.
+    What of ours is Python shows on a single number; what no code can avoid, since the numbers must be read and written,
+    shows in a bare loop. Theirs counts the calls that a pipeline makes (``set_timesteps``, ``scale_model_input``,
+    ``step``), ours everything that ``sample`` does. The network's output is a fixed tensor, which stands for eps.
     """
     with few_threads(1):
         for name, (scheduler, options, sampler) in SCHEDULERS.items():
@@ -55,16 +58,23 @@ def _compare(name: str, make: Callable, sampler: Sampler) -> Iterator[Measuremen
     grids = {"EDM clock": (edm, karras_grid(edm, STEPS, sigma_max=14.6, sigma_min=0.03))}
     if name in ("DDIM", "2M", "UniPC"):  # the velocity of a table is infinite at clean data
         grids["table"] = (table, trailing_grid(table, STEPS))
-    times: dict[str, list[float]] = {"theirs": [], **{clock: [] for clock in grids}}
-    for _ in range(REPEATS):
-        times["theirs"].append(_theirs(make(), x, eps))
-        for clock, (path, grid) in grids.items():
-            times[clock].append(_ours(sampler, path, grid, x, eps))
-    theirs, *ours = (statistics.median(v) for v in times.values())
-    yield Measurement(f"{name}: a step of diffusers", theirs, "us")
-    for clock, value in zip(grids, ours, strict=True):
-        yield Measurement(f"{name}: a step of ours, {clock}", value, "us")
-    yield Measurement(f"{name}: ours over theirs", ours[0] / theirs, "", BAR)
+    one = x[:1, :1, :1, :1], eps[:1, :1, :1, :1]
+    runs = {"diffusers": lambda: _theirs(make(), x, eps)}
+    runs |= {f"ours, {clock}": partial(_ours, sampler, *where, x, eps) for clock, where in grids.items()}
+    runs["ours, of a single number"] = partial(_ours, sampler, *grids["EDM clock"], *one)
+    if name in ("DDIM", "Euler"):  # on the EDM clock both are x + (s - t) eps
+        runs["a bare loop, EDM clock"] = lambda: _bare(grids["EDM clock"][1], x, eps)
+    times: dict[str, list[float]] = {what: [] for what in runs}
+    for _ in range(REPEATS):  # in turn, so that all of them meet the same disturbances
+        for what, run in runs.items():
+            times[what].append(run())
+    medians = {what: statistics.median(values) for what, values in times.items()}
+    for what, median in medians.items():
+        yield Measurement(f"{name}: a step of {what}", median, "us")
+    if "a bare loop, EDM clock" in medians:
+        floor = medians["a bare loop, EDM clock"] / medians["diffusers"]
+        yield Measurement(f"{name}: a bare loop over theirs", floor, "")
+    yield Measurement(f"{name}: ours over theirs", medians["ours, EDM clock"] / medians["diffusers"], "", BAR)
 
 
 def _theirs(scheduler, x: Tensor, eps: Tensor) -> float:
@@ -84,4 +94,12 @@ def _ours(sampler: Sampler, path: Path, grid: Tensor, x: Tensor, eps: Tensor) ->
     start = time.perf_counter()
     with torch.no_grad():
         last(sample(denoise, path, sampler, grid, x))
+    return 1e6 * (time.perf_counter() - start) / STEPS
+
+
+def _bare(grid: Tensor, x: Tensor, eps: Tensor) -> float:
+    start = time.perf_counter()
+    with torch.no_grad():
+        for t, s in pairwise(grid.tolist()):
+            x = torch.add(x, eps, alpha=s - t)
     return 1e6 * (time.perf_counter() - start) / STEPS
