@@ -11,6 +11,7 @@ import numpy as np
 from lecture_lib.exercises.task import Case, Task
 
 UNWRITTEN = ("NothingHere", "NotImplementedError", "SyntaxError")
+LONGEST = 60  # characters of the name of a type
 TIGHT = 1e-4  # how closely a pattern must fit to be called one
 
 
@@ -103,7 +104,7 @@ def _form(got: Any, wanted: Any) -> str:
             return f"It returns {have}, expected {len(wanted)}."
         return next(filter(None, map(_form, got, wanted)), "")
     if isinstance(got, dict):
-        return f"It returns a {got.get('type')}, expected a tensor."
+        return f"It returns a {str(got.get('type'))[:LONGEST]}, expected a tensor."
     if got is None:
         return "It returns None: is there a `return`?"
     if isinstance(got, list):

@@ -25,6 +25,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 # Folders with the course's answers, and what would be seen in them: they are covered where they lie within what an
 # answer must read (Python's own folders, /usr), and are not there at all elsewhere.
 SECRETS = ((PACKAGE, "exercises"), (PACKAGE.parent / "solutions", "README.md"))
+LINES = 1 << 20  # of a cell, at most
 START, GRACE = 60.0, 10.0  # seconds that a zygote may take to start, and to answer after its own limit
 
 
@@ -133,10 +134,9 @@ class Sandbox:
             return Failure("silent", f"{type(error).__name__}: {error}")
         if "failed" in reply:
             return Failure(str(reply["failed"]), str(reply.get("detail", "")))
-        outcomes = reply["outcomes"]
-        if not isinstance(outcomes, list) or not all(map(_is_outcome, outcomes)):
-            return Failure("reply", "no list of values and errors")
-        return outcomes
+        outcomes = reply["outcomes"] if isinstance(reply["outcomes"], list) else [None]
+        outcomes = list(map(heard, outcomes))
+        return outcomes if None not in outcomes else Failure("reply", "no list of values and errors")
 
     def _running(self) -> subprocess.Popen:
         if self._process is None or self._process.poll() is not None:
@@ -165,7 +165,7 @@ class Sandbox:
 
     @staticmethod
     def _read(stream, count: int, deadline: float) -> bytes:
-        data = b""
+        data = bytearray()
         while len(data) < count:
             if not select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise TimeoutError("the zygote does not answer")
@@ -173,7 +173,7 @@ class Sandbox:
             if not part:
                 raise OSError("the zygote has ended")
             data += part
-        return data
+        return bytes(data)
 
     def _stop(self) -> None:
         process, self._process = self._process, None
@@ -184,6 +184,15 @@ class Sandbox:
             process.stdout.close()
 
 
-def _is_outcome(thing: Any) -> bool:
-    """A value, or an error with its name; a child may have forged anything."""
-    return isinstance(thing, dict) and ("value" in thing or isinstance(thing.get("error"), str))
+def heard(thing: Any) -> dict[str, Any] | None:
+    """A value, or an error as the rest of the course knows it; None if it is neither: a child may forge anything."""
+    if not isinstance(thing, dict) or not isinstance(thing.get("error", ""), str):
+        return None
+    if "error" not in thing:
+        return {"value": thing["value"]} if "value" in thing else None
+    message, line = thing.get("message"), thing.get("line")
+    return {
+        "error": thing["error"][: wire.NAME],
+        "message": message[: wire.MESSAGE] if isinstance(message, str) else "",
+        "line": line if type(line) is int and 0 <= line < LINES else 0,
+    }

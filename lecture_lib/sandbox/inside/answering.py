@@ -13,8 +13,6 @@ import torch
 from . import wire
 from .cutting import NothingHere, run_slice, slice_for, syntax_error
 
-LONGEST = 300  # characters of a message
-
 
 class Forbidden(MetaPathFinder):
     """Refuses packages that hold answers."""
@@ -37,7 +35,7 @@ def frame(request: dict) -> bytes:
     try:
         return wire.pack({"outcomes": outcomes(request)})
     except wire.WireError as error:
-        return wire.pack({"failed": "size", "detail": str(error)[:LONGEST]})
+        return wire.pack({"failed": "size", "detail": str(error)[: wire.MESSAGE]})
 
 
 def outcomes(request: dict) -> list[dict]:
@@ -49,7 +47,7 @@ def outcomes(request: dict) -> list[dict]:
         student = namespace[name]
     except NothingHere:
         problem = syntax_error(cells, name)
-        found = {"error": "SyntaxError", "message": problem[:LONGEST]} if problem else {"error": "NothingHere"}
+        found = {"error": "SyntaxError", "message": problem[: wire.MESSAGE]} if problem else {"error": "NothingHere"}
         return [found] * len(calls)
     except BaseException as error:  # noqa: BLE001  (a student's code may raise anything, SystemExit too)
         return [told(error)] * len(calls)
@@ -85,14 +83,14 @@ def plain(value: Any) -> Any:
         return value
     if type(value) in (list, tuple):
         return [plain(x) for x in value[:64]]
-    return {"type": type(value).__name__[:60]}
+    return {"type": type(value).__name__[: wire.NAME]}
 
 
 def told(error: BaseException) -> dict:
     """An exception as data, with the line of the submission in which it was raised."""
     lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == "<submission>"]
     try:
-        message = str(error)[:LONGEST]
+        message = str(error)[: wire.MESSAGE]
     except BaseException:  # noqa: BLE001
         message = ""
-    return {"error": type(error).__name__[:60], "message": message, "line": lines[-1].lineno if lines else 0}
+    return {"error": type(error).__name__[: wire.NAME], "message": message, "line": lines[-1].lineno if lines else 0}

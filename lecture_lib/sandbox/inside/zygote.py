@@ -1,9 +1,11 @@
-"""A process that has PyTorch loaded and forks one child for each answer; the child runs it behind walls.
+"""A process that has PyTorch loaded and forks one keeper for each answer, whose child runs it behind walls.
 
     python -I -c "from inside.zygote import main; main()" FOLDER CONFIG  <  requests  >  replies
 
-It imports nothing of the course, so no child can find an answer in its memory; and it never runs a student's code
-itself, so the next child is as clean as the first. It reads frames (``wire``) from standard input until that ends:
+It imports nothing of the course, so no child can find an answer in its memory; and it neither runs a student's code nor
+reads it, nor what comes of it, so the next child is as clean as the first: what a process has read and forgotten is
+still in its memory, and would be in that of every later child. The keepers read frames (``wire``) from standard input
+until that ends:
 
     request   {"cells": [source, ...], "name": function, "stage": source, "call": function,
                "calls": [{argument: value}, ...]}
@@ -22,7 +24,7 @@ import struct
 import sys
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from . import wire
 from .walls import (
@@ -43,7 +45,7 @@ WATCH = 0.05  # seconds between two looks at the memory of a child
 def main() -> None:
     """Answer requests until there are no more."""
     config = json.loads(sys.argv[-1])
-    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    requests, replies = os.dup(0), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(2, 1)
     die_with_parent_if_linux()
@@ -56,9 +58,23 @@ def main() -> None:
     answering.forbid(config["forbidden"])
     warm_up()
     send(replies, wire.pack({"ready": True}))
-    while (head := requests.read(8)) and len(head) == 8:
-        (length,) = struct.unpack("<Q", head)
-        send(replies, answer(requests.read(length), config))
+    while len(head := os.read(requests, 8)) == 8:
+        keeper = os.fork()
+        if keeper == 0:
+            keep(requests, replies, *struct.unpack("<Q", head), config)
+        if os.waitpid(keeper, 0)[1]:
+            break  # it did not reply: this end of the pipes is all that says so
+
+
+def keep(requests: int, replies: BinaryIO, length: int, config: dict) -> NoReturn:
+    """In a fork: read one request, and reply to it."""
+    try:
+        die_with_parent_if_linux()
+        with os.fdopen(requests, "rb") as stream:
+            send(replies, answer(stream.read(length), config))
+        os._exit(0)
+    finally:
+        os._exit(1)
 
 
 def warm_up() -> None:
@@ -73,7 +89,7 @@ def warm_up() -> None:
 
 
 def die_with_parent_if_linux() -> None:
-    """Be killed with the grader, where the system can do that."""
+    """Be killed with the grader, each of us by the one before, where the system can do that."""
     if sys.platform == "linux":
         die_with_parent()
 
@@ -111,6 +127,7 @@ def child(request: bytes, config: dict, reply: int, pids: int, go: int) -> None:
     """In a fork: build the walls, and fork once more, into the new process namespace."""
     from . import answering
 
+    die_with_parent_if_linux()
     if config["isolated"]:
         root = os.getuid() == 0
         leave_namespaces()
