@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from submissions import SHORT
+from submissions import MINI, SHORT
 
+from lecture_lib.exercises.judging import Verdict
+from lecture_lib.grading.grade import _verdict
 from lecture_lib.sandbox.box import Limits, Sandbox
 from lecture_lib.sandbox.inside import calls
 
@@ -154,3 +156,106 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+# Honest notebooks: what two hours of work leave behind ----------------------------------------------------------------
+
+RULE = "def guided(uncond, cond, w):\n    return uncond + w * (cond - uncond)"
+
+
+def using(what: str) -> str:
+    """A right answer that multiplies by something which is 1."""
+    return f"def guided(uncond, cond, w):\n    return uncond + {what} * w * (cond - uncond)"
+
+
+HONEST = {
+    "a parameter's name as a result": [RULE, "w = check('2.1')"],
+    "a parameter's name in a cell that raises": [RULE, "w = torch.load('weights.pt')"],
+    "a local name in cells that raise": [
+        "def guided(uncond, cond, w):\n    diff = cond - uncond\n    return uncond + w * diff",
+        "diff = lost.foo(3)",
+        "for diff in [1, 2]: raise ValueError",
+    ],
+    "all of the course imported": ["from lecture_lib.core import *", RULE],
+    "all of Colab imported": ["from google.colab.patches import *", RULE],
+    "a constant, and a later cell that raises": ["k = 1.0", using("k"), "k = lost()"],
+    "a formula broken before a percent sign": [using("(7\n        % 6\n    )")],
+    "percent signs in a text": [RULE.replace("\n", '\n    """One:\n    % two\n    !three?\n    """\n')],
+    "timed": ["%%time\n" + RULE],
+    "captured": ["%%capture out\n" + RULE],
+    "magic around it": [f"%matplotlib inline\n!ls -l \\\n  -a\n{RULE}\n%timeit guided(1, 2, 3)\nfiles = !ls\nguided?"],
+    "shown on the way": ["def guided(uncond, cond, w):\n    display(w)\n    return uncond + w * (cond - uncond)"],
+    "hints of types that are not here": [
+        "from no_such_types import Float",
+        "def guided(uncond: Float[Tensor, 'b d'], cond: Tensor, w: float) -> Tensor:\n"
+        "    return uncond + w * (cond - uncond)",
+    ],
+    "a dataclass": [
+        "from dataclasses import dataclass\n@dataclass\nclass Settings:\n    k: float = 1.0",
+        using("Settings().k"),
+    ],
+    "only if run by hand": ["if __name__ == '__main__':\n    k = 1.0", using("k")],
+    "defined in a block": ["with torch.no_grad():\n    " + RULE.replace("\n", "\n    ")],
+    "a table that is filled": ["table = {}", "table['k'] = 1.0", using("table['k']")],
+    "a list that grows": ["ks = []\nfor k in range(3):\n    ks.append(k)", using("ks[1]")],
+    "a tensor that is written to": ["z = torch.zeros(3)\nz[1] = 1", using("z[1]")],
+    "a method that comes later": ["class Net: pass", "Net.k = lambda self: 1.0", using("Net().k()")],
+    "a counter": ["n = 0", RULE.replace("\n", "\n    global n\n    n += 1\n", 1)],
+    "compiled": ["@torch.compile\n" + RULE],
+    "scripted": [
+        "@torch.jit.script\ndef guided(uncond: torch.Tensor, cond: torch.Tensor, w: float):\n"
+        "    return uncond + w * (cond - uncond)"
+    ],
+    "a helper below": [RULE.replace("uncond + w * (cond - uncond)", "lerp(uncond, cond, w)"), "def lerp(a, b, w):\n"
+                       "    return a + w * (b - a)"],
+    "its inputs overwritten": ["def guided(uncond, cond, w):\n    cond -= uncond\n    cond *= w\n    uncond += cond\n"
+                               "    return uncond"],
+    "with a gradient": [using("torch.ones((), requires_grad=True)")],
+    "numpy": ["def guided(uncond, cond, w):\n    u, c = uncond.numpy(), cond.numpy()\n    return u + w * (c - u)"],
+    "Windows line ends": ["%matplotlib inline\r\n" + RULE.replace("\n", "\r\n")],
+    "tabs": [RULE.replace("    ", "\t")],
+    "no function but an object": ["class Rule:\n    def __call__(self, uncond, cond, w):\n        return uncond + w * "
+                                  "(cond - uncond)", "guided = Rule()"],
+    "a sum without an end": ["total = " + " + ".join(["1"] * 2000), RULE],
+    "the notebook left": ["exit()", RULE, "quit()\nraise SystemExit"],
+}  # fmt: skip
+DISHONOURED = {  # what is wrong, and what is said of it
+    "a helper of the course": (
+        ["from lecture_lib.core import lerp", using("lerp(1, 1, 1)")],
+        "graded answers do without",
+    ),
+    "a constant that raises": (["k = 1 / 0", using("k")], "ZeroDivisionError"),
+    "a name that nobody knows": (["from lecture_lib.core import lerp", using("k")], "NameError in line 2"),
+    "a decorator that is missing": (["from typeguarding import typed", "@typed\n" + RULE], "No module named"),
+    "another language": (["%%writefile rule.py\n" + RULE], "not defined yet"),
+    "a line that is no Python": ([RULE + "\nreturn return"], "Python cannot read"),
+}
+START = "import torch\nfrom lecture_lib.exercises import check"
+
+
+@pytest.fixture(scope="module")
+def box():
+    """One for all."""
+    with Sandbox(Limits(seconds=20)) as box:
+        yield box
+
+
+def marked(cells: list[str], box: Sandbox) -> Verdict:
+    """The verdict on an answer to 2.1 that is part of a notebook."""
+    return _verdict(MINI.tasks[0], [START, *cells, 'check("2.1")'], box, 3)
+
+
+@pytest.mark.parametrize("cells", HONEST.values(), ids=HONEST)
+def test_honest_notebooks_get_their_marks(cells, box):
+    verdict = marked(cells, box)
+    assert verdict, verdict.hint
+
+
+@pytest.mark.parametrize(("cells", "said"), DISHONOURED.values(), ids=DISHONOURED)
+def test_of_what_is_missing_the_cause_is_named(cells, said, box):
+    assert said in marked(cells, box).hint
+
+
+def test_several_values_in_a_named_tuple_are_several_values(box):
+    two = "from typing import NamedTuple\nclass Two(NamedTuple):\n    a: float\n    b: float"
+    assert box.ask([two, "def f(): return Two(1.0, 2.0)"], "f", calls=[{}]) == [{"value": [1.0, 2.0]}]

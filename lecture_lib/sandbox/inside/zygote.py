@@ -39,6 +39,8 @@ from .walls import (
     set_limits,
 )
 
+# torch.compile then leaves a function as it is: compiling takes longer than an answer may
+ENVIRONMENT = {"HOME": OWN, "TMPDIR": "/tmp", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TORCHDYNAMO_DISABLE": "1"}
 WATCH = 0.05  # seconds between two looks at the memory of a child
 
 
@@ -143,7 +145,7 @@ def child(request: bytes, config: dict, reply: int, pids: int, go: int) -> None:
         become_nobody(second=root)
         os.chdir(OWN)
     os.environ.clear()
-    os.environ.update({"HOME": OWN, "TMPDIR": "/tmp", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"})
+    os.environ.update(ENVIRONMENT)
     close_all_but(reply)
     set_limits(config["limits"])
     frame = answering.frame(wire.unpack(request))
