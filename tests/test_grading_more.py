@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import signal
 import struct
@@ -11,10 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
-from submissions import MINI, SHORT
+from submissions import MINI, SHORT, notebook
 
 from lecture_lib.exercises.judging import Verdict
+from lecture_lib.grading import submission
 from lecture_lib.grading.grade import _verdict
+from lecture_lib.grading.submission import found
 from lecture_lib.sandbox.box import Limits, Sandbox
 from lecture_lib.sandbox.inside import calls
 
@@ -259,3 +263,88 @@ def test_of_what_is_missing_the_cause_is_named(cells, said, box):
 def test_several_values_in_a_named_tuple_are_several_values(box):
     two = "from typing import NamedTuple\nclass Two(NamedTuple):\n    a: float\n    b: float"
     assert box.ask([two, "def f(): return Two(1.0, 2.0)"], "f", calls=[{}]) == [{"value": [1.0, 2.0]}]
+
+
+# Folders and files ----------------------------------------------------------------------------------------------------
+
+BOOK = "E2_guidance.ipynb"
+LAYOUTS = {  # files, and for each student the notebook that is marked, or what is said
+    "a Mac's zip": (["anna/work.ipynb", "anna/__MACOSX/._work.ipynb"], {"anna": "work.ipynb"}),
+    "hidden copies": (["anna/a.ipynb", "anna/.git/b.ipynb", "anna/.ipynb_checkpoints/a.ipynb"], {"anna": "a.ipynb"}),
+    "a second download": (["anna/E2_guidance (1).ipynb", "anna/E1_a.ipynb"], {"anna": "E2_guidance (1).ipynb"}),
+    "a copy beside it": ([f"anna/{BOOK}", "anna/E2_guidance-Copy1.ipynb"], {"anna": BOOK}),
+    "small letters": (["anna/e2_Guidance.ipynb", "anna/E1_a.ipynb"], {"anna": "e2_Guidance.ipynb"}),
+    "two of them": ([f"anna/a/{BOOK}", f"anna/b/{BOOK}"], {"anna": "several"}),
+    "no notebooks beside notebooks": (["anna.ipynb", "bob.zip", "carl.py", "README.md"],
+                                      {"anna": "anna.ipynb", "bob": "ends in .ipynb", "carl": "ends in .ipynb"}),
+    "what was unpacked": ([f"anna/{BOOK}", "anna.zip", "class.zip"], {"anna": BOOK}),
+    "large letters": (["ANNA.IPYNB"], {"ANNA": "ANNA.IPYNB"}),
+    "a folder called notebook": ([f"anna/x.ipynb/{BOOK}", "bob.ipynb/x"], {"anna": BOOK, "bob.ipynb": "no notebook in"}),
+    "other letters": ([f"Zoë Müller 王小明/{BOOK}"], {"Zoë Müller 王小明": BOOK}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("files", "wanted"), LAYOUTS.values(), ids=LAYOUTS)
+def test_the_right_notebook_is_marked(files, wanted, tmp_path):
+    for name in files:
+        notebook(tmp_path / name, [])
+    words = ("several", "ends in .ipynb", "no notebook in")
+    said = {
+        s.student: s.path.name if s.path else next(w for w in words if w in s.problem) for s in found(tmp_path, MINI)
+    }
+    assert said == wanted
+
+
+def test_links_and_pipes_are_named_and_not_followed(tmp_path):
+    notebook(tmp_path / "anna" / BOOK, [])
+    (tmp_path / "eve").symlink_to("anna")
+    (tmp_path / "evi.ipynb").symlink_to("/etc/passwd")
+    (tmp_path / "eva.ipynb").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.ipynb")
+    (tmp_path / "anna" / "loop").symlink_to(".")
+    listed = {s.student: s.path for s in found(tmp_path, MINI)}
+    assert listed.pop("anna") == tmp_path / "anna" / BOOK
+    assert listed == dict.fromkeys(("eva", "eve", "evi", "pipe"))
+
+
+def test_folders_without_an_end_stop_nobody(tmp_path):
+    notebook(tmp_path / "anna" / BOOK, [])
+    (tmp_path / "eve").mkdir()
+    here, place = os.open(tmp_path / "eve", os.O_RDONLY), None
+    for _ in range(1200):  # a path that is too long to be opened
+        os.mkdir("folder", dir_fd=here)
+        place, here = here, os.open("folder", os.O_RDONLY, dir_fd=here)
+        os.close(place)
+    os.close(here)
+    assert [bool(s.path) for s in found(tmp_path, MINI)] == [True, False]
+    subprocess.run(["rm", "-rf", str(tmp_path / "eve")], check=True)  # pytest's own way of clearing up gives up
+
+
+def test_two_names_that_would_be_written_alike_are_two_students(tmp_path):
+    for name in (b"m\xfcller", b"m\\udcfcller"):
+        notebook(Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)) / BOOK, [])
+    assert len({s.student for s in found(tmp_path, MINI)}) == 2
+
+
+def test_a_file_that_is_made_to_fill_the_memory_is_no_notebook(tmp_path, monkeypatch):
+    opening = tmp_path / "opening.py"
+    opening.write_text(submission.OPENING.read_text().replace("MEMORY = 4 << 30", "MEMORY = 1 << 28"))
+    monkeypatch.setattr(submission, "OPENING", opening)
+    (tmp_path / "bomb.ipynb").write_text('{"cells": [' + "{}," * (3 << 20) + "{}]}")
+    with pytest.raises(submission.Unreadable, match="too large"):
+        submission.read(tmp_path / "bomb.ipynb")
+    assert submission.read(notebook(tmp_path / "honest.ipynb", ["x = 1"]))[0] == ["x = 1"]
+
+
+FORMATS = {
+    "lines": {"cells": [{"cell_type": "code", "source": ["x = 1\n", "y"]}], "nbformat": 4, "nbformat_minor": 4},
+    "version 3": {"worksheets": [{"cells": [{"cell_type": "code", "input": "x = 1\ny"}]}], "nbformat": 3},
+    "other cells": {"cells": [{"cell_type": "raw", "source": "z"}, {"cell_type": "markdown", "source": "z"},
+                              {"cell_type": "code", "source": "x = 1\ny", "outputs": [{"data": {"w": [1] * 9}}]}]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("book", FORMATS.values(), ids=FORMATS)
+def test_notebooks_of_other_editors_are_read(book, tmp_path):
+    (tmp_path / BOOK).write_text(json.dumps(book))
+    assert submission.read(tmp_path / BOOK)[0] == ["x = 1\ny"]

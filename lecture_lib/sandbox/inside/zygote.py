@@ -130,6 +130,8 @@ def child(request: bytes, config: dict, reply: int, pids: int, go: int) -> None:
     from . import answering
 
     die_with_parent_if_linux()
+    with contextlib.suppress(OSError):  # where memory runs out, it is this process that has to go
+        Path("/proc/self/oom_score_adj").write_text("1000")
     if config["isolated"]:
         root = os.getuid() == 0
         leave_namespaces()
