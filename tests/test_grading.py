@@ -33,15 +33,16 @@ from lecture_lib.sandbox.inside.cutting import NothingHere, run_slice, slice_for
 # Hostile answers to 2.2; 2.1 and 2.3 are right -----------------------------------------------------------------------
 
 TRUE = "return eps - scale * sigma[:, None] * grad_log_prob"
-FORGE = """text = b'{"dict":[["failed","walls"],["detail","x"]]}'
-for k in range(3, 64):
-    with contextlib.suppress(OSError): os.write(k, len(text).to_bytes(8, 'little') + text)
-os._exit(0)"""
-FORGE_ERROR = """wire = sys.modules['inside.wire']
-text = wire.pack({'outcomes': [{'error': 'E' * 10**5, 'message': 'm' * 10**5, 'line': np.zeros(3)}] * 5})
+
+
+def forging(reply: str) -> str:
+    """The body of an answer that writes a reply of its own."""
+    return f"""text = sys.modules['inside.wire'].pack({reply})
 for k in range(3, 64):
     with contextlib.suppress(OSError): os.write(k, text)
 os._exit(0)"""
+
+
 FLOOD = """for k in range(3, 64):
     with contextlib.suppress(OSError):
         while True: os.write(k, bytes(1 << 16))"""
@@ -68,7 +69,7 @@ HOSTILE = {  # the body of an answer to 2.2, what stands before it, and what is 
         "",
         0,
     ),
-    "forges_a_failure": (FORGE, "", 0),
+    "forges_a_failure": (forging("{'failed': 'walls', 'detail': 'x'}"), "", 0),
     "floods_the_reply": (FLOOD, "", 0),
     "kills_all": ("with contextlib.suppress(OSError): os.kill(-1, signal.SIGKILL)\n" + TRUE, "", 8),
     "deletes": ("for p in ('/work', '/own', '/tmp', '/etc'): shutil.rmtree(p, ignore_errors=True)\n" + TRUE, "", 8),
@@ -79,7 +80,13 @@ HOSTILE = {  # the body of an answer to 2.2, what stands before it, and what is 
     "hides_memory": ("m = mmap.mmap(-1, 3 << 30)\nfor _ in range(96): m.write(bytes(32 << 20))\n" + TRUE, "", 0),
     "endless_number": ("return 10 ** 4000", "", 0),
     "is_lost_in_lists": ("return [[[[[eps]]]]]", "", 0),
-    "forges_an_error": (FORGE_ERROR, "", 0),
+    "forges_a_failure_beside_values": (forging("{'outcomes': [], 'failed': 'walls', 'detail': 'x'}"), "", 0),
+    "forges_an_error": (
+        forging("{'outcomes': [{'error': 'E' * 10**5, 'message': 'm' * 10**5, 'line': np.zeros(3)}] * 5}"),
+        "",
+        0,
+    ),
+    "forges_no_list": (forging("{'outcomes': {'value': 1}}"), "", 0),
     "raises_strangely": ("raise Odd", "class Odd(Exception):\n    def __str__(self): raise RuntimeError", 0),
 }
 MODULES = "import contextlib, mmap, os, shutil, signal, socket, subprocess, sys\nimport numpy as np\nimport torch\n"

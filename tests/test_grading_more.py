@@ -279,7 +279,7 @@ LAYOUTS = {  # files, and for each student the notebook that is marked, or what 
                                       {"anna": "anna.ipynb", "bob": "ends in .ipynb", "carl": "ends in .ipynb"}),
     "what was unpacked": ([f"anna/{BOOK}", "anna.zip", "class.zip"], {"anna": BOOK}),
     "large letters": (["ANNA.IPYNB"], {"ANNA": "ANNA.IPYNB"}),
-    "a folder called notebook": ([f"anna/x.ipynb/{BOOK}", "bob.ipynb/x"], {"anna": BOOK, "bob.ipynb": "no notebook in"}),
+    "a folder called notebook": ([f"anna/x.ipynb/{BOOK}", "b.ipynb/x"], {"anna": BOOK, "b.ipynb": "no notebook in"}),
     "other letters": ([f"Zoë Müller 王小明/{BOOK}"], {"Zoë Müller 王小明": BOOK}),
 }  # fmt: skip
 

@@ -238,9 +238,10 @@ class Watch:
         if failed is None:
             try:
                 reply = wire.unpack(b"".join(self.parts))
-                if isinstance(reply, dict) and ("outcomes" in reply or reply.get("failed") == "size"):
-                    return wire.pack(reply)
-                failed = ("reply", "no outcomes")
+                if isinstance(reply, dict) and "outcomes" in reply:
+                    return wire.pack({"outcomes": reply["outcomes"]})  # and nothing else that it may claim
+                is_size = isinstance(reply, dict) and reply.get("failed") == "size"
+                failed = ("size", str(reply.get("detail"))) if is_size else ("reply", "no outcomes")
             except wire.WireError as error:
                 failed = ("reply", str(error))
         return wire.pack({"failed": failed[0], "detail": failed[1]})
