@@ -260,6 +260,34 @@ def test_of_what_is_missing_the_cause_is_named(cells, said, box):
     assert said in marked(cells, box).hint
 
 
+RETURNED = {
+    "in the other order of bytes": ("(uncond + w * (cond - uncond)).numpy().astype('>f4')", ""),
+    "by columns": ("np.asfortranarray((uncond + w * (cond - uncond)).numpy())", ""),
+    "without data": ("uncond.to('meta')", "raised NotImplementedError"),
+    "of a type that has no such function": (
+        "torch.nn.functional.softplus(torch.arange(3))",
+        "not implemented for 'Long'",
+    ),
+    "one row for all": ("uncond[:1].expand(uncond.shape)", "in no simple way"),
+    "with holes": ("uncond.to_sparse()", "raised TypeError"),
+    "itself": ("[x := [], x.append(x)][0]", "raised RecursionError"),
+    "with orders to a terminal": ("[][chr(27) + '[2J' + chr(0x202e)]", "raised TypeError"),
+    "an error of such a name": (
+        "(_ for _ in ()).throw(type('E' + chr(27) + '[2J', (Exception,), {})())",
+        "raised E [2J",
+    ),
+    "an array of things": ("np.array([object()])", "something that is no number"),
+}
+
+
+@pytest.mark.parametrize(("value", "said"), RETURNED.values(), ids=RETURNED)
+def test_what_is_said_of_strange_values(value, said, box):
+    cell = f"import numpy as np\ndef guided(uncond, cond, w):\n    return {value}"
+    verdict = marked([cell], box)
+    assert said in verdict.hint and bool(verdict) == (not said) and verdict.kind != "empty"
+    assert verdict.hint.isprintable()
+
+
 def test_several_values_in_a_named_tuple_are_several_values(box):
     two = "from typing import NamedTuple\nclass Two(NamedTuple):\n    a: float\n    b: float"
     assert box.ask([two, "def f(): return Two(1.0, 2.0)"], "f", calls=[{}]) == [{"value": [1.0, 2.0]}]
@@ -324,6 +352,16 @@ def test_two_names_that_would_be_written_alike_are_two_students(tmp_path):
     for name in (b"m\xfcller", b"m\\udcfcller"):
         notebook(Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)) / BOOK, [])
     assert len({s.student for s in found(tmp_path, MINI)}) == 2
+
+
+def test_names_that_are_orders_to_a_terminal_are_spelled_out(tmp_path):
+    names = {
+        "eve\nanna": "eve\\nanna", "\x1b[2Jeve": "\\x1b[2Jeve", "eve\u202etxt": "eve\\u202etxt",
+        "\u0639\u0644\u06cc\u200c\u0631\u0636\u0627": "\u0639\u0644\u06cc\u200c\u0631\u0636\u0627",
+    }  # fmt: skip
+    for name in names:
+        notebook(tmp_path / name / BOOK, [])
+    assert {s.student for s in found(tmp_path, MINI)} == set(names.values())
 
 
 def test_a_file_that_is_made_to_fill_the_memory_is_no_notebook(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 
 from lecture_lib.exercises.task import Case, Task
 
-UNWRITTEN = ("NothingHere", "NotImplementedError", "SyntaxError")
+STUBS = ("", "yours")  # what a NotImplementedError says of an answer that is not written; PyTorch's say more
 LONGEST = 60  # characters of the name of a type
 TIGHT = 1e-4  # how closely a pattern must fit to be called one
 
@@ -48,7 +48,7 @@ def judge(task: Task, cases: list[Case], outcomes: list[dict[str, Any]]) -> Verd
         return Verdict(task.name, False, "Your answer did not return once for each call.", "form")
     for case, outcome in zip(cases, outcomes, strict=True):
         if "error" in outcome:
-            known = None if outcome["error"] in UNWRITTEN else _known(task, cases, outcomes)
+            known = _known(task, cases, outcomes) if _is_written(outcome) else None
             return _of_error(task, case, outcome) if known is None else known
     right = [task.expected(case) for case in cases]
     for case, outcome, wanted in zip(cases, outcomes, right, strict=True):
@@ -81,16 +81,22 @@ def limit(task: Task, kind: str, detail: str) -> Verdict:
 # Errors and form -----------------------------------------------------------------------------------------------------
 
 
+def _is_written(outcome: dict[str, Any]) -> bool:
+    """Whether an error is that of an answer, and not that there is none."""
+    stub = outcome["error"] == "NotImplementedError" and outcome.get("message", "") in STUBS
+    return not stub and outcome["error"] not in ("NothingHere", "SyntaxError")
+
+
 def _of_error(task: Task, case: Case, outcome: dict[str, Any]) -> Verdict:
     kind, message, line = outcome["error"], outcome.get("message", ""), outcome.get("line", 0)
-    if kind in ("NothingHere", "NotImplementedError"):
-        what = "is still empty" if kind == "NotImplementedError" else "is not defined yet"
-        return Verdict(
-            task.name, False, f"`{task.function}` {what}: write it in the cell of question {task.name}.", "empty"
-        )
     if kind == "SyntaxError":
         return Verdict(
             task.name, False, f"Python cannot read the cell that defines `{task.function}`: {message}", "error"
+        )
+    if not _is_written(outcome):
+        what = "is not defined yet" if kind == "NothingHere" else "is still empty"
+        return Verdict(
+            task.name, False, f"`{task.function}` {what}: write it in the cell of question {task.name}.", "empty"
         )
     where = f" in line {line} of its cell" if line else ""
     return Verdict(task.name, False, f"`{task.function}` raised {kind}{where}: {message}{_at(case)}", "error")
@@ -117,7 +123,7 @@ def _form(got: Any, wanted: Any) -> str:
     if a.shape != b.shape:
         turned = " (they are each other's transpose)" if a.shape == b.shape[::-1] else ""
         return f"It returns the shape {a.shape}, expected {b.shape}{turned}."
-    if not np.isfinite(a.astype(float)).all():
+    if not np.isfinite(a).all():
         return "It returns NaN or infinity: look for a division by zero, a root or a logarithm of a negative number."
     return ""
 

@@ -10,12 +10,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import bidirectional, category
 
 from lecture_lib.errors import CourseError
 from lecture_lib.exercises.task import Sheet
 
 OPENING = Path(__file__).with_name("opening.py")
 READING = 120.0  # seconds that reading a notebook may take
+TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # marks that change the direction of writing
 DEEPEST = 8  # folders within each other in which a notebook is looked for
 NO_NOTEBOOKS = (".zip", ".7z", ".rar", ".py", ".html", ".pdf")  # handed in all the same
 
@@ -103,8 +105,14 @@ def _is_visible(name: str) -> bool:
 
 
 def _legible(name: str) -> str:
-    """A file's name as text that can be written, no two alike: bytes that are no UTF-8 are spelled out."""
-    return name.replace("\\", "\\\\").encode("utf-8", "backslashreplace").decode()
+    """A file's name as text that can be shown, no two alike: what is no letter of its own is spelled out."""
+    plain = (c if _is_shown(c) else c.encode("unicode_escape").decode() for c in name.replace("\\", "\\\\"))
+    return "".join(plain)
+
+
+def _is_shown(char: str) -> bool:
+    """Neither half a letter nor an order: to begin a line, to colour a terminal, to turn round what follows."""
+    return category(char) not in ("Cc", "Cs", "Zl", "Zp") and bidirectional(char) not in TURNS
 
 
 def _is_plain(path: Path) -> bool:

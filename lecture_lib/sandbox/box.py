@@ -192,7 +192,12 @@ def heard(thing: Any) -> dict[str, Any] | None:
         return {"value": thing["value"]} if "value" in thing else None
     message, line = thing.get("message"), thing.get("line")
     return {
-        "error": thing["error"][: wire.NAME],
-        "message": message[: wire.MESSAGE] if isinstance(message, str) else "",
+        "error": _printable(thing["error"][: wire.NAME]),
+        "message": _printable(message[: wire.MESSAGE]) if isinstance(message, str) else "",
         "line": line if type(line) is int and 0 <= line < LINES else 0,
     }
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal would obey: other colours, another direction, another line."""
+    return "".join(c if c.isprintable() else " " for c in text)

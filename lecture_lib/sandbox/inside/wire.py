@@ -47,7 +47,7 @@ def pack(value: Any) -> bytes:
         if isinstance(v, np.ndarray):
             if v.dtype.name not in DTYPES:
                 raise WireError(f"array: got dtype {v.dtype}, expected one of {', '.join(DTYPES)}")
-            arrays.append(np.ascontiguousarray(v).tobytes())
+            arrays.append(v.astype(v.dtype.newbyteorder("="), copy=False).tobytes())
             return {"array": [v.dtype.name, list(v.shape)]}
         if isinstance(v, (list, tuple)):
             return [plain(x) for x in v]
