@@ -10,14 +10,16 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from submissions import MINI, SHORT, notebook
+from submissions import MINI, SHORT, cells, marks_of, notebook
 
-from lecture_lib.exercises.judging import Verdict
-from lecture_lib.grading import submission
-from lecture_lib.grading.grade import _verdict
+from lecture_lib.errors import CourseError
+from lecture_lib.exercises.judging import Verdict, judge
+from lecture_lib.grading import report, submission
+from lecture_lib.grading.grade import Ledger, _verdict, grade
 from lecture_lib.grading.submission import found
 from lecture_lib.sandbox.box import Limits, Sandbox
 from lecture_lib.sandbox.inside import calls
@@ -330,9 +332,10 @@ def test_links_and_pipes_are_named_and_not_followed(tmp_path):
     (tmp_path / "eva.ipynb").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe.ipynb")
     (tmp_path / "anna" / "loop").symlink_to(".")
+    (tmp_path / "ring.ipynb").symlink_to("ring.ipynb")
     listed = {s.student: s.path for s in found(tmp_path, MINI)}
     assert listed.pop("anna") == tmp_path / "anna" / BOOK
-    assert listed == dict.fromkeys(("eva", "eve", "evi", "pipe"))
+    assert listed == dict.fromkeys(("eva", "eve", "evi", "pipe", "ring"))
 
 
 def test_folders_without_an_end_stop_nobody(tmp_path):
@@ -386,3 +389,45 @@ FORMATS = {
 def test_notebooks_of_other_editors_are_read(book, tmp_path):
     (tmp_path / BOOK).write_text(json.dumps(book))
     assert submission.read(tmp_path / BOOK)[0] == ["x = 1\ny"]
+
+
+# Results -------------------------------------------------------------------------------------------------------------
+
+
+def test_results_beside_submissions_are_no_student(tmp_path):
+    notebook(tmp_path / "anna" / BOOK, cells())
+    for _ in range(2):
+        _, marks = grade(tmp_path, tmp_path / "results", MINI, seed=3, limits=SHORT, jobs=1)
+        assert list(marks) == ["anna"]
+    with pytest.raises(CourseError, match="folder of the submissions"):
+        grade(tmp_path, tmp_path / "results" / "..", MINI, limits=SHORT)
+
+
+def test_two_runs_do_not_write_the_same_results(tmp_path):
+    notebook(tmp_path / "in" / "anna" / BOOK, cells())
+    with closing(Ledger(tmp_path / "out", MINI, seed=3, isolated=True)) as first:
+        kept = first.path.read_bytes()
+        with pytest.raises(CourseError, match="another run is writing"):
+            grade(tmp_path / "in", tmp_path / "out", MINI, limits=SHORT)
+        assert first.path.read_bytes() == kept
+    Ledger(tmp_path / "out", MINI, seed=3, isolated=True).close()  # it is free again
+
+
+def test_a_value_that_nobody_has_thought_of_stops_nobody(tmp_path, monkeypatch):
+    def judged(task, cases, outcomes):
+        return judge(task, cases, outcomes) if task.name != "2.2" else 1 / 0
+
+    monkeypatch.setattr("lecture_lib.grading.grade.judge", judged)
+    points, marks = marks_of(tmp_path, {"anna": cells()}, jobs=1)
+    assert points == {"anna": [5, 0, 8]} and "ZeroDivisionError" in marks["anna"][1].hint
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@a", "\uff1d1+1", "\uff0b1", "\uff0d1", "\uff201"])
+def test_no_name_is_a_formula_of_a_spreadsheet(name, tmp_path):
+    report._table(tmp_path / "t.csv", MINI, {name: []}, {name: 0})
+    assert (tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()[1].startswith("'")
+
+
+def test_where_memory_runs_out_it_is_an_answer_that_goes(box):
+    cell = "def f(): return float(open('/proc/self/oom_score_adj').read())"
+    assert box.ask([cell], "f", calls=[{}]) == [{"value": 1000.0}]

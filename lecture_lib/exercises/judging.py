@@ -74,6 +74,7 @@ def limit(task: Task, kind: str, detail: str) -> Verdict:
         "request": "The code of your notebook is too large to be run: is there data in a cell?",
         "silent": "Your answer ended the process before it returned.",
         "reply": "Your answer wrote something else where its value belongs.",
+        "judging": f"What your answer returns could not be judged ({detail}): show it to your instructor.",
     }
     return Verdict(task.name, False, words.get(kind, f"Your answer could not be run: {detail}"), "limit")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -60,6 +61,8 @@ class Ledger:
     def __init__(self, folder: Path, sheet: Sheet, *, seed: int | None, isolated: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path, self._lock = folder / f"{sheet.notebook}.jsonl", threading.Lock()
+        self._file = self.path.open("a", encoding="utf-8")
+        self._take()
         head, marks = self._resume()
         wanted = {
             "exercise": sheet.notebook,
@@ -67,16 +70,24 @@ class Ledger:
             "isolated": isolated,
         }
         if head is not None and (seed not in (None, head["seed"]) or head["isolated"] != isolated):
+            self.close()
             raise CourseError(f"results: {self.path} is of another run ({head}); expected an empty folder for this one")
         self.head = head or wanted
         self.marks: dict[tuple[str, str, str], Mark] = {(m.student, m.question, m.fingerprint): m for m in marks}
-        self._file = self.path.open("a", encoding="utf-8")
         if head is None:
             self._write(self.head)
 
+    def _take(self) -> None:
+        """The file is this run's alone, until it ends in whatever way."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise CourseError(f"results: another run is writing {self.path}; wait for it or end it") from None
+        except OSError:  # a file system without locks
+            pass
+
     def _resume(self) -> tuple[dict | None, list[Mark]]:
-        if not self.path.exists():
-            return None, []
         data = self.path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):  # a kill in the middle of a line
@@ -127,7 +138,9 @@ def grade(
         NotIsolated: this machine has no walls and they were asked for.
         CourseError: the folders are not what they should be.
     """
-    students, here = found(folder, sheet), threading.local()
+    if results.resolve() == folder.resolve():
+        raise CourseError(f"results: {results} is the folder of the submissions; expected another one")
+    students, here = found(folder, sheet, results), threading.local()
     with closing(Ledger(results, sheet, seed=seed, isolated=isolated)) as ledger, ExitStack() as boxes:
 
         def work(submission: Submission) -> tuple[str, list[Mark]]:
@@ -165,8 +178,13 @@ def _verdict(task: Task, cells: list[str], box: Sandbox, seed: int) -> Verdict:
     cases = task.cases(seed)
     stage, call = task.stage_source
     said = box.ask(cells, task.function, calls=[as_arrays(case.inputs) for case in cases], stage=stage, call=call)
-    if not isinstance(said, Failure):
+    if isinstance(said, Failure):
+        if said.kind == "walls":
+            raise NotIsolated(f"question {task.name}: {said.detail}")
+        return limit(task, said.kind, said.detail)
+    try:
         return judge(task, cases, said)
-    if said.kind == "walls":
-        raise NotIsolated(f"question {task.name}: {said.detail}")
-    return limit(task, said.kind, said.detail)
+    except CourseError:  # we are wrong ourselves
+        raise
+    except Exception as error:  # noqa: BLE001  (one value that nobody has thought of must not stop a class)
+        return limit(task, "judging", f"{type(error).__name__}: {error}")

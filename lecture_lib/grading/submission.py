@@ -41,17 +41,23 @@ class Submission:
     problem: str = ""
 
 
-def found(folder: Path, sheet: Sheet) -> list[Submission]:
+def found(folder: Path, sheet: Sheet, results: Path | None = None) -> list[Submission]:
     """Every student's notebook of one exercise, in the order of names.
 
     Either a folder per student, with the notebook somewhere in it, or a file per student, ``NAME.ipynb``.
+
+    Args:
+        folder: where they are.
+        sheet: the exercise.
+        results: a folder that is no student's, if it lies beside those.
 
     Raises:
         CourseError: the folder does not exist, or nothing is in it.
     """
     if not folder.is_dir():
         raise CourseError(f"submissions: {folder} is no folder; expected one with a folder or a notebook per student")
-    entries = sorted(p for p in folder.iterdir() if _is_visible(p.name))
+    here, own = folder.resolve(), results and results.resolve()
+    entries = sorted(p for p in folder.iterdir() if _is_visible(p.name) and here / p.name != own)
     students = [_of_folder(p, sheet) for p in entries if p.is_dir() and not p.is_symlink()]
     files = [p for p in entries if p.is_symlink() or not p.is_dir()]
     books = [p for p in files if p.suffix.lower() == ".ipynb"]
