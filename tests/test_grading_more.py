@@ -23,6 +23,7 @@ from lecture_lib.grading.grade import Ledger, _verdict, grade
 from lecture_lib.grading.submission import found
 from lecture_lib.sandbox.box import Limits, Sandbox
 from lecture_lib.sandbox.inside import calls
+from lecture_lib.sandbox.inside.cutting import slice_for
 
 ROOT = Path(__file__).parents[1]
 
@@ -219,6 +220,9 @@ HONEST = {
     "with a gradient": [using("torch.ones((), requires_grad=True)")],
     "numpy": ["def guided(uncond, cond, w):\n    u, c = uncond.numpy(), cond.numpy()\n    return u + w * (c - u)"],
     "Windows line ends": ["%matplotlib inline\r\n" + RULE.replace("\n", "\r\n")],
+    "indented as a whole": ["\n  " + RULE.replace("\n", "\n  ")],
+    "all of a package": ["from torch import *", RULE.replace("uncond + w * (cond - uncond)", "lerp(uncond, cond, w)")],
+    "another sum": ["from numpy import *", using("sum(ones(1), axis=0)")],
     "tabs": [RULE.replace("    ", "\t")],
     "no function but an object": ["class Rule:\n    def __call__(self, uncond, cond, w):\n        return uncond + w * "
                                   "(cond - uncond)", "guided = Rule()"],
@@ -288,6 +292,12 @@ def test_what_is_said_of_strange_values(value, said, box):
     verdict = marked([cell], box)
     assert said in verdict.hint and bool(verdict) == (not said) and verdict.kind != "empty"
     assert verdict.hint.isprintable()
+
+
+def test_of_what_is_imported_whole_nothing_is_loaded_in_vain():
+    stars = ["from matplotlib.pyplot import *", "from math import *"]
+    assert len(slice_for("guided", [START, *stars, RULE])) == 1  # not even torch
+    assert len(slice_for("guided", [START, *stars, using("tau")])) == len(stars) + 1
 
 
 def test_several_values_in_a_named_tuple_are_several_values(box):

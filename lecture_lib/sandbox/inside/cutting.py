@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 # What IPython understands and Python does not: %magic, !shell, help? and names = !shell
 ASIDE = re.compile(r"\s*[%!?]|.*\?\s*$|[\w\s.,\[\]]+=\s*[%!]")
-RUNS_ITS_CELL = re.compile(r"\s*%%(time|timeit|capture|prun)\b")
+RUNS_ITS_CELL = re.compile(r"\s*%%(time|capture|prun)\b")
 IMPORTS = (ast.Import, ast.ImportFrom)
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 SCOPES = (*DEFINITIONS, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -49,7 +49,8 @@ def parsed(cell: str) -> ast.Module:
     """
     if cell.lstrip().startswith("%%") and not RUNS_ITS_CELL.match(cell):
         return ast.Module([], [])
-    lines = re.split(r"\r\n|\r|\n", cell)
+    indent = re.match(r"[ \t]*", cell.lstrip("\r\n")).group()  # a cell may be indented as a whole
+    lines = [line.removeprefix(indent) for line in re.split(r"\r\n|\r|\n", cell)]
     while True:
         try:
             return ast.parse("\n".join(lines))
@@ -172,7 +173,8 @@ def slice_for(name: str, cells: list[str]) -> list[Statement]:
             if number not in needed:
                 needed.add(number)
                 open_names += uses(found[number].node)
-    kept = [s for i, s in enumerate(found) if i in needed or _imports_all(s.node)]
+    unknown = seen - makers.keys()  # which may be a builtin, or may hide one: numpy has a sum, too
+    kept = [s for i, s in enumerate(found) if i in needed or (unknown and _imports_all(s.node))]
     return [s for s in kept if isinstance(s.node, IMPORTS)] + [s for s in kept if not isinstance(s.node, IMPORTS)]
 
 
