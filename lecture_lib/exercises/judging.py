@@ -95,10 +95,11 @@ def _of_error(task: Task, case: Case, outcome: dict[str, Any]) -> Verdict:
             task.name, False, f"Python cannot read the cell that defines `{task.function}`: {message}", "error"
         )
     if not _is_written(outcome):
-        what = "is not defined yet" if kind == "NothingHere" else "is still empty"
-        return Verdict(
-            task.name, False, f"`{task.function}` {what}: write it in the cell of question {task.name}.", "empty"
+        what, where = (
+            ("is not defined yet", "") if kind == "NothingHere" else ("is still empty", ", where `raise` stands")
         )
+        hint = f"`{task.function}` {what}: write it in the cell of question {task.name}{where}."
+        return Verdict(task.name, False, hint, "empty")
     where = f" in line {line} of its cell" if line else ""
     return Verdict(task.name, False, f"`{task.function}` raised {kind}{where}: {message}{_at(case)}", "error")
 

@@ -21,6 +21,10 @@ from lecture_lib.grading.submission import Submission, Unreadable, found, read
 from lecture_lib.sandbox.box import Failure, Limits, NotIsolated, Sandbox
 
 
+# What comparing may raise at a value that nobody has thought of; it must not stop a class.
+UNTHOUGHT = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+
+
 @dataclass(frozen=True)
 class Mark:
     """The result of one question of one student.
@@ -186,5 +190,5 @@ def _verdict(task: Task, cells: list[str], box: Sandbox, seed: int) -> Verdict:
         return judge(task, cases, said)
     except CourseError:  # we are wrong ourselves
         raise
-    except Exception as error:  # noqa: BLE001  (one value that nobody has thought of must not stop a class)
+    except UNTHOUGHT as error:
         return limit(task, "judging", f"{type(error).__name__}: {error}")
