@@ -20,7 +20,6 @@ from lecture_lib.exercises.task import Sheet, Task, as_arrays
 from lecture_lib.grading.submission import Submission, Unreadable, found, read
 from lecture_lib.sandbox.box import Failure, Limits, NotIsolated, Sandbox
 
-
 # What comparing may raise at a value that nobody has thought of; it must not stop a class.
 UNTHOUGHT = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 
