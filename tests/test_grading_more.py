@@ -21,7 +21,7 @@ from lecture_lib.exercises.judging import Verdict, judge
 from lecture_lib.grading import report, submission
 from lecture_lib.grading.grade import Ledger, _verdict, grade
 from lecture_lib.grading.submission import found
-from lecture_lib.sandbox.box import Limits, Sandbox
+from lecture_lib.sandbox.box import GRACE, Failure, Limits, Sandbox
 from lecture_lib.sandbox.inside import calls
 from lecture_lib.sandbox.inside.cutting import slice_for
 
@@ -124,8 +124,29 @@ def test_the_numbers_are_those_of_the_kernel(machine):
     assert {name: str(numbers[k]) for name, numbers in ours.items()} == {name: known.get(name) for name in ours}
 
 
+SPINS = """import threading, torch
+def f():
+    a = torch.ones(200, 200)
+    def spin():
+        while True: a @ a
+    threads = [threading.Thread(target=spin) for _ in range(8)]
+    for t in threads: t.start()
+    threads[0].join()
+"""
+
+
+def test_what_counts_is_computing_so_a_busy_machine_costs_nobody_a_mark():
+    with Sandbox(Limits(seconds=1.0)) as box:
+        kept_waiting = "import time\ndef f(): time.sleep(1.5); return 1.0"
+        assert box.ask([kept_waiting], "f", calls=[{}]) == [{"value": 1.0}]
+        for cell in (SPINS, "def f():\n    while True: pass", "import time\ndef f(): time.sleep(60)"):
+            began = time.monotonic()
+            assert box.ask([cell], "f", calls=[{}]) == Failure("time", "1 s")
+            assert time.monotonic() - began < 3.0 + GRACE
+
+
 ASLEEP = """
-from lecture_lib.sandbox.box import Limits, Sandbox
+from lecture_lib.sandbox.box import GRACE, Failure, Limits, Sandbox
 with Sandbox(Limits(seconds=60)) as box:
     print("ready", flush=True)
     box.ask(["import time\\ndef f(): time.sleep(61.25)"], "f", calls=[{}])

@@ -17,6 +17,7 @@ from typing import Any
 
 from lecture_lib.errors import CourseError
 from lecture_lib.sandbox.inside import wire
+from lecture_lib.sandbox.inside.zygote import PATIENCE
 
 START_UP = "import sys; sys.path.insert(0, sys.argv[1]); from inside.zygote import main; main()"
 FORBIDDEN = ("lecture_lib",)
@@ -38,7 +39,7 @@ class Limits:
     """What one answer may use.
 
     Attributes:
-        seconds: from start to reply, all calls together.
+        seconds: of computing, all calls and all its processes together; a rest counts a third.
         memory: bytes that its processes hold together; in address space, twice as much and 4 GB for PyTorch.
         processes: at one time.
     """
@@ -128,7 +129,7 @@ class Sandbox:
         try:
             process.stdin.write(struct.pack("<Q", len(frame)) + frame)
             process.stdin.flush()
-            reply = self._receive(self.limits.seconds + GRACE)
+            reply = self._receive(PATIENCE * self.limits.seconds + GRACE)
         except (OSError, TimeoutError, wire.WireError) as error:
             self._stop()  # a zygote that is in trouble is replaced, not asked again
             return Failure("silent", f"{type(error).__name__}: {error}")

@@ -41,7 +41,8 @@ from .walls import (
 
 # torch.compile then leaves a function as it is: compiling takes longer than an answer may
 ENVIRONMENT = {"HOME": OWN, "TMPDIR": "/tmp", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TORCHDYNAMO_DISABLE": "1"}
-WATCH = 0.05  # seconds between two looks at the memory of a child
+PATIENCE = 3.0  # times its seconds that an answer may take if it is kept from computing, perhaps by another one
+WATCH = 0.05  # seconds between two looks at what a child uses
 
 
 def main() -> None:
@@ -184,13 +185,14 @@ class Watch:
         self.inner: int | None = None
         self.handle: int | None = None  # of inner: its number may be somebody else's by the time it is to be killed
         self.failed: tuple[str, str] | None = None
-        self.deadline, self.looked = time.monotonic() + config["seconds"], 0.0
+        patience = PATIENCE if config["isolated"] else 1.0  # without walls there is nothing to tell its processes by
+        self.deadline, self.looked = time.monotonic() + patience * config["seconds"], 0.0
 
     def look(self) -> None:
         """Wait a moment for something to read, and see whether a limit is reached."""
-        left = self.deadline - time.monotonic()
+        left, late = self.deadline - time.monotonic(), ("time", f"{self.config['seconds']:g} s")
         if left <= 0:
-            self.failed = ("time", f"{self.config['seconds']:g} s")
+            self.failed = late
             return
         for end in select.select(self.open, [], [], min(left, WATCH))[0]:
             data = os.read(end, 1 << 16)
@@ -205,8 +207,11 @@ class Watch:
                 self.hear(data)
         if self.inner and self.config["isolated"] and time.monotonic() - self.looked > WATCH:
             self.looked = time.monotonic()
-            if resident(self.inner) > self.config["memory"]:
+            memory, computing = used(self.inner)
+            if memory > self.config["memory"]:
                 self.failed = ("memory", f"{self.config['memory']:,} bytes")
+            elif computing > self.config["seconds"]:
+                self.failed = late
 
     def hear(self, data: bytes) -> None:
         """What the building of the walls says: that users are to be named, the first process, or what failed."""
@@ -247,16 +252,25 @@ class Watch:
         return wire.pack({"failed": failed[0], "detail": failed[1]})
 
 
-def resident(first: int) -> int:
-    """Bytes of memory that a process namespace holds, private and shared; files that are only mapped do not count."""
+def used(first: int) -> tuple[int, float]:
+    """What a process namespace uses.
+
+    Returns:
+        Bytes of memory that it holds, private and shared, without files that are only mapped; and seconds for which
+        its processes, and those that they have waited for, have computed.
+    """
     try:
         space = os.readlink(f"/proc/{first}/ns/pid")
     except OSError:
-        return 0
-    total = 0
+        return 0, 0.0
+    memory = ticks = 0
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError, ValueError):
             if os.readlink(f"/proc/{name}/ns/pid") == space:
                 lines = Path(f"/proc/{name}/status").read_text().splitlines()
-                total += sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
-    return total
+                memory += sum(
+                    int(line.split()[1]) << 10 for line in lines if line.startswith(("RssAnon:", "RssShmem:"))
+                )
+                after_name = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()
+                ticks += sum(map(int, after_name[11:15]))
+    return memory, ticks / os.sysconf("SC_CLK_TCK")
