@@ -21,7 +21,7 @@ from lecture_lib.exercises.judging import Verdict, judge
 from lecture_lib.grading import report, submission
 from lecture_lib.grading.grade import Ledger, _verdict, grade
 from lecture_lib.grading.submission import found
-from lecture_lib.sandbox.box import GRACE, Failure, Limits, Sandbox
+from lecture_lib.sandbox.box import GRACE, Failure, Limits, Sandbox, answer_folders
 from lecture_lib.sandbox.inside import calls
 from lecture_lib.sandbox.inside.cutting import slice_for
 
@@ -52,6 +52,17 @@ def test_nothing_of_one_student_is_in_the_memory_of_another():
         assert box.ask([*anna, SEARCH], "f", calls=[{}])[0]["value"] > 0  # it finds what is there
         box.ask(anna, "f", calls=[{}])
         assert box.ask([SEARCH], "f", calls=[{}]) == [{"value": 0.0}]
+
+
+def test_every_copy_of_the_answers_is_hidden(tmp_path, monkeypatch):
+    """Another copy of the course may be installed where Python's packages are, all of which an answer sees."""
+    for folder in ("usr/lib/python3.11/site-packages/lecture_lib/exercises", "other/lecture_lib/exercises"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "usr"))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "other")])
+    hidden = {folder for folder, _ in answer_folders()}
+    assert {tmp_path / "usr/lib/python3.11/site-packages/lecture_lib", tmp_path / "other/lecture_lib"} <= hidden
+    assert {ROOT / "lecture_lib", ROOT / "solutions", ROOT / "tests"} <= hidden
 
 
 HOARDS = {
@@ -146,7 +157,7 @@ def test_what_counts_is_computing_so_a_busy_machine_costs_nobody_a_mark():
 
 
 ASLEEP = """
-from lecture_lib.sandbox.box import GRACE, Failure, Limits, Sandbox
+from lecture_lib.sandbox.box import GRACE, Failure, Limits, Sandbox, answer_folders
 with Sandbox(Limits(seconds=60)) as box:
     print("ready", flush=True)
     box.ask(["import time\\ndef f(): time.sleep(61.25)"], "f", calls=[{}])

@@ -23,15 +23,27 @@ START_UP = "import sys; sys.path.insert(0, sys.argv[1]); from inside.zygote impo
 FORBIDDEN = ("lecture_lib",)
 PROBE = "import os\ndef seen(paths): return sum(map(os.path.exists, paths))"
 PACKAGE = Path(__file__).resolve().parents[1]
-# Folders with the course's answers, and what would be seen in them: they are covered where they lie within what an
-# answer must read (Python's own folders, /usr), and are not there at all elsewhere.
-SECRETS = ((PACKAGE, "exercises"), (PACKAGE.parent / "solutions", "README.md"))
+CHECKOUT = {"solutions": "README.md", "tests": "exercise_answers", ".git": "HEAD"}  # folders beside the package
 LINES = 1 << 20  # of a cell, at most
 START, GRACE = 60.0, 10.0  # seconds that a zygote may take to start, and to answer after its own limit
 
 
 class NotIsolated(CourseError):
     """This machine has no namespaces for an unprivileged process: an answer could read and write what you can."""
+
+
+def answer_folders() -> list[tuple[Path, str]]:
+    """Folders with the course's answers, and what would be seen in them.
+
+    They are covered where they lie within what an answer must read (Python's own folders, /usr), and are not there at
+    all elsewhere. The course may be installed there, too, beside the copy that grades.
+    """
+    places = {Path(folder) for folder in (*sys.path, PACKAGE.parent) if folder}
+    for root in {sys.prefix, sys.base_prefix, "/usr", "/usr/local"}:
+        places.update(Path(root).glob("lib/python*/*-packages"))
+    installed = [(place / PACKAGE.name, "exercises") for place in sorted(places)]
+    checkout = ((PACKAGE.parent / name, inside) for name, inside in CHECKOUT.items())
+    return [(folder.resolve(), inside) for folder, inside in (*installed, *checkout) if (folder / inside).exists()]
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,9 @@ class Sandbox:
         self._process: subprocess.Popen | None = None
         try:
             if self.isolated:
-                tried = self.ask([PROBE], "seen", calls=[{"paths": [f"{folder}/{name}" for folder, name in SECRETS]}])
+                tried = self.ask(
+                    [PROBE], "seen", calls=[{"paths": [f"{folder}/{name}" for folder, name in answer_folders()]}]
+                )
                 if tried != [{"value": 0}]:
                     raise NotIsolated(
                         f"no walls for answers on this machine: {tried}. Use --trust for answers of your own, or run "
@@ -141,7 +155,7 @@ class Sandbox:
 
     def _running(self) -> subprocess.Popen:
         if self._process is None or self._process.poll() is not None:
-            hidden = [*(folder for folder, _ in SECRETS), *(path.resolve() for path in self.hidden)]
+            hidden = [*(folder for folder, _ in answer_folders()), *(path.resolve() for path in self.hidden)]
             config = {"isolated": self.isolated, "mountpoint": self._place, "hidden": list(map(str, hidden)),
                       "forbidden": FORBIDDEN, "seconds": self.limits.seconds, "memory": self.limits.memory,
                       "limits": self.limits.as_resources(isolated=self.isolated)}  # fmt: skip
