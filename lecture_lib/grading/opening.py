@@ -60,5 +60,6 @@ def source(cell: dict) -> str:
 
 
 if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    if sys.platform == "linux":  # elsewhere the system refuses or ignores it
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     json.dump(opened(sys.argv[1]), sys.stdout)

@@ -18,6 +18,7 @@ from lecture_lib.exercises.task import Sheet
 OPENING = Path(__file__).with_name("opening.py")
 READING = 120.0  # seconds that reading a notebook may take
 TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # marks that change the direction of writing
+LISTED = 300  # characters of the names of several notebooks
 DEEPEST = 8  # folders within each other in which a notebook is looked for
 NO_NOTEBOOKS = (".zip", ".7z", ".rar", ".py", ".html", ".pdf")  # handed in all the same
 
@@ -92,7 +93,7 @@ def _of_folder(folder: Path, sheet: Sheet) -> Submission:
         return Submission(student, right[0])
     if not books:
         return Submission(student, None, "There is no notebook in your folder.")
-    names = _legible(", ".join(str(p.relative_to(folder)) for p in books[:5]))
+    names = _legible(", ".join(str(p.relative_to(folder)) for p in books[:5]))[:LISTED]
     return Submission(student, None, f"There is not one notebook called {sheet.notebook}.ipynb, but several: {names}.")
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 # What IPython understands and Python does not: %magic, !shell, help? and names = !shell
-ASIDE = re.compile(r"\s*[%!?]|.*\?\s*$|[\w\s.,\[\]]+=\s*[%!]")
+ASIDE = re.compile(r"\s*[%!?]|[\s\w.%*]+\?{1,2}\s*$|[\w\s.,\[\]]+=\s*[%!]")
 RUNS_ITS_CELL = re.compile(r"\s*%%(time|capture|prun)\b")
 IMPORTS = (ast.Import, ast.ImportFrom)
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
