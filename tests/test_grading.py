@@ -87,6 +87,16 @@ HOSTILE = {  # the body of an answer to 2.2, what stands before it, and what is 
         0,
     ),
     "forges_no_list": (forging("{'outcomes': {'value': 1}}"), "", 0),
+    "returns_twice": ("os.fork()\n" + TRUE, "", 0),
+    "does_not_exit": ("os._exit = lambda code: None\n" + TRUE, "", 8),
+    "exits_when_it_is_forgotten": ("D()\n" + TRUE, "class D:\n    def __del__(self): sys.exit(3)", 8),
+    "stops_itself": ("os.kill(os.getpid(), signal.SIGSTOP)\n" + TRUE, "", 8),
+    "closes_everything": ("os.closerange(0, 100)\n" + TRUE, "", 0),
+    "fills_the_disk": (
+        "with contextlib.suppress(OSError):\n    for k in range(10**6): open(f'/tmp/{k}', 'w').close()\n" + TRUE,
+        "",
+        8,
+    ),
     "raises_strangely": ("raise Odd", "class Odd(Exception):\n    def __str__(self): raise RuntimeError", 0),
 }
 MODULES = "import contextlib, mmap, os, shutil, signal, socket, subprocess, sys\nimport numpy as np\nimport torch\n"

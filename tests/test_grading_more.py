@@ -456,6 +456,18 @@ def test_two_runs_do_not_write_the_same_results(tmp_path):
     Ledger(tmp_path / "out", MINI, seed=3, isolated=True).close()  # it is free again
 
 
+def test_results_that_cannot_be_written_or_read_are_named(tmp_path):
+    notebook(tmp_path / "in" / "anna" / BOOK, cells())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CourseError, match="cannot be written"):
+        grade(tmp_path / "in", tmp_path / "file", MINI, limits=SHORT)
+    Ledger(tmp_path / "out", MINI, seed=3, isolated=True).close()
+    with (tmp_path / "out" / "E2_guidance.jsonl").open("a") as file:
+        file.write("edited by hand\n")
+    with pytest.raises(CourseError, match="changed by something else"):
+        grade(tmp_path / "in", tmp_path / "out", MINI, limits=SHORT)
+
+
 def test_a_value_that_nobody_has_thought_of_stops_nobody(tmp_path, monkeypatch):
     def judged(task, cases, outcomes):
         return judge(task, cases, outcomes) if task.name != "2.2" else 1 / 0

@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lecture_lib.errors import CourseError
+from lecture_lib.errors import CourseError, DamagedFileError
 from lecture_lib.exercises.judging import Verdict, judge, limit
 from lecture_lib.exercises.task import Sheet, Task, as_arrays
 from lecture_lib.grading.submission import Submission, Unreadable, found, read
@@ -62,9 +62,12 @@ class Ledger:
     """
 
     def __init__(self, folder: Path, sheet: Sheet, *, seed: int | None, isolated: bool) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.path, self._lock = folder / f"{sheet.notebook}.jsonl", threading.Lock()
-        self._file = self.path.open("a", encoding="utf-8")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise CourseError(f"results: {folder} cannot be written to ({error.strerror})") from None
         self._take()
         head, marks = self._resume()
         wanted = {
@@ -96,8 +99,12 @@ class Ledger:
         if len(whole) < len(data):  # a kill in the middle of a line
             with self.path.open("r+b") as file:
                 file.truncate(len(whole))
-        lines = [json.loads(line) for line in whole.splitlines()]
-        return (lines[0], [Mark(**line) for line in lines[1:]]) if lines else (None, [])
+        try:
+            lines = [json.loads(line) for line in whole.splitlines()]
+            return (lines[0], [Mark(**line) for line in lines[1:]]) if lines else (None, [])
+        except (ValueError, TypeError):
+            self.close()
+            raise DamagedFileError(f"results: {self.path} was changed by something else; move it away") from None
 
     def _write(self, line: dict) -> None:
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
