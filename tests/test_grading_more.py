@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 from submissions import MINI, SHORT, cells, marks_of, notebook
 
 from lecture_lib.errors import CourseError
+from lecture_lib.exercises.catalogue import sheet
 from lecture_lib.exercises.judging import Verdict, judge
 from lecture_lib.grading import report, submission
 from lecture_lib.grading.grade import Ledger, _verdict, grade
@@ -24,6 +26,7 @@ from lecture_lib.grading.submission import found
 from lecture_lib.sandbox.box import GRACE, Failure, Limits, Sandbox, answer_folders
 from lecture_lib.sandbox.inside import calls
 from lecture_lib.sandbox.inside.cutting import slice_for
+from lecture_lib.tooling import pairing
 
 ROOT = Path(__file__).parents[1]
 
@@ -325,6 +328,29 @@ def test_what_is_said_of_strange_values(value, said, box):
     verdict = marked([cell], box)
     assert said in verdict.hint and bool(verdict) == (not said) and verdict.kind != "empty"
     assert verdict.hint.isprintable()
+
+
+SCRATCH = [
+    "%load_ext autoreload\n%autoreload 2\n!pip list | head -3",
+    "import matplotlib.pyplot as plt\n%matplotlib inline\nfor w in 0, 1: plt.plot(torch.randn(9) * w)\nplt.show()",
+    "x = torch.load('nothing.pt')\nz = eps = sigma = alpha = t = x",
+    "w, s, b, d, n, k, g, c, h, q, v, out, noise, labels, mean, var, loss = undefined()",
+    "from lecture_lib.core import *",
+    "model = torch.nn.Linear(2, 2)\nfor step in range(10**9):\n    model.zero_grad()",
+    "from ipywidgets import interact\n@interact(w=(0, 5))\ndef show(w): plt.imshow(torch.rand(4, 4) * w)",
+    "torch.lerp??",
+    "%%bash\nls",
+    "x = 3\n$$$",
+]
+
+
+def test_a_solution_among_scratch_cells_keeps_its_points(tmp_path):
+    source = ROOT / "solutions" / "E4_fast_generation.py"
+    code = [cell.source for cell in pairing.read_source(source).cells if cell.cell_type == "code"]
+    mixed = [text for pair in zip(code, itertools.cycle(SCRATCH)) for text in pair]
+    notebook(tmp_path / "in" / "anna" / f"Copy of {source.stem} (1).ipynb", mixed)
+    _, marks = grade(tmp_path / "in", tmp_path / "out", sheet(4), jobs=1)
+    assert sum(mark.points for mark in marks["anna"]) == 100, [mark.hint for mark in marks["anna"]]
 
 
 def test_of_what_is_imported_whole_nothing_is_loaded_in_vain():
