@@ -13,12 +13,12 @@ import textwrap
 import time
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from submissions import GUIDANCE, MINI, RIGHT, SHORT, cells, marks_of, notebook
 
 from lecture_lib.errors import CourseError, MissingPackageError
 from lecture_lib.exercises.catalogue import sheet
@@ -27,49 +27,24 @@ from lecture_lib.exercises.task import Sheet
 from lecture_lib.grading import report
 from lecture_lib.grading.grade import grade
 from lecture_lib.grading.submission import Unreadable, found, read
-from lecture_lib.sandbox.box import Limits, Sandbox
+from lecture_lib.sandbox.box import Sandbox, heard
 from lecture_lib.sandbox.inside import wire
 from lecture_lib.sandbox.inside.cutting import NothingHere, run_slice, slice_for
 from lecture_lib.tooling import marking
 
-GUIDANCE = sheet(2)
-MINI = Sheet(2, "Guidance", "E2_guidance", GUIDANCE.tasks[:3])  # 5, 8 and 8 points
-SHORT = Limits(seconds=5.0, memory=1 << 30)
-RIGHT = {
-    "guided": "def guided(uncond, cond, w):\n    return uncond + w * (cond - uncond)",
-    "classifier_guided": "def classifier_guided(eps, grad_log_prob, sigma, scale):\n"
-    "    return eps - scale * sigma[:, None] * grad_log_prob",
-    "drop_labels": "def drop_labels(labels, null, p, u):\n"
-    "    return torch.where(u < p, torch.full_like(labels, null), labels)",
-}
-
-
-def notebook(path: Path, cells: list[str]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
-    path.write_text(nbformat.writes(nb))
-    return path
-
-
-def cells(**other: str) -> list[str]:
-    """A right submission, with some of its answers replaced."""
-    return ["import torch\nfrom lecture_lib.exercises import check", *{**RIGHT, **other}.values(), 'check("2.1")']
-
-
-def marks_of(tmp_path, students: dict[str, list[str]], **options):
-    for student, source in students.items():
-        notebook(tmp_path / "in" / student / "E2_guidance.ipynb", source)
-    _, marks = grade(tmp_path / "in", tmp_path / "out", MINI, seed=3, limits=SHORT, **options)
-    return {student: [m.points for m in row] for student, row in marks.items()}, marks
-
-
 # Hostile answers to 2.2; 2.1 and 2.3 are right -----------------------------------------------------------------------
 
 TRUE = "return eps - scale * sigma[:, None] * grad_log_prob"
-FORGE = """text = b'{"dict":[["failed","walls"],["detail","x"]]}'
+
+
+def forging(reply: str) -> str:
+    """The body of an answer that writes a reply of its own."""
+    return f"""text = sys.modules['inside.wire'].pack({reply})
 for k in range(3, 64):
-    with contextlib.suppress(OSError): os.write(k, len(text).to_bytes(8, 'little') + text)
+    with contextlib.suppress(OSError): os.write(k, text)
 os._exit(0)"""
+
+
 FLOOD = """for k in range(3, 64):
     with contextlib.suppress(OSError):
         while True: os.write(k, bytes(1 << 16))"""
@@ -96,7 +71,7 @@ HOSTILE = {  # the body of an answer to 2.2, what stands before it, and what is 
         "",
         0,
     ),
-    "forges_a_failure": (FORGE, "", 0),
+    "forges_a_failure": (forging("{'failed': 'walls', 'detail': 'x'}"), "", 0),
     "floods_the_reply": (FLOOD, "", 0),
     "kills_all": ("with contextlib.suppress(OSError): os.kill(-1, signal.SIGKILL)\n" + TRUE, "", 8),
     "deletes": ("for p in ('/work', '/own', '/tmp', '/etc'): shutil.rmtree(p, ignore_errors=True)\n" + TRUE, "", 8),
@@ -107,6 +82,23 @@ HOSTILE = {  # the body of an answer to 2.2, what stands before it, and what is 
     "hides_memory": ("m = mmap.mmap(-1, 3 << 30)\nfor _ in range(96): m.write(bytes(32 << 20))\n" + TRUE, "", 0),
     "endless_number": ("return 10 ** 4000", "", 0),
     "is_lost_in_lists": ("return [[[[[eps]]]]]", "", 0),
+    "forges_a_failure_beside_values": (forging("{'outcomes': [], 'failed': 'walls', 'detail': 'x'}"), "", 0),
+    "forges_an_error": (
+        forging("{'outcomes': [{'error': 'E' * 10**5, 'message': 'm' * 10**5, 'line': np.zeros(3)}] * 5}"),
+        "",
+        0,
+    ),
+    "forges_no_list": (forging("{'outcomes': {'value': 1}}"), "", 0),
+    "returns_twice": ("os.fork()\n" + TRUE, "", 0),
+    "does_not_exit": ("os._exit = lambda code: None\n" + TRUE, "", 8),
+    "exits_when_it_is_forgotten": ("D()\n" + TRUE, "class D:\n    def __del__(self): sys.exit(3)", 8),
+    "stops_itself": ("os.kill(os.getpid(), signal.SIGSTOP)\n" + TRUE, "", 8),
+    "closes_everything": ("os.closerange(0, 100)\n" + TRUE, "", 0),
+    "fills_the_disk": (
+        "with contextlib.suppress(OSError):\n    for k in range(10**6): open(f'/tmp/{k}', 'w').close()\n" + TRUE,
+        "",
+        8,
+    ),
     "raises_strangely": ("raise Odd", "class Odd(Exception):\n    def __str__(self): raise RuntimeError", 0),
 }
 MODULES = "import contextlib, mmap, os, shutil, signal, socket, subprocess, sys\nimport numpy as np\nimport torch\n"
@@ -121,7 +113,7 @@ def test_hostile_answers_get_what_is_due_and_touch_nothing_else(tmp_path):
     students = {name: cells(classifier_guided=hostile(body, before)) for name, (body, before, _) in HOSTILE.items()}
     points, marks = marks_of(tmp_path, students)
     assert points == {name: [5, due, 8] for name, (*_, due) in sorted(HOSTILE.items())}
-    assert all(mark.hint for row in marks.values() for mark in row if not mark.points)
+    assert all(0 < len(mark.hint) < 1000 for row in marks.values() for mark in row if not mark.points)
     assert "memory" in marks["hides_memory"][1].hint and "far more numbers" in marks["floods_the_reply"][1].hint
     time.sleep(0.2)
     assert not subprocess.run(["pgrep", "-f", "sleep 600"], capture_output=True).stdout
@@ -324,9 +316,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=6,
 )
-OUTCOMES = st.fixed_dictionaries({"value": VALUES}) | st.fixed_dictionaries(
-    {"error": st.text(), "message": VALUES, "line": VALUES}
-)
+OUTCOMES = st.fixed_dictionaries({}, optional={"value": VALUES, "error": VALUES, "message": VALUES, "line": VALUES})
 
 
 @settings(max_examples=150, deadline=None)
@@ -334,9 +324,10 @@ OUTCOMES = st.fixed_dictionaries({"value": VALUES}) | st.fixed_dictionaries(
 def test_no_forged_outcome_breaks_the_judge_or_passes(outcomes, number):
     task = GUIDANCE.tasks[number]
     cases = task.cases(0)
-    forged = wire.unpack(wire.pack((outcomes * 2)[: len(cases)]))
-    found = judge(task, cases, forged)
-    assert not found and isinstance(found.hint, str) and found.hint
+    forged = [heard(outcome) for outcome in wire.unpack(wire.pack((outcomes * 2)[: len(cases)]))]
+    if None not in forged:  # else the sandbox says so
+        found = judge(task, cases, forged)
+        assert not found and isinstance(found.hint, str) and 0 < len(found.hint) < 1000
 
 
 # A grader that is killed ---------------------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ import numpy as np
 
 from lecture_lib.exercises.task import Case, Task
 
-UNWRITTEN = ("NothingHere", "NotImplementedError", "SyntaxError")
+STUBS = ("", "yours")  # what a NotImplementedError says of an answer that is not written; PyTorch's say more
+LONGEST = 60  # characters of the name of a type
 TIGHT = 1e-4  # how closely a pattern must fit to be called one
-MESSAGE = 500  # characters of the message of an error
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,9 @@ def judge(task: Task, cases: list[Case], outcomes: list[dict[str, Any]]) -> Verd
     """Compare the outcomes of all cases with the right ones."""
     if len(outcomes) != len(cases):
         return Verdict(task.name, False, "Your answer did not return once for each call.", "form")
-    outcomes = [_as_written(outcome) for outcome in outcomes]
     for case, outcome in zip(cases, outcomes, strict=True):
         if "error" in outcome:
-            known = None if outcome["error"] in UNWRITTEN else _known(task, cases, outcomes)
+            known = _known(task, cases, outcomes) if _is_written(outcome) else None
             return _of_error(task, case, outcome) if known is None else known
     right = [task.expected(case) for case in cases]
     for case, outcome, wanted in zip(cases, outcomes, right, strict=True):
@@ -75,6 +74,7 @@ def limit(task: Task, kind: str, detail: str) -> Verdict:
         "request": "The code of your notebook is too large to be run: is there data in a cell?",
         "silent": "Your answer ended the process before it returned.",
         "reply": "Your answer wrote something else where its value belongs.",
+        "judging": f"What your answer returns could not be judged ({detail}): show it to your instructor.",
     }
     return Verdict(task.name, False, words.get(kind, f"Your answer could not be run: {detail}"), "limit")
 
@@ -82,26 +82,24 @@ def limit(task: Task, kind: str, detail: str) -> Verdict:
 # Errors and form -----------------------------------------------------------------------------------------------------
 
 
-def _as_written(outcome: dict[str, Any]) -> dict[str, Any]:
-    """An outcome whose error, if it has one, is a name, a text and a line: what arrives may have been forged."""
-    if "error" not in outcome:
-        return outcome
-    line = outcome.get("line", 0)
-    name, message = (str(outcome.get(key, ""))[:MESSAGE] for key in ("error", "message"))
-    return {"error": name, "message": message, "line": line if isinstance(line, int) else 0}
+def _is_written(outcome: dict[str, Any]) -> bool:
+    """Whether an error is that of an answer, and not that there is none."""
+    stub = outcome["error"] == "NotImplementedError" and outcome.get("message", "") in STUBS
+    return not stub and outcome["error"] not in ("NothingHere", "SyntaxError")
 
 
 def _of_error(task: Task, case: Case, outcome: dict[str, Any]) -> Verdict:
-    kind, message, line = outcome["error"], outcome["message"], outcome["line"]
-    if kind in ("NothingHere", "NotImplementedError"):
-        what = "is still empty" if kind == "NotImplementedError" else "is not defined yet"
-        return Verdict(
-            task.name, False, f"`{task.function}` {what}: write it in the cell of question {task.name}.", "empty"
-        )
+    kind, message, line = outcome["error"], outcome.get("message", ""), outcome.get("line", 0)
     if kind == "SyntaxError":
         return Verdict(
             task.name, False, f"Python cannot read the cell that defines `{task.function}`: {message}", "error"
         )
+    if not _is_written(outcome):
+        what, where = (
+            ("is not defined yet", "") if kind == "NothingHere" else ("is still empty", ", where `raise` stands")
+        )
+        hint = f"`{task.function}` {what}: write it in the cell of question {task.name}{where}."
+        return Verdict(task.name, False, hint, "empty")
     where = f" in line {line} of its cell" if line else ""
     return Verdict(task.name, False, f"`{task.function}` raised {kind}{where}: {message}{_at(case)}", "error")
 
@@ -114,7 +112,7 @@ def _form(got: Any, wanted: Any) -> str:
             return f"It returns {have}, expected {len(wanted)}."
         return next(filter(None, map(_form, got, wanted)), "")
     if isinstance(got, dict):
-        return f"It returns a {got.get('type')}, expected a tensor."
+        return f"It returns a {str(got.get('type'))[:LONGEST]}, expected a tensor."
     if got is None:
         return "It returns None: is there a `return`?"
     if isinstance(got, list):
@@ -127,7 +125,7 @@ def _form(got: Any, wanted: Any) -> str:
     if a.shape != b.shape:
         turned = " (they are each other's transpose)" if a.shape == b.shape[::-1] else ""
         return f"It returns the shape {a.shape}, expected {b.shape}{turned}."
-    if not np.isfinite(a.astype(float)).all():
+    if not np.isfinite(a).all():
         return "It returns NaN or infinity: look for a division by zero, a root or a logarithm of a negative number."
     return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -13,11 +14,14 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lecture_lib.errors import CourseError
+from lecture_lib.errors import CourseError, DamagedFileError
 from lecture_lib.exercises.judging import Verdict, judge, limit
 from lecture_lib.exercises.task import Sheet, Task, as_arrays
 from lecture_lib.grading.submission import Submission, Unreadable, found, read
 from lecture_lib.sandbox.box import Failure, Limits, NotIsolated, Sandbox
+
+# What comparing may raise at a value that nobody has thought of; it must not stop a class.
+UNTHOUGHT = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,13 @@ class Ledger:
     """
 
     def __init__(self, folder: Path, sheet: Sheet, *, seed: int | None, isolated: bool) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.path, self._lock = folder / f"{sheet.notebook}.jsonl", threading.Lock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise CourseError(f"results: {folder} cannot be written to ({error.strerror})") from None
+        self._take()
         head, marks = self._resume()
         wanted = {
             "exercise": sheet.notebook,
@@ -67,23 +76,35 @@ class Ledger:
             "isolated": isolated,
         }
         if head is not None and (seed not in (None, head["seed"]) or head["isolated"] != isolated):
+            self.close()
             raise CourseError(f"results: {self.path} is of another run ({head}); expected an empty folder for this one")
         self.head = head or wanted
         self.marks: dict[tuple[str, str, str], Mark] = {(m.student, m.question, m.fingerprint): m for m in marks}
-        self._file = self.path.open("a", encoding="utf-8")
         if head is None:
             self._write(self.head)
 
+    def _take(self) -> None:
+        """The file is this run's alone, until it ends in whatever way."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise CourseError(f"results: another run is writing {self.path}; wait for it or end it") from None
+        except OSError:  # a file system without locks
+            pass
+
     def _resume(self) -> tuple[dict | None, list[Mark]]:
-        if not self.path.exists():
-            return None, []
         data = self.path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):  # a kill in the middle of a line
             with self.path.open("r+b") as file:
                 file.truncate(len(whole))
-        lines = [json.loads(line) for line in whole.splitlines()]
-        return (lines[0], [Mark(**line) for line in lines[1:]]) if lines else (None, [])
+        try:
+            lines = [json.loads(line) for line in whole.splitlines()]
+            return (lines[0], [Mark(**line) for line in lines[1:]]) if lines else (None, [])
+        except (ValueError, TypeError):
+            self.close()
+            raise DamagedFileError(f"results: {self.path} was changed by something else; move it away") from None
 
     def _write(self, line: dict) -> None:
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -129,7 +150,9 @@ def grade(
         NotIsolated: this machine has no walls and they were asked for.
         CourseError: the folders are not what they should be.
     """
-    students, here = found(folder, sheet), threading.local()
+    if results.resolve() == folder.resolve():
+        raise CourseError(f"results: {results} is the folder of the submissions; expected another one")
+    students, here = found(folder, sheet, results), threading.local()
     hidden = (folder, results, *hidden)
     with closing(Ledger(results, sheet, seed=seed, isolated=isolated)) as ledger, ExitStack() as boxes:
 
@@ -168,8 +191,13 @@ def _verdict(task: Task, cells: list[str], box: Sandbox, seed: int) -> Verdict:
     cases = task.cases(seed)
     stage, call = task.stage_source
     said = box.ask(cells, task.function, calls=[as_arrays(case.inputs) for case in cases], stage=stage, call=call)
-    if not isinstance(said, Failure):
+    if isinstance(said, Failure):
+        if said.kind == "walls":
+            raise NotIsolated(f"question {task.name}: {said.detail}")
+        return limit(task, said.kind, said.detail)
+    try:
         return judge(task, cases, said)
-    if said.kind == "walls":
-        raise NotIsolated(f"question {task.name}: {said.detail}")
-    return limit(task, said.kind, said.detail)
+    except CourseError:  # we are wrong ourselves
+        raise
+    except UNTHOUGHT as error:
+        return limit(task, "judging", f"{type(error).__name__}: {error}")

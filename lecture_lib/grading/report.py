@@ -18,6 +18,18 @@ from lecture_lib.exercises.task import Sheet
 from lecture_lib.grading.grade import Mark
 
 TEMPLATES = Path(__file__).parent / "pages"
+FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\uff1d",
+    "\uff0b",
+    "\uff0d",
+    "\uff20",
+)  # some spreadsheets know the wide ones
 NOT_ISOLATED = "NOT ISOLATED: these answers ran with the rights of whoever graded them."
 MEANING = {
     "right": "right",
@@ -56,7 +68,7 @@ def _table(path: Path, sheet: Sheet, marks: dict[str, list[Mark]], totals: dict[
 
 def _harmless(cell: str) -> str:
     """A name that a spreadsheet will not take for a formula."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    return f"'{cell}" if cell.startswith(FORMULA) else cell
 
 
 def _file_name(student: str) -> str:

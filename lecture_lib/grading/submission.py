@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import stat
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import bidirectional, category
 
 from lecture_lib.errors import CourseError
 from lecture_lib.exercises.task import Sheet
 
-LARGEST = 1 << 30  # bytes of a notebook, its outputs included
+OPENING = Path(__file__).with_name("opening.py")
+READING = 120.0  # seconds that reading a notebook may take
+TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # marks that change the direction of writing
+LISTED = 300  # characters of the names of several notebooks
+DEEPEST = 8  # folders within each other in which a notebook is looked for
+NO_NOTEBOOKS = (".zip", ".7z", ".rar", ".py", ".html", ".pdf")  # handed in all the same
 
 
 class Unreadable(CourseError):
@@ -33,45 +42,84 @@ class Submission:
     problem: str = ""
 
 
-def found(folder: Path, sheet: Sheet) -> list[Submission]:
+def found(folder: Path, sheet: Sheet, results: Path | None = None) -> list[Submission]:
     """Every student's notebook of one exercise, in the order of names.
 
     Either a folder per student, with the notebook somewhere in it, or a file per student, ``NAME.ipynb``.
+
+    Args:
+        folder: where they are.
+        sheet: the exercise.
+        results: a folder that is no student's, if it lies beside those.
 
     Raises:
         CourseError: the folder does not exist, or nothing is in it.
     """
     if not folder.is_dir():
         raise CourseError(f"submissions: {folder} is no folder; expected one with a folder or a notebook per student")
-    entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    here, own = folder.resolve(), results and results.resolve()
+    entries = sorted(p for p in folder.iterdir() if _is_visible(p.name) and here / p.name != own)
     students = [_of_folder(p, sheet) for p in entries if p.is_dir() and not p.is_symlink()]
+    files = [p for p in entries if p.is_symlink() or not p.is_dir()]
+    books = [p for p in files if p.suffix.lower() == ".ipynb"]
+    others = [p for p in files if p.suffix.lower() in NO_NOTEBOOKS] if books else []
+    links = [p for p in files if p.is_symlink() and p.is_dir() and p not in books]
     taken = {submission.student for submission in students}
-    for p in entries:
-        if p.suffix == ".ipynb" and _is_plain(p):
-            students.append(Submission(_legible(p.name if _legible(p.stem) in taken else p.stem), p))
+    students += [_of_file(p, taken) for p in books + links]
+    taken = {submission.student for submission in students}
+    students += [_of_file(p, taken) for p in others if _legible(p.stem) not in taken]
     if not students:
         raise CourseError(f"submissions: {folder} has neither folders nor notebooks in it")
     return students
 
 
+def _of_file(path: Path, taken: set[str]) -> Submission:
+    """A notebook beside the folders, or what somebody took for one."""
+    student = _legible(path.name if _legible(path.stem) in taken else path.stem)
+    if not _is_plain(path):
+        return Submission(student, None, "This is no file but a link or the like. Hand in the notebook itself.")
+    if path.suffix.lower() in NO_NOTEBOOKS:
+        return Submission(student, None, f"A file {path.suffix} is no notebook. Hand in the one that ends in .ipynb.")
+    return Submission(student, path)
+
+
 def _of_folder(folder: Path, sheet: Sheet) -> Submission:
-    """The notebook of the exercise; or, under another name, the only one there is."""
-    student = _legible(folder.name)
-    books = sorted(p for p in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and _is_plain(p))
-    right = [p for p in books if p.stem == sheet.notebook]
+    """The notebook of the exercise; or one whose name has its name in it, as of a second download; or the only one."""
+    student, books = _legible(folder.name), list(_books(folder))
+    named = [p for p in books if p.stem == sheet.notebook]
+    alike = [p for p in books if sheet.notebook.lower() in p.stem.lower()]
+    right = named or alike or books
     if len(right) == 1:
         return Submission(student, right[0])
-    if len(books) == 1:
-        return Submission(student, books[0])
     if not books:
         return Submission(student, None, "There is no notebook in your folder.")
-    names = _legible(", ".join(str(p.relative_to(folder)) for p in books[:5]))
+    names = _legible(", ".join(str(p.relative_to(folder)) for p in books[:5]))[:LISTED]
     return Submission(student, None, f"There is not one notebook called {sheet.notebook}.ipynb, but several: {names}.")
 
 
+def _books(folder: Path) -> Iterator[Path]:
+    """The notebooks in a folder, without the copies that editors, git and a Mac keep."""
+    for here, folders, files in os.walk(folder):
+        depth = len(Path(here).relative_to(folder).parts)
+        folders[:] = sorted(filter(_is_visible, folders)) if depth < DEEPEST else []
+        for path in (Path(here, name) for name in sorted(filter(_is_visible, files))):
+            if path.suffix.lower() == ".ipynb" and _is_plain(path):
+                yield path
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith((".", "__MACOSX"))
+
+
 def _legible(name: str) -> str:
-    """A file's name as text that can be written: bytes that are no UTF-8 are spelled out."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    """A file's name as text that can be shown, no two alike: what is no letter of its own is spelled out."""
+    plain = (c if _is_shown(c) else c.encode("unicode_escape").decode() for c in name.replace("\\", "\\\\"))
+    return "".join(plain)
+
+
+def _is_shown(char: str) -> bool:
+    """Neither half a letter nor an order: to begin a line, to colour a terminal, to turn round what follows."""
+    return category(char) not in ("Cc", "Cs", "Zl", "Zp") and bidirectional(char) not in TURNS
 
 
 def _is_plain(path: Path) -> bool:
@@ -86,32 +134,10 @@ def read(path: Path) -> tuple[list[str], str]:
         Unreadable: the file is too large or damaged.
     """
     try:
-        size = path.stat().st_size
-        if size > LARGEST:
-            raise Unreadable(f"The notebook has {size / 1e9:.1f} GB. Clear its outputs and hand it in again.")
-        data = path.read_bytes()
-    except OSError as error:
-        raise Unreadable(f"The file cannot be opened ({error.strerror}). Hand it in again.") from None
-    fingerprint = hashlib.sha256(data).hexdigest()[:16]
-    try:
-        cells = json.loads(_text(data))["cells"]
-        sources = [_source(cell) for cell in cells if cell["cell_type"] == "code"]
-    except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
-        end = " It seems to end too early." if isinstance(error, json.JSONDecodeError) else ""
-        raise Unreadable(
-            f"The file is no notebook that can be read ({type(error).__name__}).{end} Hand it in again."
-        ) from None
-    return sources, fingerprint
-
-
-def _text(data: bytes) -> str:
-    """UTF-8 as notebooks are written, or what an editor made of it; letters that are none become question marks."""
-    for bom, encoding in ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig")):
-        if data.startswith(bom):
-            return data.decode(encoding, errors="replace")
-    return data.decode("utf-8", errors="replace")
-
-
-def _source(cell: dict) -> str:
-    source = cell["source"]
-    return source if isinstance(source, str) else "".join(source)
+        line = [sys.executable, "-I", "-S", str(OPENING), str(path)]
+        said = json.loads(subprocess.run(line, capture_output=True, timeout=READING, check=False).stdout)
+    except (subprocess.TimeoutExpired, ValueError):  # it was killed
+        said = {"problem": "The notebook cannot be read. Clear its outputs and hand it in again."}
+    if "problem" in said:
+        raise Unreadable(said["problem"])
+    return said["sources"], said["fingerprint"]

@@ -17,14 +17,14 @@ from typing import Any
 
 from lecture_lib.errors import CourseError
 from lecture_lib.sandbox.inside import wire
+from lecture_lib.sandbox.inside.zygote import PATIENCE
 
 START_UP = "import sys; sys.path.insert(0, sys.argv[1]); from inside.zygote import main; main()"
 FORBIDDEN = ("lecture_lib",)
 PROBE = "import os\ndef seen(paths): return sum(map(os.path.exists, paths))"
 PACKAGE = Path(__file__).resolve().parents[1]
-# Folders with the course's answers, and what would be seen in them: they are covered where they lie within what an
-# answer must read (Python's own folders, /usr), and are not there at all elsewhere.
-SECRETS = ((PACKAGE, "exercises"), (PACKAGE.parent / "solutions", "README.md"))
+CHECKOUT = {"solutions": "README.md", "tests": "exercise_answers", ".git": "HEAD"}  # folders beside the package
+LINES = 1 << 20  # of a cell, at most
 START, GRACE = 60.0, 10.0  # seconds that a zygote may take to start, and to answer after its own limit
 
 
@@ -32,12 +32,26 @@ class NotIsolated(CourseError):
     """This machine has no namespaces for an unprivileged process: an answer could read and write what you can."""
 
 
+def answer_folders() -> list[tuple[Path, str]]:
+    """Folders with the course's answers, and what would be seen in them.
+
+    They are covered where they lie within what an answer must read (Python's own folders, /usr), and are not there at
+    all elsewhere. The course may be installed there, too, beside the copy that grades.
+    """
+    places = {Path(folder) for folder in (*sys.path, PACKAGE.parent) if folder}
+    for root in {sys.prefix, sys.base_prefix, "/usr", "/usr/local"}:
+        places.update(Path(root).glob("lib/python*/*-packages"))
+    installed = [(place / PACKAGE.name, "exercises") for place in sorted(places)]
+    checkout = ((PACKAGE.parent / name, inside) for name, inside in CHECKOUT.items())
+    return [(folder.resolve(), inside) for folder, inside in (*installed, *checkout) if (folder / inside).exists()]
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one answer may use.
 
     Attributes:
-        seconds: from start to reply, all calls together.
+        seconds: of computing, all calls and all its processes together; a rest counts a third.
         memory: bytes that its processes hold together; in address space, twice as much and 4 GB for PyTorch.
         processes: at one time.
     """
@@ -91,7 +105,9 @@ class Sandbox:
         self._process: subprocess.Popen | None = None
         try:
             if self.isolated:
-                tried = self.ask([PROBE], "seen", calls=[{"paths": [f"{folder}/{name}" for folder, name in SECRETS]}])
+                tried = self.ask(
+                    [PROBE], "seen", calls=[{"paths": [f"{folder}/{name}" for folder, name in answer_folders()]}]
+                )
                 if tried != [{"value": 0}]:
                     raise NotIsolated(
                         f"no walls for answers on this machine: {tried}. Use --trust for answers of your own, or run "
@@ -128,20 +144,19 @@ class Sandbox:
         try:
             process.stdin.write(struct.pack("<Q", len(frame)) + frame)
             process.stdin.flush()
-            reply = self._receive(self.limits.seconds + GRACE)
+            reply = self._receive(PATIENCE * self.limits.seconds + GRACE)
         except (OSError, TimeoutError, wire.WireError) as error:
             self._stop()  # a zygote that is in trouble is replaced, not asked again
             return Failure("silent", f"{type(error).__name__}: {error}")
         if "failed" in reply:
             return Failure(str(reply["failed"]), str(reply.get("detail", "")))
-        outcomes = reply["outcomes"]
-        if not isinstance(outcomes, list) or not all(map(_is_outcome, outcomes)):
-            return Failure("reply", "no list of values and errors")
-        return outcomes
+        outcomes = reply["outcomes"] if isinstance(reply["outcomes"], list) else [None]
+        outcomes = list(map(heard, outcomes))
+        return outcomes if None not in outcomes else Failure("reply", "no list of values and errors")
 
     def _running(self) -> subprocess.Popen:
         if self._process is None or self._process.poll() is not None:
-            hidden = [*(folder for folder, _ in SECRETS), *(path.resolve() for path in self.hidden)]
+            hidden = [*(folder for folder, _ in answer_folders()), *(path.resolve() for path in self.hidden)]
             config = {"isolated": self.isolated, "mountpoint": self._place, "hidden": list(map(str, hidden)),
                       "forbidden": FORBIDDEN, "seconds": self.limits.seconds, "memory": self.limits.memory,
                       "limits": self.limits.as_resources(isolated=self.isolated)}  # fmt: skip
@@ -166,7 +181,7 @@ class Sandbox:
 
     @staticmethod
     def _read(stream, count: int, deadline: float) -> bytes:
-        data = b""
+        data = bytearray()
         while len(data) < count:
             if not select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise TimeoutError("the zygote does not answer")
@@ -174,7 +189,7 @@ class Sandbox:
             if not part:
                 raise OSError("the zygote has ended")
             data += part
-        return data
+        return bytes(data)
 
     def _stop(self) -> None:
         process, self._process = self._process, None
@@ -185,6 +200,20 @@ class Sandbox:
             process.stdout.close()
 
 
-def _is_outcome(thing: Any) -> bool:
-    """A value, or an error with its name; a child may have forged anything."""
-    return isinstance(thing, dict) and ("value" in thing or isinstance(thing.get("error"), str))
+def heard(thing: Any) -> dict[str, Any] | None:
+    """A value, or an error as the rest of the course knows it; None if it is neither: a child may forge anything."""
+    if not isinstance(thing, dict) or not isinstance(thing.get("error", ""), str):
+        return None
+    if "error" not in thing:
+        return {"value": thing["value"]} if "value" in thing else None
+    message, line = thing.get("message"), thing.get("line")
+    return {
+        "error": _printable(thing["error"][: wire.NAME]),
+        "message": _printable(message[: wire.MESSAGE]) if isinstance(message, str) else "",
+        "line": line if type(line) is int and 0 <= line < LINES else 0,
+    }
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal would obey: other colours, another direction, another line."""
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import types
 from importlib.abc import MetaPathFinder
 from typing import Any
 
@@ -11,9 +12,7 @@ import numpy as np
 import torch
 
 from . import wire
-from .cutting import NothingHere, run_slice, slice_for, syntax_error
-
-LONGEST = 300  # characters of a message
+from .cutting import FILE, NothingHere, run_slice, slice_for, syntax_error
 
 
 class Forbidden(MetaPathFinder):
@@ -37,24 +36,47 @@ def frame(request: dict) -> bytes:
     try:
         return wire.pack({"outcomes": outcomes(request)})
     except wire.WireError as error:
-        return wire.pack({"failed": "size", "detail": str(error)[:LONGEST]})
+        return wire.pack({"failed": "size", "detail": str(error)[: wire.MESSAGE]})
 
 
 def outcomes(request: dict) -> list[dict]:
     """One outcome per call: a value or an error."""
     name, cells, calls = request["name"], request["cells"], request["calls"]
-    namespace: dict[str, Any] = {"__name__": "submission"}
+    namespace = notebook()
     try:
-        run_slice(slice_for(name, cells), namespace)
-        student = namespace[name]
+        failed = run_slice(slice_for(name, cells), namespace)
     except NothingHere:
-        problem = syntax_error(cells, name)
-        found = {"error": "SyntaxError", "message": problem[:LONGEST]} if problem else {"error": "NothingHere"}
-        return [found] * len(calls)
+        failed = {}
     except BaseException as error:  # noqa: BLE001  (a student's code may raise anything, SystemExit too)
         return [told(error)] * len(calls)
+    if name not in namespace:
+        return [unwritten(name, cells, failed)] * len(calls)
     stage = stage_of(request["stage"], request["call"])
-    return [one(stage, student, inputs) for inputs in calls]
+    return [traced(one(stage, namespace[name], inputs), failed) for inputs in calls]
+
+
+def unwritten(name: str, cells: list[str], failed: dict[str, Exception]) -> dict:
+    """Why there is no answer of this name."""
+    if failed:
+        return traced(told(failed.get(name) or next(iter(failed.values()))), failed)
+    problem = syntax_error(cells, name)
+    return {"error": "SyntaxError", "message": problem[: wire.MESSAGE]} if problem else {"error": "NothingHere"}
+
+
+def traced(outcome: dict, failed: dict[str, Exception]) -> dict:
+    """An outcome; if a name was missing, what should have defined it and failed says more."""
+    if failed and outcome.get("error") == "NameError":
+        causes = (error for name, error in failed.items() if f"'{name}'" in outcome["message"])
+        cause = next(causes, failed.get("*"))
+        return told(cause) if cause else outcome
+    return outcome
+
+
+def notebook() -> dict[str, Any]:
+    """The names of a notebook in which no cell has been run: those of ``__main__``, with what IPython adds."""
+    module = sys.modules["__main__"] = types.ModuleType("__main__")
+    module.display = lambda *things, **options: None
+    return vars(module)
 
 
 def stage_of(source: str, name: str):
@@ -83,16 +105,16 @@ def plain(value: Any) -> Any:
         return np.array(value)
     if value is None or type(value) in (bool, int, float):
         return value
-    if type(value) in (list, tuple):
+    if isinstance(value, (list, tuple)):
         return [plain(x) for x in value[:64]]
-    return {"type": type(value).__name__[:60]}
+    return {"type": type(value).__name__[: wire.NAME]}
 
 
 def told(error: BaseException) -> dict:
     """An exception as data, with the line of the submission in which it was raised."""
-    lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == "<submission>"]
+    lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(FILE)]
     try:
-        message = str(error)[:LONGEST]
+        message = str(error)[: wire.MESSAGE]
     except BaseException:  # noqa: BLE001
         message = ""
-    return {"error": type(error).__name__[:60], "message": message, "line": lines[-1].lineno if lines else 0}
+    return {"error": type(error).__name__[: wire.NAME], "message": message, "line": lines[-1].lineno if lines else 0}

@@ -5,6 +5,8 @@
     net       not even this machine
     pid       its own processes only; all of them end with the first
 
+and a filter of system calls (``calls``), without which some of them could be left.
+
 This file knows nothing of the course: it is read inside the sandbox.
 """
 
@@ -19,6 +21,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+
+from . import calls
 
 NAMESPACES = {"mount": 0x00020000, "cgroup": 0x02000000, "uts": 0x04000000, "ipc": 0x08000000, "user": 0x10000000,
               "pid": 0x20000000, "net": 0x40000000}  # fmt: skip
@@ -149,6 +153,7 @@ def become_nobody(*, second: bool) -> None:
     _call("capset", _libc.capset(head, sets))
     die_with_parent()
     _call("no_new_privs", _libc.prctl(NO_NEW_PRIVS, 1, 0, 0, 0))
+    calls.refuse()
 
 
 def die_with_parent() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 LARGEST = 16 << 20  # bytes of one frame
 TEXT = 4 << 20  # bytes of its JSON
+NAME, MESSAGE = 60, 300  # characters of the name of a type, and of what an error says
 DTYPES = (
     "bool",
     "uint8",
@@ -46,7 +47,7 @@ def pack(value: Any) -> bytes:
         if isinstance(v, np.ndarray):
             if v.dtype.name not in DTYPES:
                 raise WireError(f"array: got dtype {v.dtype}, expected one of {', '.join(DTYPES)}")
-            arrays.append(np.ascontiguousarray(v).tobytes())
+            arrays.append(v.astype(v.dtype.newbyteorder("="), copy=False).tobytes())
             return {"array": [v.dtype.name, list(v.shape)]}
         if isinstance(v, (list, tuple)):
             return [plain(x) for x in v]
@@ -95,7 +96,7 @@ def unpack(frame: bytes) -> Any:
 
     try:
         value = full(tree)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise error if isinstance(error, WireError) else WireError(f"frame: {type(error).__name__}") from None
     if at != len(frame):
         raise WireError(f"frame: {len(frame) - at} bytes too many")

@@ -1,9 +1,11 @@
-"""A process that has PyTorch loaded and forks one child for each answer; the child runs it behind walls.
+"""A process that has PyTorch loaded and forks one keeper for each answer, whose child runs it behind walls.
 
     python -I -c "from inside.zygote import main; main()" FOLDER CONFIG  <  requests  >  replies
 
-It imports nothing of the course, so no child can find an answer in its memory; and it never runs a student's code
-itself, so the next child is as clean as the first. It reads frames (``wire``) from standard input until that ends:
+It imports nothing of the course, so no child can find an answer in its memory; and it neither runs a student's code nor
+reads it, nor what comes of it, so the next child is as clean as the first: what a process has read and forgotten is
+still in its memory, and would be in that of every later child. The keepers read frames (``wire``) from standard input
+until that ends:
 
     request   {"cells": [source, ...], "name": function, "stage": source, "call": function,
                "calls": [{argument: value}, ...]}
@@ -22,7 +24,7 @@ import struct
 import sys
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from . import wire
 from .walls import (
@@ -37,13 +39,16 @@ from .walls import (
     set_limits,
 )
 
-WATCH = 0.05  # seconds between two looks at the memory of a child
+# torch.compile then leaves a function as it is: compiling takes longer than an answer may
+ENVIRONMENT = {"HOME": OWN, "TMPDIR": "/tmp", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TORCHDYNAMO_DISABLE": "1"}
+PATIENCE = 3.0  # times its seconds that an answer may take if it is kept from computing, perhaps by another one
+WATCH = 0.05  # seconds between two looks at what a child uses
 
 
 def main() -> None:
     """Answer requests until there are no more."""
     config = json.loads(sys.argv[-1])
-    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    requests, replies = os.dup(0), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(2, 1)
     die_with_parent_if_linux()
@@ -56,9 +61,23 @@ def main() -> None:
     answering.forbid(config["forbidden"])
     warm_up()
     send(replies, wire.pack({"ready": True}))
-    while (head := requests.read(8)) and len(head) == 8:
-        (length,) = struct.unpack("<Q", head)
-        send(replies, answer(requests.read(length), config))
+    while len(head := os.read(requests, 8)) == 8:
+        keeper = os.fork()
+        if keeper == 0:
+            keep(requests, replies, *struct.unpack("<Q", head), config)
+        if os.waitpid(keeper, 0)[1]:
+            break  # it did not reply: this end of the pipes is all that says so
+
+
+def keep(requests: int, replies: BinaryIO, length: int, config: dict) -> NoReturn:
+    """In a fork: read one request, and reply to it."""
+    try:
+        die_with_parent_if_linux()
+        with os.fdopen(requests, "rb") as stream:
+            send(replies, answer(stream.read(length), config))
+        os._exit(0)
+    finally:
+        os._exit(1)
 
 
 def warm_up() -> None:
@@ -73,7 +92,7 @@ def warm_up() -> None:
 
 
 def die_with_parent_if_linux() -> None:
-    """Be killed with the grader, where the system can do that."""
+    """Be killed with the grader, each of us by the one before, where the system can do that."""
     if sys.platform == "linux":
         die_with_parent()
 
@@ -111,6 +130,9 @@ def child(request: bytes, config: dict, reply: int, pids: int, go: int) -> None:
     """In a fork: build the walls, and fork once more, into the new process namespace."""
     from . import answering
 
+    die_with_parent_if_linux()
+    with contextlib.suppress(OSError):  # where memory runs out, it is this process that has to go
+        Path("/proc/self/oom_score_adj").write_text("1000")
     if config["isolated"]:
         root = os.getuid() == 0
         leave_namespaces()
@@ -126,7 +148,7 @@ def child(request: bytes, config: dict, reply: int, pids: int, go: int) -> None:
         become_nobody(second=root)
         os.chdir(OWN)
     os.environ.clear()
-    os.environ.update({"HOME": OWN, "TMPDIR": "/tmp", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"})
+    os.environ.update(ENVIRONMENT)
     close_all_but(reply)
     set_limits(config["limits"])
     frame = answering.frame(wire.unpack(request))
@@ -163,13 +185,14 @@ class Watch:
         self.inner: int | None = None
         self.handle: int | None = None  # of inner: its number may be somebody else's by the time it is to be killed
         self.failed: tuple[str, str] | None = None
-        self.deadline, self.looked = time.monotonic() + config["seconds"], 0.0
+        patience = PATIENCE if config["isolated"] else 1.0  # without walls there is nothing to tell its processes by
+        self.deadline, self.looked = time.monotonic() + patience * config["seconds"], 0.0
 
     def look(self) -> None:
         """Wait a moment for something to read, and see whether a limit is reached."""
-        left = self.deadline - time.monotonic()
+        left, late = self.deadline - time.monotonic(), ("time", f"{self.config['seconds']:g} s")
         if left <= 0:
-            self.failed = ("time", f"{self.config['seconds']:g} s")
+            self.failed = late
             return
         for end in select.select(self.open, [], [], min(left, WATCH))[0]:
             data = os.read(end, 1 << 16)
@@ -184,8 +207,11 @@ class Watch:
                 self.hear(data)
         if self.inner and self.config["isolated"] and time.monotonic() - self.looked > WATCH:
             self.looked = time.monotonic()
-            if resident(self.inner) > self.config["memory"]:
+            memory, computing = used(self.inner)
+            if memory > self.config["memory"]:
                 self.failed = ("memory", f"{self.config['memory']:,} bytes")
+            elif computing > self.config["seconds"]:
+                self.failed = late
 
     def hear(self, data: bytes) -> None:
         """What the building of the walls says: that users are to be named, the first process, or what failed."""
@@ -217,24 +243,34 @@ class Watch:
         if failed is None:
             try:
                 reply = wire.unpack(b"".join(self.parts))
-                if isinstance(reply, dict) and ("outcomes" in reply or reply.get("failed") == "size"):
-                    return wire.pack(reply)
-                failed = ("reply", "no outcomes")
+                if isinstance(reply, dict) and "outcomes" in reply:
+                    return wire.pack({"outcomes": reply["outcomes"]})  # and nothing else that it may claim
+                is_size = isinstance(reply, dict) and reply.get("failed") == "size"
+                failed = ("size", str(reply.get("detail"))) if is_size else ("reply", "no outcomes")
             except wire.WireError as error:
                 failed = ("reply", str(error))
         return wire.pack({"failed": failed[0], "detail": failed[1]})
 
 
-def resident(first: int) -> int:
-    """Bytes of memory that a process namespace holds, private and shared; files that are only mapped do not count."""
+def used(first: int) -> tuple[int, float]:
+    """What a process namespace uses.
+
+    Returns:
+        Bytes of memory that it holds, private and shared, without files that are only mapped; and seconds for which
+        its processes, and those that they have waited for, have computed.
+    """
     try:
         space = os.readlink(f"/proc/{first}/ns/pid")
     except OSError:
-        return 0
-    total = 0
+        return 0, 0.0
+    memory = ticks = 0
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError, ValueError):
             if os.readlink(f"/proc/{name}/ns/pid") == space:
                 lines = Path(f"/proc/{name}/status").read_text().splitlines()
-                total += sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
-    return total
+                memory += sum(
+                    int(line.split()[1]) << 10 for line in lines if line.startswith(("RssAnon:", "RssShmem:"))
+                )
+                after_name = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()
+                ticks += sum(map(int, after_name[11:15]))
+    return memory, ticks / os.sysconf("SC_CLK_TCK")
