@@ -21,7 +21,6 @@ from hypothesis.extra.numpy import arrays
 from submissions import GUIDANCE, MINI, RIGHT, SHORT, cells, marks_of, notebook
 
 from lecture_lib.errors import CourseError, MissingPackageError
-from lecture_lib.exercises.catalogue import sheet
 from lecture_lib.exercises.judging import judge
 from lecture_lib.exercises.task import Sheet
 from lecture_lib.grading import report
