@@ -71,8 +71,8 @@ assert check("2.1", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q2_2", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def classifier_guided(eps, grad_log_prob, sigma, scale):
-    """The guided noise (b, d), from noise (b, d), the gradient of log p(c|x) (b, d), sigma (b,)
-    and a number."""
+    """The guided noise (b, d), from noise (b, d), the gradient of log p(c|x) (b, d), sigma (b,),
+    which may be 0, and a number."""
     ### BEGIN SOLUTION
     return eps - scale * sigma[:, None] * grad_log_prob
     ### END SOLUTION
@@ -127,12 +127,13 @@ assert check("2.4", seed=20261128)
 # %% [markdown]
 # ## 2.5 What it means, for Gaussians (12 points)
 # At one noise level the guided score is that of $p(x)^{1-w}\,p(x|c)^w$. Let $p(x)=\mathcal N(\mu_u,s_u^2)$ and
-# $p(x|c)=\mathcal N(\mu_c,s_c^2)$. The product is a Gaussian again, up to a constant. Which one? (Write down the exponent, and collect $x^2$ and $x$.)
+# $p(x|c)=\mathcal N(\mu_c,s_c^2)$, narrower than $p$. The product is a Gaussian again, up to a constant. Which one?
+# (Write down the exponent, and collect $x^2$ and $x$.)
 
 
 # %% nbgrader={"grade": false, "grade_id": "q2_5", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def tilted_gaussian(mean_u, var_u, mean_c, var_c, w):
-    """Mean and variance, two numbers."""
+    """Mean and variance, two numbers; var_u and var_c are variances, w is a number."""
     ### BEGIN SOLUTION
     precision = (1 - w) / var_u + w / var_c
     mean = ((1 - w) * mean_u / var_u + w * mean_c / var_c) / precision
@@ -188,8 +189,9 @@ assert check("2.7", seed=20261128)
 
 # %% [markdown]
 # ## 2.8 Rescaling (10 points)
-# Large $w$ makes predictions too wide, and pictures burn out. Bring the standard deviation of the guided prediction back
-# to that of the conditional one, *per sample and over all its numbers*, and mix: a share $\phi$ of the rescaled one, $1-\phi$ of the guided one.
+# Large $w$ makes predictions too wide, and pictures burn out. Multiply each sample of the guided prediction by *one*
+# number, so that its standard deviation, *over all its numbers*, becomes that of the conditional one. Then mix: a share
+# $\phi$ of the rescaled prediction, $1-\phi$ of the guided one.
 
 
 # %% nbgrader={"grade": false, "grade_id": "q2_8", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -211,7 +213,7 @@ assert check("2.8", seed=20261128)
 # %% [markdown]
 # ## 2.9 Push sideways, not louder (12 points)
 # Adaptive projected guidance splits the push $\hat y_c-\hat y_\varnothing$ into a part along $\hat y_c$, which saturates,
-# and a part across. Of the first a share $\eta$ is kept. The step starts at the conditional prediction and is $w-1$ long.
+# and a part across. Of the first a share $\eta$ is kept. From the conditional prediction on, $w-1$ such pushes are made.
 
 
 # %% nbgrader={"grade": false, "grade_id": "q2_9", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -282,8 +284,8 @@ assert check("2.11", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q2_12", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def expert_precision(precision_u, precisions, weights):
-    """The precision (d, d), symmetric, and True if a density with it exists; from (d, d),
-    (k, d, d) and (k,)."""
+    """The precision (d, d), symmetric, and whether a density with it exists, True or False; from
+    (d, d), (k, d, d) and (k,)."""
     ### BEGIN SOLUTION
     total = precision_u + torch.einsum("k,kij->ij", weights, precisions - precision_u)
     total = 0.5 * (total + total.T)
@@ -299,5 +301,5 @@ assert check("2.12", seed=20261128)
 
 # %% [markdown]
 # ## That was it
-# Twelve ticks are 100 points. What to look at next: play with `guided` and `tilted_gaussian` in the second widget of Lecture 2, and see where a
-# guided *sampler* ends somewhere else than 2.5 says (section 3.5).
+# Twelve ticks are 100 points. What to look at next: the contrast knob of Lecture 2 (section 2) draws `tilted_gaussian` as a dashed curve,
+# and shows that a guided *sampler* ends somewhere else (section 3.5).

@@ -31,6 +31,10 @@ def dropout_list(labels, null, p, u):
     return torch.tensor([null if x < p else int(label) for label, x in zip(labels, u.tolist(), strict=True)])
 
 
+def dropout_numpy(labels, null, p, u):
+    return np.where(u.numpy() >= p, labels.numpy(), null)
+
+
 def data_by_score(x_t, eps_uncond, eps_cond, w, alpha, sigma):
     x0 = [(x_t - sigma * eps) / alpha for eps in (eps_uncond, eps_cond)]
     return x0[0] + w * (x0[1] - x0[0])
@@ -126,10 +130,20 @@ def experts_minors(precision_u, precisions, weights):
     return [total, all(bool(m > 0) for m in minors)]
 
 
+def experts_tried(precision_u, precisions, weights):
+    u, others, w = precision_u.numpy(), precisions.numpy(), weights.numpy()
+    total = u + np.einsum("k,kij->ij", w, others - u)
+    try:
+        np.linalg.cholesky(total)
+    except np.linalg.LinAlgError:
+        return total, False
+    return total, True
+
+
 ANSWERS = {
     "2.1": (rule_as_mean, rule_by_lerp),
     "2.2": (classifier_loop, classifier_einsum),
-    "2.3": (dropout_indexing, dropout_list),
+    "2.3": (dropout_indexing, dropout_list, dropout_numpy),
     "2.4": (data_by_score, data_numpy),
     "2.5": (gaussian_by_completing, gaussian_as_tensors),
     "2.6": (table_in_logs, table_loop),
@@ -138,5 +152,5 @@ ANSWERS = {
     "2.9": (projected_by_unit, projected_loop),
     "2.10": (interval_list, interval_product),
     "2.11": (step_by_data, step_exponential),
-    "2.12": (experts_cholesky, experts_minors),
+    "2.12": (experts_cholesky, experts_minors, experts_tried),
 }

@@ -68,6 +68,57 @@ def mean_unweighted(mean_u, var_u, mean_c, var_c, w):
     return (1 - w) * mean_u + w * mean_c, tilted_gaussian(mean_u, var_u, mean_c, var_c, w)[1]
 
 
+@tilted_gaussian.mistake
+def geometric_mean(mean_u, var_u, mean_c, var_c, w):
+    """A geometric mean of the variances: with it the guided *ODE* ends (section 3.5), but not this product."""
+    return (1 - w) * mean_u + w * mean_c, var_u ** (1 - w) * var_c**w
+
+
+@tilted_gaussian.mistake
+def variance_of_the_ode(mean_u, var_u, mean_c, var_c, w):
+    """The mean is right; the variance is that with which the guided *ODE* ends (section 3.5)."""
+    return tilted_gaussian(mean_u, var_u, mean_c, var_c, w)[0], var_u ** (1 - w) * var_c**w
+
+
+@tilted_gaussian.mistake
+def one_plus_w(mean_u, var_u, mean_c, var_c, w):
+    """The convention of 1 + w: here the exponents are 1 - w and w, and w = 1 is p(x|c)."""
+    return tilted_gaussian(mean_u, var_u, mean_c, var_c, 1 + w)
+
+
+@tilted_gaussian.mistake
+def squared_again(mean_u, var_u, mean_c, var_c, w):
+    """The inputs are squared as if they were standard deviations: they are variances already."""
+    return tilted_gaussian(mean_u, var_u**2, mean_c, var_c**2, w)
+
+
+@tilted_gaussian.mistake
+def mean_not_divided(mean_u, var_u, mean_c, var_c, w):
+    """The variance is right; returned as mean is what stands before x in the exponent: a division is missing."""
+    mean, variance = tilted_gaussian(mean_u, var_u, mean_c, var_c, w)
+    return mean / variance, variance
+
+
+@tilted_gaussian.mistake
+def half_forgotten(**k):
+    """The mean is right and the variance twice too large: before x^2 stands *half* of a precision."""
+    mean, variance = tilted_gaussian(**k)
+    return mean, 2 * variance
+
+
+@tilted_gaussian.mistake
+def half_too_many(**k):
+    """The mean is right and the variance half of what it should be: look at the 1/2 in the exponent of a Gaussian."""
+    mean, variance = tilted_gaussian(**k)
+    return mean, variance / 2
+
+
+@tilted_gaussian.mistake
+def variance_first(**k):
+    """Both numbers are right, but the mean comes first."""
+    return tilted_gaussian(**k)[::-1]
+
+
 # 2.6 -----------------------------------------------------------------------------------------------------------------
 
 
@@ -128,6 +179,36 @@ def largest_is_one(p_x, p_c_given_x, w):
     return p / p.max()
 
 
+@tilted_table.mistake
+def taken_for_a_class(p_x, p_c_given_x, w):
+    """The exponents 1 - w and w belong to p(x) and p(x|c); what is given here is p(c|x)."""
+    return _normalised(p_x ** (1 - w) * p_c_given_x**w)
+
+
+@tilted_table.mistake
+def exponent_one_plus_w(p_x, p_c_given_x, w):
+    """The exponent is 1 + w: in this course w = 0 is p(x), and w = 1 is Bayes' rule."""
+    return tilted_table(p_x, p_c_given_x, 1 + w)
+
+
+@tilted_table.mistake
+def w_unused(p_x, p_c_given_x, w):
+    """w does nothing: this is Bayes' rule, whatever w is."""
+    return _normalised(p_x * p_c_given_x)
+
+
+@tilted_table.mistake
+def mixed(p_x, p_c_given_x, w):
+    """Probabilities are mixed with the weights 1 - w and w, and may turn negative: guidance mixes *logarithms*."""
+    return (1 - w) * p_x + w * _normalised(p_x * p_c_given_x)
+
+
+@tilted_table.mistake
+def softmax_of_probabilities(p_x, p_c_given_x, w):
+    """A softmax of probabilities: it takes their logarithms. What is positive already is divided by its sum."""
+    return torch.softmax(p_x * p_c_given_x**w, 0)
+
+
 # 2.7 -----------------------------------------------------------------------------------------------------------------
 
 
@@ -145,6 +226,10 @@ def _(g):
 _TWO = torch.stack([B, -B])
 composed.edge("weights 0 leave the unconditional prediction", A, uncond=A, conds=_TWO, weights=torch.zeros(2))
 composed.edge("one weight 1: that prompt's prediction", B, uncond=A, conds=_TWO, weights=torch.tensor([1.0, 0.0]))
+composed.edge(
+    "a weight -1 alone mirrors that prompt at the unconditional prediction",
+    2 * A + B, uncond=A, conds=_TWO, weights=torch.tensor([0.0, -1.0]),
+)  # fmt: skip
 
 
 @composed.mistake
@@ -183,3 +268,33 @@ def one_after_the_other(uncond, conds, weights):
     for cond, w in zip(conds, weights, strict=True):
         uncond = uncond + w * (cond - uncond)
     return uncond
+
+
+@composed.mistake
+def conditionals_alone(uncond, conds, weights):
+    """The unconditional prediction is nowhere in it: with all weights 0 it is what must be left."""
+    return (weights[:, None, None] * conds).sum(0)
+
+
+@composed.mistake
+def start_repeated(uncond, conds, weights):
+    """The unconditional prediction that everything starts from is counted once for each prompt."""
+    return composed(uncond, conds, weights) + (len(conds) - 1) * uncond
+
+
+@composed.mistake
+def bracket(uncond, conds, weights):
+    """The weights stand before the prompts' predictions alone: they belong to the differences."""
+    return uncond + (weights[:, None, None] * conds - uncond).sum(0)
+
+
+@composed.mistake
+def last_prompt(uncond, conds, weights):
+    """Only the last prompt is left: is the sum overwritten in each turn of a loop?"""
+    return composed(uncond, conds[-1:], weights[-1:])
+
+
+@composed.mistake
+def negative_dropped(uncond, conds, weights):
+    """Prompts with a negative weight are left out: they push away."""
+    return composed(uncond, conds, weights.clamp(min=0))

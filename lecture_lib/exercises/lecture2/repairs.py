@@ -71,6 +71,50 @@ def mixed_with_conditional(guided, cond, phi):
     return phi * rescaled(guided, cond, 1.0) + (1 - phi) * cond
 
 
+@rescaled.mistake
+def phi_unused(guided, cond, phi):
+    """phi is not used: with phi = 0 nothing is rescaled."""
+    return rescaled(guided, cond, 1.0)
+
+
+@rescaled.mistake
+def mean_kept(guided, cond, phi):
+    """The mean of a sample is kept, and only what deviates from it scaled: the *whole* prediction has one factor."""
+    mean = guided.flatten(1).mean(1).reshape(-1, *[1] * (guided.ndim - 1))
+    return mean + rescaled(guided - mean, cond, phi)
+
+
+@rescaled.mistake
+def lengths(guided, cond, phi):
+    """Lengths (or mean squares) are compared, which hold the mean as well: asked for are standard deviations."""
+    guided_length, cond_length = (y.flatten(1).norm(dim=1) for y in (guided, cond))
+    return _mixed(guided, (cond_length / guided_length).reshape(-1, *[1] * (guided.ndim - 1)), phi)
+
+
+@rescaled.mistake
+def last_axis(guided, cond, phi):
+    """The deviation is taken along the last axis alone: a sample has one, over all its numbers."""
+    return _mixed(guided, cond.std(-1, keepdim=True) / guided.std(-1, keepdim=True), phi)
+
+
+@rescaled.mistake
+def batch_axis(guided, cond, phi):
+    """The deviation is taken along the batch: it compares samples, where each has one of its own."""
+    return _mixed(guided, cond.std(0, keepdim=True) / guided.std(0, keepdim=True), phi)
+
+
+@rescaled.mistake
+def images_alone(guided, cond, phi):
+    """It counts on four axes: (b, ...) may have any number from two on."""
+    return _mixed(guided, cond.std((1, 2, 3), keepdim=True) / guided.std((1, 2, 3), keepdim=True), phi)
+
+
+@rescaled.mistake
+def each_channel(guided, cond, phi):
+    """A deviation for each channel of an image: a sample has one, over all its numbers, whatever axes they are on."""
+    return _mixed(guided, cond.std((2, 3), keepdim=True) / guided.std((2, 3), keepdim=True), phi)
+
+
 # 2.9 -----------------------------------------------------------------------------------------------------------------
 
 
@@ -124,7 +168,7 @@ def one_direction(uncond, cond, w, eta):
 
 @projected.mistake
 def too_long(uncond, cond, w, eta):
-    """From the conditional prediction on, the step is w - 1 long: one push is already made."""
+    """From the conditional prediction on, w - 1 pushes are to be made: one is made already."""
     push = cond - uncond
     return cond + w * (push - (1 - eta) * _along(push, cond))
 
@@ -140,6 +184,50 @@ def share_that_goes(uncond, cond, w, eta):
 def parallel_kept(uncond, cond, w, eta):
     """The parallel part is kept and the rest thrown away: it is the other way round."""
     return cond + (w - 1) * _along(cond - uncond, cond)
+
+
+@projected.mistake
+def share_of_the_rest(uncond, cond, w, eta):
+    """eta is on the part *across*: the part along the conditional prediction is what saturates."""
+    push = cond - uncond
+    return cond + (w - 1) * (eta * push + (1 - eta) * _along(push, cond))
+
+
+@projected.mistake
+def eta_unused(uncond, cond, w, eta):
+    """eta is not used: the parallel part is gone even where eta says that all of it stays."""
+    return projected(uncond, cond, w, 0.0)
+
+
+@projected.mistake
+def nothing_split(uncond, cond, w, eta):
+    """That is plain guidance, whatever eta is: nothing is taken from the push."""
+    return projected(uncond, cond, w, 1.0)
+
+
+@projected.mistake
+def from_unconditional(uncond, cond, w, eta):
+    """It starts at the unconditional prediction, so that w = 1 no longer is the conditional model."""
+    push = cond - uncond
+    return uncond + w * (push - (1 - eta) * _along(push, cond))
+
+
+@projected.mistake
+def push_reversed(uncond, cond, w, eta):
+    """The push is turned round: it leads from the unconditional to the conditional prediction, and on."""
+    return 2 * cond - projected(uncond, cond, w, eta)
+
+
+@projected.mistake
+def wrong_axis(uncond, cond, w, eta):
+    """The sums run over the batch: a projection is over the numbers of one sample."""
+    return projected(uncond.T, cond.T, w, eta).T
+
+
+@projected.mistake
+def all_is_parallel(uncond, cond, w, eta):
+    """eta is on *all* of the push, as if none of it were across: is a sum over the numbers of a sample missing?"""
+    return cond + (w - 1) * eta * (cond - uncond)
 
 
 # 2.10 ----------------------------------------------------------------------------------------------------------------
@@ -205,6 +293,24 @@ def ends_exchanged(sigma, w, low, high):
 def both_ends(sigma, w, low, high):
     """The ends: `low` itself is outside, so that neighbouring intervals do not overlap."""
     return _where((sigma >= low) & (sigma <= high), w, 1.0)
+
+
+@scale_in.mistake
+def neither_end(sigma, w, low, high):
+    """The ends: `high` itself is inside, so that no level lies between neighbouring intervals."""
+    return _where((sigma > low) & (sigma < high), w, 1.0)
+
+
+@scale_in.mistake
+def one_plus_w(sigma, w, low, high):
+    """Inside stands 1 + w: in this course the scale is w itself."""
+    return _where((sigma > low) & (sigma <= high), 1 + w, 1.0)
+
+
+@scale_in.mistake
+def counted_from_zero(sigma, w, low, high):
+    """w - 1 inside and 0 outside: that is the convention of 1 + w, where 0 is the conditional model."""
+    return _where((sigma > low) & (sigma <= high), w - 1, 0.0)
 
 
 @scale_in.mistake

@@ -58,6 +58,30 @@ def without_start(uncond, cond, w):
     return w * (cond - uncond)
 
 
+@guided.mistake
+def added_whole(uncond, cond, w):
+    """All of the conditional prediction is added: only its difference from the unconditional one is the push."""
+    return uncond + w * cond
+
+
+@guided.mistake
+def away_from_it(uncond, cond, w):
+    """The sign of the push: it leads away from the condition."""
+    return uncond - w * (cond - uncond)
+
+
+@guided.mistake
+def one_step_short(uncond, cond, w):
+    """w - 1 counts from the conditional prediction; from the unconditional one on, the step is longer by one push."""
+    return uncond + (w - 1) * (cond - uncond)
+
+
+@guided.mistake
+def weighted_average(uncond, cond, w):
+    """An average with the weights 1 and w stays between the two predictions; guidance leads past the second one."""
+    return (uncond + w * cond) / (1 + w)
+
+
 # 2.2 -----------------------------------------------------------------------------------------------------------------
 
 
@@ -108,6 +132,24 @@ def one_sigma(eps, grad_log_prob, sigma, scale):
     return eps - scale * sigma.mean() * grad_log_prob
 
 
+@classifier_guided.mistake
+def scale_unused(eps, grad_log_prob, sigma, scale):
+    """`scale` is not used: with scale 0 nothing may change."""
+    return eps - sigma[:, None] * grad_log_prob
+
+
+@classifier_guided.mistake
+def one_plus_scale(eps, grad_log_prob, sigma, scale):
+    """The gradient is taken once too often, as if 1 + scale were asked for: scale 0 is the model without it."""
+    return eps - (1 + scale) * sigma[:, None] * grad_log_prob
+
+
+@classifier_guided.mistake
+def score_returned(eps, grad_log_prob, sigma, scale):
+    """The guided *score* is returned; asked for is the noise that belongs to it (which exists at sigma = 0, too)."""
+    return scale * grad_log_prob - eps / sigma[:, None]
+
+
 # 2.3 -----------------------------------------------------------------------------------------------------------------
 
 
@@ -123,7 +165,7 @@ def _(g):
     return {"labels": labels, "null": classes, "p": number(g, 0.15, 0.4), "u": uniform(g, n)}
 
 
-_FOUR, _U = torch.tensor([3, 0, 2, 1]), torch.tensor([0.05, 0.3, 0.6, 0.95])
+_FOUR, _U = torch.tensor([3, 0, 2, 1]), torch.tensor([0.0, 0.3, 0.6, 0.95])
 drop_labels.edge("p = 0 drops nothing", _FOUR, labels=_FOUR, null=4, p=0.0, u=_U)
 drop_labels.edge("p = 1 drops all", torch.full((4,), 4), labels=_FOUR, null=4, p=1.0, u=_U)
 
@@ -132,6 +174,24 @@ drop_labels.edge("p = 1 drops all", torch.full((4,), 4), labels=_FOUR, null=4, p
 def inverted(labels, null, p, u):
     """Inverted: p is the share of labels that are *dropped*; this keeps that share."""
     return torch.where(u < p, labels, torch.full_like(labels, null))
+
+
+@drop_labels.mistake
+def dropped_above(labels, null, p, u):
+    """Inverted: labels go where u lies *above* p, and only the share p of them stays."""
+    return torch.where(u > p, torch.full_like(labels, null), labels)
+
+
+@drop_labels.mistake
+def rest_dropped(labels, null, p, u):
+    """Inverted: the share 1 - p is dropped; p is the share that goes."""
+    return torch.where(u < 1 - p, torch.full_like(labels, null), labels)
+
+
+@drop_labels.mistake
+def not_strictly(labels, null, p, u):
+    """A label whose u *is* p goes, too: u may be 0 but never 1, so that only "below" drops nothing at p = 0."""
+    return torch.where(u <= p, torch.full_like(labels, null), labels)
 
 
 @drop_labels.mistake
@@ -144,6 +204,12 @@ def whole_batch(labels, null, p, u):
 def class_zero(labels, null, p, u):
     """Dropped labels become class 0, which is a class like any other: `null` stands for none."""
     return torch.where(u < p, torch.zeros_like(labels), labels)
+
+
+@drop_labels.mistake
+def minus_one(labels, null, p, u):
+    """Dropped labels become -1: which number stands for "no class" is given, `null`."""
+    return torch.where(u < p, torch.full_like(labels, -1), labels)
 
 
 @drop_labels.mistake
@@ -216,3 +282,27 @@ def one_plus_w_again(x_t, eps_uncond, eps_cond, w, alpha, sigma):
 def half_divided(x_t, eps_uncond, eps_cond, w, alpha, sigma):
     """Only the noise is divided by alpha: x_t must be as well."""
     return x_t - sigma * guided(eps_uncond, eps_cond, w) / alpha
+
+
+@guided_data.mistake
+def as_if_v(x_t, eps_uncond, eps_cond, w, alpha, sigma):
+    """alpha x_t - sigma times the prediction is the formula for a prediction of v; here it is the noise."""
+    return alpha * x_t - sigma * guided(eps_uncond, eps_cond, w)
+
+
+@guided_data.mistake
+def variance_taken(x_t, eps_uncond, eps_cond, w, alpha, sigma):
+    """sigma squared: it is sigma itself that stands before the noise in x_t."""
+    return (x_t - sigma**2 * guided(eps_uncond, eps_cond, w)) / alpha
+
+
+@guided_data.mistake
+def unguided(x_t, eps_uncond, eps_cond, w, alpha, sigma):
+    """These are the data that the *conditional* noise implies, whatever w is: guide first."""
+    return (x_t - sigma * eps_cond) / alpha
+
+
+@guided_data.mistake
+def predictions_exchanged(x_t, eps_uncond, eps_cond, w, alpha, sigma):
+    """The two predictions are exchanged: guidance leads from the unconditional to the conditional one."""
+    return guided_data(x_t, eps_cond, eps_uncond, w, alpha, sigma)

@@ -91,6 +91,42 @@ def nothing_put_back(x, eps_uncond, eps_cond, w, now, then):
     return guided_step(x, eps_uncond, eps_cond, w, now, [then[0], 0.0])
 
 
+@guided_step.mistake
+def clean_data(x, eps_uncond, eps_cond, w, now, then):
+    """The clean data are returned: the step goes on from there to the new level."""
+    return guided_step(x, eps_uncond, eps_cond, w, now, [1.0, 0.0])
+
+
+@guided_step.mistake
+def conditional_put_back(x, eps_uncond, eps_cond, w, now, then):
+    """The noise that is put back is the conditional one: it must be the same that was taken away."""
+    return _step(x, guided(eps_uncond, eps_cond, w), eps_cond, now, then)
+
+
+@guided_step.mistake
+def unguided(x, eps_uncond, eps_cond, w, now, then):
+    """A step of the conditional model, whatever w is: the noise is guided first."""
+    return _step(x, eps_cond, eps_cond, now, then)
+
+
+@guided_step.mistake
+def predictions_exchanged(x, eps_uncond, eps_cond, w, now, then):
+    """The two predictions are exchanged: guidance leads from the unconditional to the conditional one."""
+    return guided_step(x, eps_cond, eps_uncond, w, now, then)
+
+
+@guided_step.mistake
+def pairs_turned(x, eps_uncond, eps_cond, w, now, then):
+    """alpha and sigma are exchanged: alpha comes first in each pair."""
+    return guided_step(x, eps_uncond, eps_cond, w, now[::-1], then[::-1])
+
+
+@guided_step.mistake
+def old_alpha(x, eps_uncond, eps_cond, w, now, then):
+    """The data keep the *old* alpha, and only the noise changes (Euler in sigma): right if alpha stays as it is."""
+    return x + (then[1] - now[1]) * guided(eps_uncond, eps_cond, w)
+
+
 # 2.12 ----------------------------------------------------------------------------------------------------------------
 
 
@@ -140,6 +176,25 @@ _edge(
 )
 _edge("it grows without bound in all directions", (-2 * _ONE, False), _ONE, 4 * _ONE, _ONE, -1.0, 0.0)
 _edge(
+    "it grows faster in one direction than it falls in the other",
+    (torch.diag(torch.tensor([1.0, -3.0])), False),
+    _ONE,
+    torch.diag(torch.tensor([1.0, 3.0])),
+    _ONE,
+    -2.0,
+    0.0,
+)
+_edge("it is flat in one direction", (torch.diag(torch.tensor([9.0, 0.0])), False), _ONE, _STRETCHED, _ONE, 2.0, 0.0)
+_edge(
+    "it exists, with a negative weight",
+    (torch.tensor([[1.25, -0.75], [-0.75, 1.25]]), True),
+    _HALF,
+    _ONE,
+    _TILTED,
+    3.0,
+    -0.5,
+)
+_edge(
     "a correlation that is too strong", (torch.tensor([[4.0, 4.5], [4.5, 4.0]]), False), _ONE, _TILTED, _ONE, 3.0, 0.0
 )
 
@@ -178,6 +233,47 @@ def diagonal(precision_u, precisions, weights):
     """A positive diagonal is not enough, since the rest may be stronger: look at the eigenvalues."""
     total, _ = expert_precision(precision_u, precisions, weights)
     return total, bool((total.diagonal() > 0).all())
+
+
+@expert_precision.mistake
+def flat_allowed(precision_u, precisions, weights):
+    """An eigenvalue 0 is let through: along its direction the product stays constant, and has no finite integral."""
+    total, _ = expert_precision(precision_u, precisions, weights)
+    return total, bool(torch.linalg.eigvalsh(total).min() >= 0)
+
+
+@expert_precision.mistake
+def one_direction(precision_u, precisions, weights):
+    """*One* positive eigenvalue is not enough: a density falls in all directions."""
+    total, _ = expert_precision(precision_u, precisions, weights)
+    return total, bool(torch.linalg.eigvalsh(total).max() > 0)
+
+
+@expert_precision.mistake
+def entries(precision_u, precisions, weights):
+    """The signs of a matrix's entries do not say whether it is positive definite: look at the eigenvalues."""
+    total, _ = expert_precision(precision_u, precisions, weights)
+    return total, bool((total > 0).all())
+
+
+@expert_precision.mistake
+def signs_of_weights(precision_u, precisions, weights):
+    """The signs of the weights do not decide it: products with a negative one may exist, and others may not."""
+    return expert_precision(precision_u, precisions, weights)[0], bool((weights >= 0).all())
+
+
+@expert_precision.mistake
+def unconditional_forgotten(precision_u, precisions, weights):
+    """The unconditional density is in no factor: with all weights 0 it is what must be left."""
+    total = (weights[:, None, None] * precisions).sum(0)
+    return total, _is_density(total)
+
+
+@expert_precision.mistake
+def covariance_returned(precision_u, precisions, weights):
+    """The covariance is returned, the inverse of what is asked for; where the product is flat there is none."""
+    total, exists = expert_precision(precision_u, precisions, weights)
+    return torch.linalg.inv(total), exists
 
 
 @expert_precision.mistake
