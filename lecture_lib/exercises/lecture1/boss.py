@@ -99,7 +99,7 @@ paint.edge("v = 0, two steps without chance", 0.5 * _START / 0.25 + 0.5, eta=0.0
 # At alpha_T = 0 and eta = 1 nothing of the old noise is left: the root of a difference of equal numbers. In single
 # precision a right answer may find 3e-4 there, or NaN, so eta is less than 1.
 paint.edge(
-    "v = 0, two steps, eta = 0.6: the old noise and the fresh one are as loud as one alone",
+    "v = 0, two steps, eta = 0.6",
     (0.4 * _START + 0.3 * _FRESH[0]) / 0.25 + 0.5, eta=0.6, steps=2, **_TWO, **_GAUSS,
 )  # fmt: skip
 

@@ -123,8 +123,8 @@ def range_of_bytes(x, y):
 
 @psnr.mistake
 def range_of_these(x, y):
-    """The peak is the range that these pictures happen to have: it is the largest difference that *could* be, or a
-    plain picture has none."""
+    """The peak is the range that these pictures happen to have, 0 for a plain one: what counts is the largest
+    difference that *could* be."""
     return 10 * torch.log10((x.max() - x.min()).square() / _mean_square(x - y))
 
 

@@ -181,6 +181,12 @@ def last_entry_alone(alpha_bar):
 
 
 @zero_terminal.mistake
+def time_turned(alpha_bar):
+    """The numbers are right and in reverse order: which end of time comes first?"""
+    return zero_terminal(alpha_bar).flip(0)
+
+
+@zero_terminal.mistake
 def kept_off_zero(alpha_bar):
     """The last entry is kept a little above 0, as if somebody divided by it: zero is the point, and what could not bear
     it, predicting the noise, has to go."""
