@@ -22,7 +22,7 @@
 # that something is. Answers may use torch, numpy, scipy and math. Checks use random numbers, both end points and a closed form; the marks are
 # given by the same checks on fresh random numbers. So there is nothing to guess, and nothing to look up but the lecture.
 #
-# **Time** about 90 minutes (an estimate). **You need** Lecture 1 up to 3.9, and 4.2, 4.4 and 5.1 of its lab. As everywhere: $t=0$ is data, $t=1$ noise,
+# **Time** about two hours (an estimate). **You need** Lecture 1 up to 3.9, and 4.1, 4.2, 4.4 and 5.1 of its lab. As everywhere: $t=0$ is data, $t=1$ noise,
 # $x_t=\alpha_tx_0+\sigma_t\epsilon$, and $\bar\alpha=\alpha^2$.
 
 # %% tags=["setup"]
@@ -105,7 +105,7 @@ assert check("1.2", seed=20261128)
 # %% nbgrader={"grade": false, "grade_id": "q1_3", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def first_stage_loss(x, x_hat, mean, logvar, log_scale, beta):
     """The loss of each picture in nats, (b,); x and x_hat (b, 3, H, W), mean and logvar
-    (b, c, h, w), two numbers."""
+    (b, c, h, w), log_scale (the letter l above) and beta numbers."""
     ### BEGIN SOLUTION
     nll = (x - x_hat).abs() / math.exp(log_scale) + log_scale + math.log(2)
     kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar)
@@ -128,8 +128,8 @@ assert check("1.3", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q1_4", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def to_latent(mean, logvar, noise, scale, shift):
-    """The latent, of the shape of mean, logvar and noise, (b, c, h, w); scale and shift are
-    numbers."""
+    """The latent, of the shape of mean, logvar and noise (from N(0, 1)), (b, c, h, w); scale s
+    and shift b are numbers."""
     ### BEGIN SOLUTION
     std = torch.exp(0.5 * logvar)
     return (mean + std * noise - shift) * scale
@@ -145,13 +145,14 @@ assert check("1.4", seed=20261128)
 # %% [markdown]
 # ## 1.5 Codes, and a gradient that goes straight through (10 points)
 # A VQ autoencoder replaces each vector $z$ by its nearest code $e$. That step has no useful derivative, so the gradient is handed on as if there had
-# been none, $z_q=z+\mathrm{sg}(e-z)$, and the encoder is asked to commit itself: $\beta\,\mathrm{mean}\,(z-\mathrm{sg}(e))^2$. The codes follow by
-# moving averages, so **no gradient may reach the codebook**. This check looks at your numbers *and* at your gradients.
+# been none, $z_q=z+\mathrm{sg}(e-z)$, and the encoder is asked to commit itself: $\beta\,\mathrm{mean}\,(z-\mathrm{sg}(e))^2$,
+# a mean over all numbers. The codes follow by moving averages, so **no gradient may reach the codebook**. This check looks at your
+# numbers *and* at your gradients.
 
 
 # %% nbgrader={"grade": false, "grade_id": "q1_5", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def quantised(z, codebook, beta):
-    """The codes (n, d) of z (n, d), from a codebook (k, d), and the loss, a number."""
+    """z_q (n, d) of z (n, d), from a codebook (k, d), and the loss of the commitment, a number."""
     ### BEGIN SOLUTION
     distance = torch.cdist(z.detach(), codebook.detach())
     e = codebook.detach()[distance.argmin(dim=1)]
@@ -193,7 +194,7 @@ assert check("1.6", seed=20261128)
 # ## 1.7 Zero terminal SNR (8 points)
 # At its last step Stable Diffusion still shows the network 7 % of the picture, and the network learns to trust its brightness: hence no midnight and no
 # snow. The repair acts on the root, $\sqrt{\bar\alpha'_t}=\big(\sqrt{\bar\alpha_t}-\sqrt{\bar\alpha_T}\big)\,
-# \frac{\sqrt{\bar\alpha_1}}{\sqrt{\bar\alpha_1}-\sqrt{\bar\alpha_T}}$: the last entry becomes 0, the first one stays.
+# \frac{\sqrt{\bar\alpha_1}}{\sqrt{\bar\alpha_1}-\sqrt{\bar\alpha_T}}$: the last entry becomes exactly 0, the first one stays.
 
 
 # %% nbgrader={"grade": false, "grade_id": "q1_7", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -324,7 +325,7 @@ assert check("1.11", seed=20261128)
 # %% [markdown]
 # ## 1.12 Boss: a whole sampler (12 points)
 # From noise to a latent that the decoder understands, with all of the above: a $v$-network, a table that ends in zero terminal SNR, and DDIM with any
-# $\eta$.
+# $\eta$ from 0 to 1.
 #
 # - **Times** are trailing: $t_k=\mathrm{round}\big(T(1-k/n)\big)$ for $k=0,\dots,n$ with $n$ steps, so $t_0=T$, and $t_n=0$ are data, $\bar\alpha_0=1$.
 # - **A step** from $t=t_k$ to $s=t_{k+1}$: ask the network, read off $\hat x_0$ and $\hat\epsilon$, and mix

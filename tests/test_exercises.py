@@ -93,6 +93,33 @@ def test_random_cases_differ_in_size_and_number(task):
     assert len(set(numbers)) == len(numbers) and not set(numbers) & {0.0, 1.0}
 
 
+def test_one_number_is_not_told_that_a_factor_is_missing():
+    task = sheet(1).by_name["1.9"]
+
+    def bent(**inputs):
+        return task.answer(**inputs) + task.answer(**inputs) ** 3
+
+    def one_kind_wrong(out, target, kind, **rest):
+        return task.answer(out, target, kind, **rest) * (7 if kind == "v" else 1)
+
+    assert "in no simple way" in verdict(task, bent, 0).hint
+    assert "in no simple way" in verdict(task, one_kind_wrong, 0).hint
+    assert "is 7 times" in verdict(task, lambda **k: 7 * task.answer(**k), 0).hint
+
+
+def test_what_cannot_be_asked_for_gradients_is_told_so_in_the_words_of_the_question():
+    task = sheet(1).by_name["1.5"]
+    assert "the shapes () and (3, 2)" in verdict(task, lambda *inputs: task.answer(*inputs)[::-1], 0).hint
+    assert "expected two things" in verdict(task, lambda *inputs: task.answer(*inputs)[0], 0).hint
+
+
+def test_a_zero_has_to_be_one_and_no_table_is_still_told_so():
+    task = sheet(1).by_name["1.7"]
+    assert verdict(task, lambda alpha_bar: task.answer(alpha_bar) + 1e-8, 0).name == "kept_off_zero"
+    assert "is there a `return`" in verdict(task, lambda alpha_bar: None, 0).hint
+    assert "has to become a tensor" in verdict(task, lambda alpha_bar: task.answer(alpha_bar).tolist(), 0).hint
+
+
 def test_tensors_of_different_shapes_where_one_is_expected_are_told_so():
     task = TASKS[0]
     got = verdict(task, lambda **inputs: [torch.zeros(2, 3), torch.zeros(1, 3)], 0)

@@ -116,7 +116,7 @@ def _form(got: Any, wanted: Any) -> str:
     if got is None:
         return "It returns None: is there a `return`?"
     if isinstance(got, list):
-        return f"It returns {len(got)} things, expected one."
+        return f"It returns {len(got)} things, expected one: a list of numbers has to become a tensor."
     a, b = np.asarray(got), np.asarray(wanted)
     if a.dtype.kind not in "fiub":
         return f"It returns numbers of type {a.dtype}, expected real ones."
@@ -203,13 +203,17 @@ def _patterns(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[str]:
 
     with np.errstate(all="ignore"):
         if all(np.ptp(a) == 0 and np.ptp(b) > 0 for a, b in pairs):
-            yield "It returns the same number everywhere: does it use its inputs?"
+            yield "All numbers of a call are the same: does it use all of its inputs?"
         if all_fit(lambda b: -b):
             yield "Every number has the wrong sign."
         factors = [a @ b / (b @ b) if b @ b else 1.0 for a, b in pairs]
-        if max(factors) - min(factors) < TIGHT * (1 + abs(factors[0])) and all_fit(lambda b: factors[0] * b):
+        varied = any(np.ptp(b) > 0 for _, b in pairs)  # one number is always some factor, or some sum, from another
+        alike = max(factors) - min(factors) < TIGHT * (1 + abs(factors[0]))
+        if alike and all_fit(lambda b: factors[0] * b) and (varied or len(pairs) > 1):
             yield f"Every number is {factors[0]:.4g} times what it should be."
-        if all(np.allclose(a, f * b, rtol=TIGHT, atol=TIGHT) for (a, b), f in zip(pairs, factors, strict=True)):
+        if varied and all(
+            np.allclose(a, f * b, rtol=TIGHT, atol=TIGHT) for (a, b), f in zip(pairs, factors, strict=True)
+        ):
             yield "All numbers of a call are wrong by one factor, which differs from call to call: a scale is missing."
         if all_fit(np.square):
             yield "Every number is the square of what it should be: a variance for a standard deviation?"
@@ -222,7 +226,9 @@ def _patterns(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[str]:
         if all_fit(lambda b: 1 - b):
             yield "Every number is one minus what it should be."
         offsets = [(a - b).mean() if a.size else 0.0 for a, b in pairs]
-        if all(np.allclose(a - b, o, atol=TIGHT * (1 + abs(o))) for (a, b), o in zip(pairs, offsets, strict=True)):
+        if varied and all(
+            np.allclose(a - b, o, atol=TIGHT * (1 + abs(o))) for (a, b), o in zip(pairs, offsets, strict=True)
+        ):
             yield "All numbers of a call are wrong by the same amount: a constant term is missing or too many."
         if all(np.allclose(np.sort(a), np.sort(b), rtol=TIGHT, atol=TIGHT) for a, b in pairs):
             yield "The numbers are right, in the wrong order: look at the axes."

@@ -110,12 +110,42 @@ def mask_turned(x, words, mask, w_q, w_k, w_v, w_o, heads):
 
 @cross_attention.mistake
 def masked_afterwards(x, words, mask, w_q, w_k, w_v, w_o, heads):
-    """The mask comes after the softmax: then the weights of the words that are left no longer add up to 1."""
+    """The padding is silenced after the softmax, which has spent weight on it: the weights of the words that are left
+    no longer add up to 1."""
     silent = words * mask[:, :, None]
     q, k = _split(_tokens(x) @ w_q, heads), _split(words @ w_k, heads)
     weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
     y = (weights @ _split(silent @ w_v, heads)).transpose(1, 2).flatten(2)
     return x + _map(y @ w_o, x)
+
+
+@cross_attention.mistake
+def padding_zeroed(x, words, mask, w_q, w_k, w_v, w_o, heads):
+    """The padding is set to zero and still read: its scores are 0, and the exponential of 0 is 1, a full share of the
+    softmax."""
+    return x + _map(_attend(_tokens(x), words * mask[:, :, None], mask, w_q, w_k, w_v, heads, masked=False) @ w_o, x)
+
+
+@cross_attention.mistake
+def scores_zeroed(x, words, mask, w_q, w_k, w_v, w_o, heads):
+    """The scores of the padding are 0: the exponential of 0 is 1. Which score has the weight 0?"""
+    q, k, v = (_split(y, heads) for y in (_tokens(x) @ w_q, words @ w_k, words @ w_v))
+    weights = (q @ k.mT * q.shape[-1] ** -0.5 * mask[:, None, None]).softmax(-1)
+    return x + _map((weights @ v).transpose(1, 2).flatten(2) @ w_o, x)
+
+
+@cross_attention.mistake
+def keys_and_values_exchanged(x, words, mask, w_q, w_k, w_v, w_o, heads):
+    """Keys and values are exchanged: queries are compared with keys, and what is handed on are the values."""
+    return cross_attention(x, words, mask, w_q, w_v, w_k, w_o, heads)
+
+
+@cross_attention.mistake
+def heads_interleaved(x, words, mask, w_q, w_k, w_v, w_o, heads):
+    """The numbers are dealt out to the heads in turn, like cards: head 1 has the *first* d of them, side by side."""
+    dealt = [w.unflatten(1, (-1, heads)).mT.flatten(1) for w in (w_q, w_k, w_v)]
+    w_o = w_o.unflatten(0, (-1, heads)).transpose(0, 1).flatten(0, 1)
+    return cross_attention(x, words, mask, *dealt, w_o, heads)
 
 
 @cross_attention.mistake

@@ -46,10 +46,24 @@ def _rest(then, std):
     return square**0.5 if square >= 0 else float("nan")
 
 
-def _walked(network, alpha_bar, x, fresh, eta, grid, *, before=None, read=_from_v, spread=_ddim, back=_rest, first=1.0):
+def _walked(
+    network,
+    alpha_bar,
+    x,
+    fresh,
+    eta,
+    grid,
+    *,
+    before=None,
+    read=_from_v,
+    spread=_ddim,
+    back=_rest,
+    first=1.0,
+    root=torch.sqrt,
+):
     """The loop, any part of it replaced; ``before`` says where a step from t leads, default the next of the grid."""
     bars = torch.cat([torch.tensor([first]), alpha_bar]).double()
-    levels = list(zip(bars.sqrt().tolist(), (1 - bars).sqrt().tolist(), strict=True))
+    levels = list(zip(root(bars).tolist(), (1 - bars).sqrt().tolist(), strict=True))
     for k, (t, s) in enumerate(pairwise(grid)):
         now, then = levels[t], levels[before(t) if before else s]
         x0, eps = read(x, network(x, torch.full((len(x),), float(t))), *now)
@@ -82,7 +96,12 @@ paint.edge(
     alpha_bar=torch.tensor([0.8, 0.4, 0.0]), noise=_START, fresh=_FRESH[:1], eta=0.0, steps=1, **_SAYING,
 )  # fmt: skip
 paint.edge("v = 0, two steps without chance", 0.5 * _START / 0.25 + 0.5, eta=0.0, steps=2, **_TWO, **_GAUSS)
-paint.edge("v = 0, two steps, eta = 1", 0.5 * _FRESH[0] / 0.25 + 0.5, eta=1.0, steps=2, **_TWO, **_GAUSS)
+# At alpha_T = 0 and eta = 1 nothing of the old noise is left: the root of a difference of equal numbers. In single
+# precision a right answer may find 3e-4 there, or NaN, so eta is less than 1.
+paint.edge(
+    "v = 0, two steps, eta = 0.6",
+    (0.4 * _START + 0.3 * _FRESH[0]) / 0.25 + 0.5, eta=0.6, steps=2, **_TWO, **_GAUSS,
+)  # fmt: skip
 
 
 def _other(network, alpha_bar, noise, fresh, eta, steps, scale, shift, **change):
@@ -102,6 +121,15 @@ def leading(network, **k):
 def rounded_down(network, **k):
     """The timesteps are cut off, not rounded."""
     return _other(network, **k, grid=lambda length, steps: [int(length * (1 - j / steps)) for j in range(steps)] + [0])
+
+
+@paint.mistake
+def evenly_to_one(network, **k):
+    """The timesteps are spread evenly from T to 1, and then comes 0: the last step is shorter than the others. In
+    trailing times all gaps are alike, up to rounding."""
+    return _other(
+        network, **k, grid=lambda length, steps: [*torch.linspace(length, 1, steps).round().int().tolist(), 0]
+    )
 
 
 @paint.mistake
@@ -131,6 +159,13 @@ def counted_from_zero(network, **k):
     """The network is asked one timestep too early: entry number t - 1 of a Python table belongs to timestep t, but
     the network counts 1 to T."""
     return _other(lambda x, t: network(x, t - 1), **k)
+
+
+@paint.mistake
+def asked_at_the_end(network, alpha_bar, **k):
+    """The network is asked at the time where the step ends: x still has the noise of the time where it starts."""
+    ahead = dict(pairwise(_trailing(len(alpha_bar), k["steps"])))
+    return _other(lambda x, t: network(x, float(ahead[int(t[0])])), alpha_bar=alpha_bar, **k)
 
 
 @paint.mistake
@@ -173,6 +208,12 @@ def clipped(network, **k):
 def bars(network, alpha_bar, **k):
     """alpha-bar is used as if it were alpha: it is the square of what multiplies the data."""
     return _other(network, alpha_bar=alpha_bar.square(), **k)
+
+
+@paint.mistake
+def bars_beside_roots(network, **k):
+    """alpha-bar stands where its root belongs, beside a sigma that is right: their squares no longer add up to 1."""
+    return _other(network, **k, root=lambda bars: bars)
 
 
 @paint.mistake

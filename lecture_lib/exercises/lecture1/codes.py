@@ -50,6 +50,12 @@ def logarithm_itself(mean, logvar, noise, scale, shift):
 
 
 @to_latent.mistake
+def half_outside(mean, logvar, noise, scale, shift):
+    """The variance is halved: a standard deviation is its *root*, so it is the logarithm that is halved."""
+    return scale * (mean + torch.exp(logvar) / 2 * noise - shift)
+
+
+@to_latent.mistake
 def divided(mean, logvar, noise, scale, shift):
     """Divided by the scale: latents are too wide for the schedule, and the scale is one over their standard deviation.
     Which way makes them of unit size?"""
@@ -186,6 +192,14 @@ def summed(z, codebook, beta):
 
 
 @quantised.mistake
+def summed_in_a_vector(z, codebook, beta):
+    """The squares of a vector are summed, and then comes a mean: longer vectors would weigh more. It is a mean over
+    *all* numbers."""
+    codes = codebook[_nearest(z, codebook)].detach()
+    return _straight(z, codes), beta * (z - codes).square().sum(1).mean()
+
+
+@quantised.mistake
 def beta_forgotten(z, codebook, beta):
     """The commitment has no weight: where is beta?"""
     return quantised(z, codebook, 1.0)
@@ -202,4 +216,11 @@ def both_losses(z, codebook, beta):
 def most_alike(z, codebook, beta):
     """The code with the largest inner product is not the nearest one: long codes win. Write the distance out."""
     codes = codebook[(z @ codebook.mT).argmax(1)].detach()
+    return _straight(z, codes), beta * F.mse_loss(z, codes)
+
+
+@quantised.mistake
+def by_angle(z, codebook, beta):
+    """The code of the smallest angle: what is meant by near is the distance, in which lengths count as well."""
+    codes = codebook[(F.normalize(z, dim=1) @ F.normalize(codebook, dim=1).mT).argmax(1)].detach()
     return _straight(z, codes), beta * F.mse_loss(z, codes)

@@ -71,6 +71,21 @@ def normaliser_missing(x, x_hat, mean, logvar, log_scale, beta):
 
 
 @first_stage_loss.mistake
+def scale_itself(x, x_hat, mean, logvar, log_scale, beta):
+    """The error is divided by the *logarithm* of the scale, which may be negative: what is learned is the logarithm."""
+    error = _total((x - x_hat).abs()) / log_scale + x[0].numel() * (log_scale + math.log(2))
+    return error + beta * _kl(mean, logvar)
+
+
+@first_stage_loss.mistake
+def halved_error(x, x_hat, mean, logvar, log_scale, beta):
+    """The error is halved, as in a Gaussian's exponent: in Laplace's density the 2 stands in the normaliser alone."""
+    return (
+        first_stage_loss(x, x_hat, mean, logvar, log_scale, beta) - _total((x - x_hat).abs()) / math.exp(log_scale) / 2
+    )
+
+
+@first_stage_loss.mistake
 def two_missing(x, x_hat, mean, logvar, log_scale, beta):
     """The normaliser lacks its constant: harmless for training, but then it is no likelihood. Integrate the density."""
     return first_stage_loss(x, x_hat, mean, logvar, log_scale, beta) - x[0].numel() * math.log(2)
@@ -81,6 +96,13 @@ def normalised_once(x, x_hat, mean, logvar, log_scale, beta):
     """One normaliser per picture: the density is a product over its numbers, and each factor has its own."""
     error = _total((x - x_hat).abs()) / math.exp(log_scale)
     return error + log_scale + math.log(2) + beta * _kl(mean, logvar)
+
+
+@first_stage_loss.mistake
+def normalised_by_place(x, x_hat, mean, logvar, log_scale, beta):
+    """One normaliser per place: each of the three colours is a number of its own, with a density of its own."""
+    loss = first_stage_loss(x, x_hat, mean, logvar, log_scale, beta)
+    return loss - 2 * x[0, 0].numel() * (log_scale + math.log(2))
 
 
 @first_stage_loss.mistake
@@ -110,6 +132,12 @@ def half_missing(x, x_hat, mean, logvar, log_scale, beta):
     """The KL is twice as large as it should be: where do its terms come from, and what stands in a Gaussian's
     exponent?"""
     return first_stage_loss(x, x_hat, mean, logvar, log_scale, 2 * beta)
+
+
+@first_stage_loss.mistake
+def beta_forgotten(x, x_hat, mean, logvar, log_scale, beta):
+    """The KL has no weight: where is beta?"""
+    return first_stage_loss(x, x_hat, mean, logvar, log_scale, 1.0)
 
 
 @first_stage_loss.mistake

@@ -98,6 +98,14 @@ def skip_unsquared(network, x, sigma, sigma_data):
 
 
 @preconditioned.mistake
+def skip_and_out_exchanged(network, x, sigma, sigma_data):
+    """c_skip and c_out are exchanged: without noise x must come through, and the network's answer must not."""
+    total = sigma**2 + sigma_data**2
+    skip, out = sigma * sigma_data / total.sqrt(), sigma_data**2 / total
+    return _around(network, x, sigma, sigma_data, skip=skip, out=out)
+
+
+@preconditioned.mistake
 def output_as_for_one(network, x, sigma, sigma_data):
     """c_out lacks the size of the data: with nothing but noise in x, the network's answer must be as large as data."""
     return _around(network, x, sigma, sigma_data, out=sigma / (sigma**2 + sigma_data**2).sqrt())

@@ -47,6 +47,13 @@ def channels_in_convolutions(height, width, f, channels):
 
 
 @saved.mistake
+def one_ratio_for_all(height, width, f, channels):
+    """One ratio for everything, that of the numbers ("48 times"): it prices no operation. What does a convolution do
+    at each place, and what does a score belong to?"""
+    return (3 * f**2 / channels,) * 3
+
+
+@saved.mistake
 def channels_forgotten(height, width, f, channels):
     """Places are counted where numbers were asked for: how many numbers has a pixel, how many a place of the latent?"""
     return float(f**2), f**2, f**4
@@ -112,6 +119,13 @@ def range_of_one(x, y):
 def range_of_bytes(x, y):
     """The peak is that of bytes, 255: look at how far apart black and white are in *these* pictures."""
     return 10 * torch.log10(255**2 / _mean_square(x - y))
+
+
+@psnr.mistake
+def range_of_these(x, y):
+    """The peak is the range that these pictures happen to have, 0 for a plain one: what counts is the largest
+    difference that *could* be."""
+    return 10 * torch.log10((x.max() - x.min()).square() / _mean_square(x - y))
 
 
 @psnr.mistake

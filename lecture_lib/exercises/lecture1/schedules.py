@@ -7,6 +7,7 @@ import math
 import torch
 
 from lecture_lib.exercises.drawing import count, number, uniform
+from lecture_lib.exercises.stages import lecture1 as stages
 from lecture_lib.exercises.task import question
 
 # 1.6 -----------------------------------------------------------------------------------------------------------------
@@ -59,6 +60,12 @@ def no_offset(steps):
 def no_clip(steps):
     """The betas are not clipped: the last one is 1, and divides by zero later on."""
     return _of_betas(_betas(_curve(_times(steps))))
+
+
+@cosine_table.mistake
+def another_clip(steps):
+    """The clip is another one, 0.9999 from above, as some notebooks have it: have a look at the formula."""
+    return _of_betas(_betas(_curve(_times(steps))).clamp(1e-4, 0.9999))
 
 
 @cosine_table.mistake
@@ -133,6 +140,9 @@ def zero_terminal(alpha_bar):
     return _stretched(alpha_bar.sqrt()).square()
 
 
+zero_terminal.stage(stages.with_last_entry)
+
+
 def _stretched(y):
     return (y - y[-1]) * y[0] / (y[0] - y[-1])
 
@@ -145,11 +155,11 @@ def _(g):
 
 zero_terminal.edge(
     "the first entry stays, and the last one is 0",
-    torch.tensor([0.81, (0.3 * 0.9 / 0.7) ** 2, 0.0]),
+    [torch.tensor([0.81, (0.3 * 0.9 / 0.7) ** 2, 0.0]), torch.zeros(1)],
     alpha_bar=torch.tensor([0.81, 0.25, 0.04]),
 )
 _ENDED = torch.tensor([0.9, 0.6, 0.2, 0.0])
-zero_terminal.edge("a table that ends at 0 stays as it is", _ENDED, alpha_bar=_ENDED)
+zero_terminal.edge("a table that ends at 0 stays as it is", [_ENDED, torch.zeros(1)], alpha_bar=_ENDED)
 
 
 @zero_terminal.mistake
@@ -168,6 +178,19 @@ def over_the_last(alpha_bar):
 def last_entry_alone(alpha_bar):
     """Only the last entry is changed: the others have to follow, or the last step has to do all the work."""
     return torch.cat([alpha_bar[:-1], torch.zeros(1)])
+
+
+@zero_terminal.mistake
+def time_turned(alpha_bar):
+    """The numbers are right and in reverse order: which end of time comes first?"""
+    return zero_terminal(alpha_bar).flip(0)
+
+
+@zero_terminal.mistake
+def kept_off_zero(alpha_bar):
+    """The last entry is kept a little above 0, as if somebody divided by it: zero is the point, and what could not bear
+    it, predicting the noise, has to go."""
+    return zero_terminal(alpha_bar).clamp(min=1e-8)
 
 
 @zero_terminal.mistake

@@ -206,6 +206,20 @@ def summed(out, target, kind, alpha, sigma, gamma):
 
 
 @min_snr_loss.mistake
+def batch_summed(out, target, kind, alpha, sigma, gamma):
+    """The samples are summed: a larger batch would have a larger loss. It is their mean."""
+    return min_snr_loss(out, target, kind, alpha, sigma, gamma) * len(out)
+
+
+@min_snr_loss.mistake
+def absolute(out, target, kind, alpha, sigma, gamma):
+    """The absolute error: weights of the squared error are converted by SNR, those of this one would be by its root."""
+    snr = (alpha / sigma).square()
+    weight = snr.clamp(max=gamma) / _of_x0(kind, snr)
+    return (weight * (out - target).abs().mean(1)).mean()
+
+
+@min_snr_loss.mistake
 def weights_normalised(out, target, kind, alpha, sigma, gamma):
     """The weights are divided by their sum: then the same picture counts more or less, as its neighbours are."""
     snr = (alpha / sigma).square()
