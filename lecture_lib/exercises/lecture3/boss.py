@@ -278,6 +278,12 @@ def exact_gelu(x, c, w, heads):
 
 
 @dit_block.mistake
+def silu_again(x, c, w, heads):
+    """A SiLU stands in the MLP, as before the modulation: DiT has a GELU there."""
+    return _block(x, c, w, heads, act=F.silu)
+
+
+@dit_block.mistake
 def relu(x, c, w, heads):
     """A ReLU stands in the MLP: DiT has a GELU there."""
     return _block(x, c, w, heads, act=F.relu)

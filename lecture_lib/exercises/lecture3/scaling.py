@@ -87,6 +87,25 @@ def mean_scaled(u, mean, std, old, new):
 
 
 @training_times.mistake
+def no_mean(u, mean, std, old, new):
+    """The mean is not used: the logit is normal around it."""
+    return training_times(u, 0.0, std, old, new)
+
+
+@training_times.mistake
+def no_deviation(u, mean, std, old, new):
+    """The deviation is not used: u varies by 1, the logit by `std`."""
+    return training_times(u, mean, 1.0, old, new)
+
+
+@training_times.mistake
+def noise_level(u, mean, std, old, new):
+    """Returned is the noise level t/(1-t): the *time* is asked for, and lies between 0 and 1."""
+    t = training_times(u, mean, std, old, new)
+    return t / (1 - t)
+
+
+@training_times.mistake
 def exchanged(u, mean, std, old, new):
     """Mean and deviation are exchanged: one is added, the other multiplies."""
     return training_times(u, std, mean, old, new)
@@ -271,6 +290,18 @@ def largest_errors(compute, loss, floors, far):
 def highest_floor(compute, loss, floors, far):
     """The highest floor is taken: it is to be the one whose line fits best."""
     return foretold(compute, loss, floors.max()[None], far)
+
+
+@foretold.mistake
+def lowest_floor(compute, loss, floors, far):
+    """The lowest floor is taken: it is to be the one whose line fits best."""
+    return foretold(compute, loss, floors.min()[None], far)
+
+
+@foretold.mistake
+def last_floor(compute, loss, floors, far):
+    """The last floor of the list is taken: is the best one overwritten by each that follows?"""
+    return foretold(compute, loss, floors[-1:], far)
 
 
 @foretold.mistake
