@@ -22,8 +22,8 @@
 # that something is. Answers may use torch, numpy, scipy and math. Checks use random numbers, both end points and a closed form; the marks are
 # given by the same checks on fresh random numbers. Sizes are never equal, so that an exchanged axis shows.
 #
-# **Time** about 90 minutes (an estimate). **You need** Lecture 3, and sections 5.4, 5.5 and 5.7 of its lab. $N$ tokens have width $D$;
-# $t=0$ is data and $t=1$ is noise.
+# **Time** about 90 minutes (an estimate). **You need** Lecture 3, and sections 5.4, 5.5 and 5.7 of its lab (3.9 brings all
+# it needs). $N$ tokens have width $D$; $t=0$ is data and $t=1$ is noise.
 
 # %% tags=["setup"]
 # On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.
@@ -191,7 +191,8 @@ assert check("3.5", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q3_6", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def cost(tokens, dim, depth, ratio, gates):
-    """Parameters and operations of the stack, two whole numbers."""
+    """Parameters and operations of the stack, two whole numbers; `gates` is True or False, all else
+    whole numbers."""
     ### BEGIN SOLUTION
     vectors = 6 if gates else 4
     layers = [(dim, 3 * dim, tokens), (dim, dim, tokens)]  # inputs, outputs, how often it is used
@@ -297,7 +298,8 @@ assert check("3.9", seed=20261128)
 # ## 3.10 What a scaling law foretells (8 points)
 # Losses of a few runs follow $L(C)=E+A\,C^{-\alpha}$. For a given floor $E$ this is a straight line, $\log(L-E)=\log A-\alpha\log C$. Fit it by
 # least squares for each candidate in `floors` (all lie below the smallest loss), keep the floor whose line has the smallest sum of squared errors
-# in $\log(L-E)$, and say what loss it foretells at the compute `far`. Forget the floor, and the forecast will be far too good.
+# in $\log(L-E)$ (the lab's fit compared those in $\log L$), and say what loss it foretells at the compute `far`. Forget the floor, and the forecast
+# will be far too good.
 
 
 # %% nbgrader={"grade": false, "grade_id": "q3_10", "locked": false, "schema_version": 3, "solution": true, "task": false}

@@ -11,6 +11,7 @@ from IPython.core.formatters import DisplayFormatter
 from lecture_lib.exercises import check
 from lecture_lib.exercises.catalogue import LECTURES, sheet
 from lecture_lib.exercises.judging import judge
+from lecture_lib.exercises.task import Case, Task
 
 SEEDS = (0, 1, 2)
 SHEETS = [sheet(lecture) for lecture in LECTURES]
@@ -118,6 +119,49 @@ def test_a_zero_has_to_be_one_and_no_table_is_still_told_so():
     assert verdict(task, lambda alpha_bar: task.answer(alpha_bar) + 1e-8, 0).name == "kept_off_zero"
     assert "is there a `return`" in verdict(task, lambda alpha_bar: None, 0).hint
     assert "has to become a tensor" in verdict(task, lambda alpha_bar: task.answer(alpha_bar).tolist(), 0).hint
+
+
+QUESTIONS = {task.name: task for task in TASKS}
+
+
+def told(name, answer):
+    return verdict(QUESTIONS[name], answer, 0).hint
+
+
+def test_a_factor_is_named_only_if_it_is_the_whole_difference():
+    block, cost, law = (QUESTIONS[name] for name in ("3.13", "3.6", "3.10"))
+    assert "1.0001 times" in told("3.13", lambda *inputs: 1.0001 * block(*inputs))
+    assert "1000 times" in told("3.6", lambda **inputs: [1000 * x for x in cost(**inputs)])
+    hint = told("3.6", lambda **inputs: [x / unit for x, unit in zip(cost(**inputs), (1e6, 1e9), strict=True)])
+    assert "no simple way" in hint, "each number in a unit of its own"
+
+    def alpha_a_little_off(**inputs):
+        floor, alpha, there = law(**inputs)
+        return floor, 1.001 * alpha, there
+
+    assert "no simple way" in told("3.10", alpha_a_little_off)
+
+
+def test_single_numbers_are_not_said_to_be_off_by_one_factor_or_constant():
+    scalar = Task("0.0", 1, "a number", lambda x: 2 * x + 1, 1e-4)
+    cases = [Case({"x": x}) for x in (0.3, 0.7, 1.1)]
+    got = judge(scalar, cases, [scalar.outcome(lambda x: x**3 - 2, case) for case in cases])
+    assert not got and "no simple way" in got.hint
+
+
+def test_a_list_where_a_tensor_is_expected_and_the_other_way_round_are_told_so():
+    hint = told("3.9", lambda **inputs: QUESTIONS["3.9"](**inputs).tolist())
+    assert "3 things in a list" in hint and "one tensor" in hint
+    assert "1 thing in a list" in told("3.1", lambda **inputs: QUESTIONS["3.1"](**inputs).tolist())
+    assert "`return a, b`" in told("3.6", lambda **inputs: torch.tensor(QUESTIONS["3.6"](**inputs)))
+
+
+def test_of_several_results_the_one_of_the_wrong_form_is_named():
+    def turned_sum(**inputs):
+        m, l, o = QUESTIONS["3.5"](**inputs)
+        return m, l[:, None], o
+
+    assert "shape (1, 1), expected (1,). (Number 2 of 3.)" in told("3.5", turned_sum)
 
 
 def test_tensors_of_different_shapes_where_one_is_expected_are_told_so():

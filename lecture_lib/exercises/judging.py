@@ -109,14 +109,16 @@ def _form(got: Any, wanted: Any) -> str:
     if isinstance(wanted, list):
         if not isinstance(got, list) or len(got) != len(wanted):
             have = f"{len(got)} things" if isinstance(got, list) else "one thing"
-            return f"It returns {have}, expected {len(wanted)}."
-        return next(filter(None, map(_form, got, wanted)), "")
+            return f"It returns {have}, expected {len(wanted)}, one after the other: `return a, b`."
+        problems = ((k, _form(a, b)) for k, (a, b) in enumerate(zip(got, wanted, strict=True), start=1))
+        return next((f"{problem} (Number {k} of {len(got)}.)" for k, problem in problems if problem), "")
     if isinstance(got, dict):
         return f"It returns a {str(got.get('type'))[:LONGEST]}, expected a tensor."
     if got is None:
         return "It returns None: is there a `return`?"
     if isinstance(got, list):
-        return f"It returns {len(got)} things, expected one: a list of numbers has to become a tensor."
+        have = f"{len(got)} thing{'s' if len(got) != 1 else ''}"
+        return f"It returns {have} in a list or tuple, expected one tensor or number: a list of numbers has to become a tensor."
     a, b = np.asarray(got), np.asarray(wanted)
     if a.dtype.kind not in "fiub":
         return f"It returns numbers of type {a.dtype}, expected real ones."
@@ -201,19 +203,18 @@ def _patterns(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[str]:
     def all_fit(change) -> bool:
         return all(np.allclose(a, change(b), rtol=TIGHT, atol=TIGHT * (1 + np.abs(b).max(initial=0))) for a, b in pairs)
 
+    varied = any(np.ptp(b) > 0 for _, b in pairs)  # one number is always another one times, or plus, something
     with np.errstate(all="ignore"):
         if all(np.ptp(a) == 0 and np.ptp(b) > 0 for a, b in pairs):
             yield "All numbers of a call are the same: does it use all of its inputs?"
         if all_fit(lambda b: -b):
             yield "Every number has the wrong sign."
         factors = [a @ b / (b @ b) if b @ b else 1.0 for a, b in pairs]
-        varied = any(np.ptp(b) > 0 for _, b in pairs)  # one number is always some factor, or some sum, from another
+        scaled = all(_scaled(a, b, f) for (a, b), f in zip(pairs, factors, strict=True))
         alike = max(factors) - min(factors) < TIGHT * (1 + abs(factors[0]))
-        if alike and all_fit(lambda b: factors[0] * b) and (varied or len(pairs) > 1):
-            yield f"Every number is {factors[0]:.4g} times what it should be."
-        if varied and all(
-            np.allclose(a, f * b, rtol=TIGHT, atol=TIGHT) for (a, b), f in zip(pairs, factors, strict=True)
-        ):
+        if scaled and alike and (varied or len(pairs) > 1):
+            yield f"Every number is {factors[0]:.5g} times what it should be."
+        if scaled and varied:
             yield "All numbers of a call are wrong by one factor, which differs from call to call: a scale is missing."
         if all_fit(np.square):
             yield "Every number is the square of what it should be: a variance for a standard deviation?"
@@ -222,7 +223,7 @@ def _patterns(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[str]:
         if all_fit(lambda b: 1 / b):
             yield "Every number is one over what it should be."
         if all_fit(lambda b: b[::-1]):
-            yield "The numbers are right and in reverse order: which end of time comes first?"
+            yield "The numbers are right and in reverse order: which end comes first?"
         if all_fit(lambda b: 1 - b):
             yield "Every number is one minus what it should be."
         offsets = [(a - b).mean() if a.size else 0.0 for a, b in pairs]
@@ -232,6 +233,12 @@ def _patterns(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[str]:
             yield "All numbers of a call are wrong by the same amount: a constant term is missing or too many."
         if all(np.allclose(np.sort(a), np.sort(b), rtol=TIGHT, atol=TIGHT) for a, b in pairs):
             yield "The numbers are right, in the wrong order: look at the axes."
+
+
+def _scaled(a: np.ndarray, b: np.ndarray, factor: float) -> bool:
+    """Whether a factor is the whole difference: what it leaves is nothing, also beside the difference and ``a``."""
+    left, off, size = (np.abs(x).max(initial=0.0) for x in (a - factor * b, a - b, a))
+    return bool(left <= min(TIGHT * (1 + size), 0.01 * off, 0.01 * size))
 
 
 def _labels(cases: list[Case], close: list[bool]) -> str:

@@ -8,9 +8,10 @@ from lecture_lib.exercises.lecture3.clocks import turned
 from lecture_lib.exercises.lecture3.counting import cost, kept
 from lecture_lib.exercises.lecture3.joint import joint_attention
 from lecture_lib.exercises.lecture3.mup import mup_factors
-from lecture_lib.exercises.lecture3.scaling import foretold, training_times
+from lecture_lib.exercises.lecture3.scaling import foretold
 from lecture_lib.exercises.lecture3.solver import sample_2m
 from lecture_lib.exercises.lecture3.tiles import read_tile
+from lecture_lib.exercises.lecture3.times import training_times
 from lecture_lib.exercises.lecture3.tokens import positions, unpatchify
 from lecture_lib.exercises.task import Sheet
 

@@ -36,9 +36,14 @@ def _gelu(h):
     return F.gelu(h, approximate="tanh")
 
 
-def _block(x, c, w, heads, six=_six, attention=_attention, act=_gelu, mlp_norm=normed):
+def _torch_norm(x):
+    """Layer norm as PyTorch has it by default."""
+    return F.layer_norm(x, x.shape[-1:])
+
+
+def _block(x, c, w, heads, six=_six, attention=_attention, act=_gelu, mlp_norm=normed, attention_norm=normed):
     b1, s1, g1, b2, s2, g2 = six(c, w)
-    x = x + g1 * attention((1 + s1) * normed(x) + b1, w, heads)
+    x = x + g1 * attention((1 + s1) * attention_norm(x) + b1, w, heads)
     return x + g2 * _linear(act(_linear((1 + s2) * mlp_norm(x) + b2, w, "up")), w, "down")
 
 
@@ -69,6 +74,8 @@ def _fixed(gates):
 _X = torch.tensor([[[1.0, -1.0, -1.0, 1.0]]])
 dit_block.edge("all gates closed: bit for bit what went in", _X, **_fixed((0.0, 0.0)))
 dit_block.edge("the MLP's gate closed, a single token", 7 * _X + 1, **_fixed((2.0, 0.0)))
+dit_block.edge("the MLP's gate closed, a token that hardly varies", (1e-3 + 6 * 0.5**0.5) * _X + 1,
+               **_fixed((2.0, 0.0)) | {"x": 1e-3 * _X})  # fmt: skip
 dit_block.edge("the attention's gate closed, a constant MLP", _X + 35, **_fixed((0.0, 0.5)))
 
 
@@ -102,6 +109,17 @@ def no_gates(x, c, w, heads):
     def six(c, w):
         b1, s1, g1, b2, s2, g2 = _six(c, w)
         return b1, s1, torch.ones_like(g1), b2, s2, torch.ones_like(g2)
+
+    return _block(x, c, w, heads, six=six)
+
+
+@dit_block.mistake
+def gates_around_one(x, c, w, heads):
+    """Gates like the scales, around 1: with all of them closed, the block must be the identity."""
+
+    def six(c, w):
+        b1, s1, g1, b2, s2, g2 = _six(c, w)
+        return b1, s1, 1 + g1, b2, s2, 1 + g2
 
     return _block(x, c, w, heads, six=six)
 
@@ -154,6 +172,14 @@ def side_by_side(x, c, w, heads):
 
 
 @dit_block.mistake
+def highway_restarted(x, c, w, heads):
+    """The MLP's result is added to what went into the block: what attention added is lost. The highway goes on."""
+    b1, s1, g1, b2, s2, g2 = _six(c, w)
+    y = x + g1 * _attention((1 + s1) * normed(x) + b1, w, heads)
+    return x + g2 * _linear(_gelu(_linear((1 + s2) * normed(y) + b2, w, "up")), w, "down")
+
+
+@dit_block.mistake
 def one_norm(x, c, w, heads):
     """The MLP's input is not normed: each branch has a norm in front."""
     return _block(x, c, w, heads, mlp_norm=lambda x: x)
@@ -185,6 +211,14 @@ def three_per_head(x, c, w, heads):
         return rows.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
 
     return dit_block(x, c, {**w, **{name: sorted_by_kind(w[name]) for name in ("qkv", "qkv_bias")}}, heads)
+
+
+@dit_block.mistake
+def heads_interleaved(x, c, w, heads):
+    """Channels are dealt out to the heads in turn: a head owns a *block* of neighbouring channels."""
+    dealt = {name: w[name].unflatten(0, (3, -1, heads)).transpose(1, 2).flatten(0, 2) for name in ("qkv", "qkv_bias")}
+    back = w["out"].unflatten(1, (-1, heads)).transpose(1, 2).flatten(1)
+    return dit_block(x, c, {**w, **dealt, "out": back}, heads)
 
 
 @dit_block.mistake
@@ -226,9 +260,27 @@ def no_biases(x, c, w, heads):
 
 
 @dit_block.mistake
+def no_bias_of_the_modulation(x, c, w, heads):
+    """The modulation lacks its bias: every linear layer has one."""
+    return dit_block(x, c, {**w, "modulation_bias": 0 * w["modulation_bias"]}, heads)
+
+
+@dit_block.mistake
+def default_epsilon(x, c, w, heads):
+    """Nearly: PyTorch's layer norm adds 1e-5 to the variance, unless told otherwise. LN is that of 3.4."""
+    return _block(x, c, w, heads, mlp_norm=_torch_norm, attention_norm=_torch_norm)
+
+
+@dit_block.mistake
 def exact_gelu(x, c, w, heads):
     """Nearly: this is the exact GELU, and DiT's is not. Weights belong to the function they were trained with."""
     return _block(x, c, w, heads, act=F.gelu)
+
+
+@dit_block.mistake
+def silu_again(x, c, w, heads):
+    """A SiLU stands in the MLP, as before the modulation: DiT has a GELU there."""
+    return _block(x, c, w, heads, act=F.silu)
 
 
 @dit_block.mistake

@@ -43,6 +43,9 @@ branch.edge(
 )
 branch.edge("scale -1 leaves nothing but the shift", _X + 2 * torch.tanh(torch.tensor(0.5)),
             shift=_O + 0.5, scale=_O - 1, gate=_O + 2, **_ALL)  # fmt: skip
+# A variance of 1e-6: only here can one see what is added to it, and whether anything is.
+branch.edge("tokens that hardly vary", 1e-3 * _X + 2 * torch.tanh(_X * 0.5**0.5),
+            x=1e-3 * _X, shift=_O, scale=_O, gate=_O + 2, weight=_EYE)  # fmt: skip
 
 
 @branch.mistake
@@ -55,6 +58,12 @@ def gamma_for_scale(x, shift, scale, gate, f):
 def gate_on_all(x, shift, scale, gate, f):
     """The gate is on the sum: a closed gate would shut the highway, too. It stands behind the branch alone."""
     return gate[:, None] * (x + f((1 + scale)[:, None] * normed(x) + shift[:, None]))
+
+
+@branch.mistake
+def no_highway(x, shift, scale, gate, f):
+    """What went in is not added: a closed gate would leave nothing of the token."""
+    return branch(x, shift, scale, gate, f) - x
 
 
 @branch.mistake
@@ -73,6 +82,12 @@ def one_plus_gate(x, shift, scale, gate, f):
 def shift_and_scale_exchanged(x, shift, scale, gate, f):
     """Shift and scale are exchanged: one is added, the other multiplies."""
     return branch(x, scale, shift, gate, f)
+
+
+@branch.mistake
+def shift_scaled(x, shift, scale, gate, f):
+    """The shift is scaled, too: first the scale, then the shift. See what scale -1 must leave."""
+    return branch(x, (1 + scale) * shift, scale, gate, f)
 
 
 @branch.mistake
@@ -112,6 +127,33 @@ def corrected_deviation(x, shift, scale, gate, f):
     mean of the squares."""
     h = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1e-6).sqrt()
     return _branch(x, shift, 1 + scale, gate, f, h)
+
+
+@branch.mistake
+def default_epsilon(x, shift, scale, gate, f):
+    """Nearly: PyTorch's layer norm adds 1e-5 to the variance, unless told otherwise. Here it is less, and tokens that
+    hardly vary show it."""
+    return _branch(x, shift, 1 + scale, gate, f, F.layer_norm(x, x.shape[-1:]))
+
+
+@branch.mistake
+def no_epsilon(x, shift, scale, gate, f):
+    """Nearly: nothing is added to the variance, which tokens that hardly vary show."""
+    h = (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True, correction=0)
+    return _branch(x, shift, 1 + scale, gate, f, h)
+
+
+@branch.mistake
+def epsilon_behind_the_root(x, shift, scale, gate, f):
+    """Nearly: the small number is added to the deviation; it belongs to the *variance*, before the root."""
+    h = (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, correction=0) + 1e-6)
+    return _branch(x, shift, 1 + scale, gate, f, h)
+
+
+@branch.mistake
+def root_mean_square(x, shift, scale, gate, f):
+    """The mean stays in: that is RMS norm, as queries and keys have it. LN takes the mean away first."""
+    return _branch(x, shift, 1 + scale, gate, f, x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6))
 
 
 @branch.mistake

@@ -76,8 +76,8 @@ def halves(x, places):
 
 @turned.mistake
 def frequencies_of_the_whole(x, places):
-    """The slowest clock is too fast: the exponent is divided by the width of all channels. Each axis has a half of
-    them, and its frequencies run over the full range."""
+    """The slowest clock is too fast: the exponent goes half the way. Is its 2 there, and is it divided by the width of
+    *one axis*, half of the channels?"""
     d = x.shape[1] // 2
     omega = 10000.0 ** (-torch.arange(d // 2).double() / d)
     return _turned(x, (places.double()[:, :, None] * omega).flatten(1))
@@ -99,6 +99,33 @@ def axes_added(x, places):
 def rows_alone(x, places):
     """Only the row turns anything: the column is not used."""
     return _turned(x, _angles(places[:, :1], x.shape[1]))
+
+
+@turned.mistake
+def row_for_both(x, places):
+    """Both halves are turned by the row: the column is not used."""
+    return turned(x, places[:, :1].expand(-1, 2))
+
+
+@turned.mistake
+def column_for_both(x, places):
+    """Both halves are turned by the column: the row is not used."""
+    return turned(x, places[:, 1:].expand(-1, 2))
+
+
+@turned.mistake
+def frequencies_go_on(x, places):
+    """The columns' clocks go on where the rows' stop: k starts again from 0 in each half, so that both axes have the
+    same frequencies."""
+    dim = x.shape[1]
+    omega = 10000.0 ** (-2 * torch.arange(dim // 2).double() / dim)
+    return _turned(x, (places.double()[:, :, None] * omega.unflatten(0, (2, -1))).flatten(1))
+
+
+@turned.mistake
+def axes_in_turn(x, places):
+    """Pairs belong to row and column in turn: the whole first *half* of the channels belongs to the row."""
+    return _turned(x, _angles(places, x.shape[1] // 2).unflatten(1, (2, -1)).mT.flatten(1))
 
 
 @turned.mistake

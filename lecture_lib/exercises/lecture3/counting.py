@@ -52,10 +52,56 @@ def multiply_adds(tokens, dim, depth, ratio, gates):
 
 
 @cost.mistake
+def exchanged(tokens, dim, depth, ratio, gates):
+    """Operations come first: parameters are asked for first."""
+    return cost(tokens, dim, depth, ratio, gates)[::-1]
+
+
+@cost.mistake
+def one_block(tokens, dim, depth, ratio, gates):
+    """One block is counted: `depth` of them make the stack."""
+    return cost(tokens, dim, 1, ratio, gates)
+
+
+@cost.mistake
+def parameters_of_one_block(tokens, dim, depth, ratio, gates):
+    """The parameters are those of one block, the operations those of the stack: no block shares its weights."""
+    return _parameters(dim, ratio, gates), cost(tokens, dim, depth, ratio, gates)[1]
+
+
+@cost.mistake
 def no_biases(tokens, dim, depth, ratio, gates):
     """The parameters are those of the matrices alone: every linear layer has a bias."""
     matrices = (4 + 2 * ratio + _vectors(gates)) * dim**2
     return depth * matrices, cost(tokens, dim, depth, ratio, gates)[1]
+
+
+@cost.mistake
+def no_bias_of_the_modulation(tokens, dim, depth, ratio, gates):
+    """The modulation's layer lacks its bias: it has one number for each output, like the others."""
+    p, o = cost(tokens, dim, depth, ratio, gates)
+    return p - depth * _vectors(gates) * dim, o
+
+
+@cost.mistake
+def wide_biases(tokens, dim, depth, ratio, gates):
+    """Both biases of the MLP are as wide as its hidden layer: a bias has a number for each *output* of its layer."""
+    p, o = cost(tokens, dim, depth, ratio, gates)
+    return p + depth * (ratio - 1) * dim, o
+
+
+@cost.mistake
+def narrow_biases(tokens, dim, depth, ratio, gates):
+    """Both biases of the MLP are D wide: the first layer's outputs are more."""
+    p, o = cost(tokens, dim, depth, ratio, gates)
+    return p - depth * (ratio - 1) * dim, o
+
+
+@cost.mistake
+def biases_as_operations(tokens, dim, depth, ratio, gates):
+    """The operations include the additions of biases: those of matrix products alone are asked for."""
+    p, o = cost(tokens, dim, depth, ratio, gates)
+    return p, o + depth * (tokens * (5 + ratio) + _vectors(gates)) * dim
 
 
 @cost.mistake
@@ -191,13 +237,20 @@ def many_first(n, steps):
 @kept.mistake
 def evenly(n, steps):
     """The same number at each step: the hidden share falls like a cosine, not like a straight line."""
-    return _kept(n, [n - n * k // steps for k in range(1, steps + 1)])
+    return _kept(n, [n * (steps - k) // steps for k in range(1, steps + 1)])
 
 
 @kept.mistake
 def steps_from_zero(n, steps):
     """Off by one: the first step's share is taken at k = 0, where all is still hidden. Count steps from 1."""
     return _kept(n, [math.floor(n * math.cos(math.pi / 2 * k / steps)) for k in range(steps)])
+
+
+@kept.mistake
+def late_by_one(n, steps):
+    """Off by one: each step but the last leaves hidden what the one before should, and the last keeps two shares. After
+    step 1 the cosine is that of k = 1."""
+    return _kept(n, [math.floor(n * math.cos(math.pi / 2 * k / steps)) for k in range(steps - 1)] + [0])
 
 
 @kept.mistake

@@ -89,6 +89,24 @@ def text_reads_text(text, image, heads):
 
 
 @joint_attention.mistake
+def image_reads_image(text, image, heads):
+    """The image reads only itself: then no word can say what to draw."""
+    return joint_attention(text, image, heads)[0], _read(*_heads(image, heads))
+
+
+@joint_attention.mistake
+def heads_read_heads(text, image, heads):
+    """Heads and tokens are not exchanged after the split: the heads of one token read one another, and no token reads
+    another."""
+
+    def read(qkv):
+        q, k, v = qkv.unflatten(-1, (heads, -1))
+        return (torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=-1) @ v).flatten(2)
+
+    return _joint(text, image, read)
+
+
+@joint_attention.mistake
 def scale_of_the_width(text, image, heads):
     """Divided by the root of the *whole* width: a score is a sum over the channels of one head."""
     return _joint(text, image, lambda qkv: _read(*_heads(qkv, heads), scale=qkv.shape[-1] ** -0.5))

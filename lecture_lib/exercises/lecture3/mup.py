@@ -43,6 +43,13 @@ mup_factors.edge(
     base=_LAYERS,
 )
 
+mup_factors.edge(
+    "an MLP that is four times as wide, and nine times inside",
+    torch.tensor([[1 / 4, 1 / 2], [1 / 9, 1 / 3]]),
+    shapes=torch.tensor([[864, 256], [256, 864]]),
+    base=torch.tensor([[96, 64], [64, 96]]),
+)
+
 
 @mup_factors.mistake
 def hidden_like_output(shapes, base):
@@ -77,6 +84,22 @@ def root_in_rate(shapes, base):
 def by_outputs(shapes, base):
     """The growth is taken from the number of outputs: weights add up over their *inputs*. Shapes are (out, in)."""
     return mup_factors(shapes.flip(1), base.flip(1))
+
+
+@mup_factors.mistake
+def one_growth(shapes, base):
+    """All layers get the growth of the widest: m is that of a layer's own inputs, which may differ between layers."""
+    out, m = _growth(shapes, base)
+    widest = torch.where(m > 1, torch.maximum(out, m).max(), m)
+    return _factors(out, widest, 1 / widest, torch.where(out > 1, widest**-0.5, 1 / widest))
+
+
+@mup_factors.mistake
+def hidden_by_outputs(shapes, base):
+    """Hidden layers are scaled by the growth of their outputs: weights add up over their *inputs*."""
+    out, m = _growth(shapes, base)
+    m = torch.where((out > 1) & (m > 1), out, m)
+    return _factors(out, m, 1 / m, torch.where(out > 1, m**-0.5, 1 / m))
 
 
 @mup_factors.mistake

@@ -64,7 +64,8 @@ def first_order(x, denoise, alphas, sigmas):
 
 @sample_2m.mistake
 def ratio_upside_down(x, denoise, alphas, sigmas):
-    """The ratio of the two steps is upside down: the *old* step over the new one."""
+    """The ratio of the two steps is upside down, in r or in its weight: r is the *old* step over the new one, and
+    Python reads `1/2*r` as r/2."""
     return _walk(x, denoise, alphas, sigmas, lambda now, before, r: _extrapolated(now, before, 1 / r))
 
 
@@ -106,7 +107,8 @@ def whole_log_snr(x, denoise, alphas, sigmas):
 
 @sample_2m.mistake
 def lambda_backwards(x, denoise, alphas, sigmas):
-    """lambda is log(sigma/alpha): it must *grow* while noise is taken away, so that h is positive."""
+    """h has the other sign, in lambda or in the exponent: lambda *grows* while noise is taken away, so that h is
+    positive and exp(-h) below 1."""
     return _walk(x, denoise, alphas, sigmas, _extrapolated, clock=lambda a, s: -_lambda(a, s))
 
 
@@ -128,3 +130,53 @@ def old_alpha(x, denoise, alphas, sigmas):
 def other_sign(x, denoise, alphas, sigmas):
     """The guess is taken away instead of added: exp(-h) - 1 is negative, and there is a minus in front of it."""
     return _walk(x, denoise, alphas, sigmas, _extrapolated, step=lambda x, p, s, t, h: _step(x, -p, s, t, h))
+
+
+@sample_2m.mistake
+def last_step_of_first_order(x, denoise, alphas, sigmas):
+    """The last step is one of first order, as some libraries do for stability: here all steps but the first
+    extrapolate."""
+    calls = iter(range(1, len(alphas)))
+    last = len(alphas) - 1
+
+    def mixed(now, before, r):
+        return now if next(calls) == last else _extrapolated(now, before, r)
+
+    return _walk(x, denoise, alphas, sigmas, mixed)
+
+
+@sample_2m.mistake
+def guess_at_the_end(x, denoise, alphas, sigmas):
+    """The guess is asked for at the level where the step *ends*: x is still at the level where it begins."""
+    ends = iter(zip(alphas.tolist()[1:], sigmas.tolist()[1:], strict=True))
+    return _walk(x, lambda x, *_: denoise(x, *next(ends)), alphas, sigmas, _extrapolated)
+
+
+@sample_2m.mistake
+def levels_exchanged(x, denoise, alphas, sigmas):
+    """`denoise` is given sigma and alpha in the wrong order."""
+    return _walk(x, lambda x, alpha, sigma: denoise(x, sigma, alpha), alphas, sigmas, _extrapolated)
+
+
+@sample_2m.mistake
+def first_guess_for_ever(x, denoise, alphas, sigmas):
+    """The remembered guess is never renewed: it stays that of the first level."""
+    first = []
+
+    def mixed(now, before, r):
+        first.append(now)
+        return _extrapolated(now, before if before is None else first[0], r)
+
+    return _walk(x, denoise, alphas, sigmas, mixed)
+
+
+@sample_2m.mistake
+def old_guess_at_the_new_x(x, denoise, alphas, sigmas):
+    """The guess of the level before is asked for again, at the new x: remember what was said then, and each step has
+    one evaluation."""
+    levels = list(zip(alphas.tolist(), sigmas.tolist(), strict=True))
+    h_before = math.nan
+    for k, (s, t) in enumerate(itertools.pairwise(levels)):
+        h, before = _lambda(*t) - _lambda(*s), denoise(x, *levels[k - 1]) if k else None
+        x, h_before = _step(x, _extrapolated(denoise(x, *s), before, h_before / h), s, t, h), h
+    return x

@@ -97,6 +97,24 @@ def two_scales(m, l, o, s, v):
 
 
 @read_tile.mistake
+def old_maximum(m, l, o, s, v):
+    """The tile's weights are measured against the *old* maximum, the old sums against the new one: all against the new
+    one, or the first tile is measured against minus infinity."""
+    m_new, p = _larger(m, s), (s - m[:, None]).exp()
+    shrink = (m - m_new).exp()
+    return m_new, shrink * l + p.sum(1), shrink[:, None] * o + p @ v
+
+
+@read_tile.mistake
+def mean_carried_along(m, l, o, s, v):
+    """The output is kept as a mean, multiplied by the sum and divided again at each tile: some papers do so. Here it is
+    a plain *sum*, in and out."""
+    m_new, l_new, _ = read_tile(m, l, o, s, v)
+    shrink, p = (m - m_new).exp(), (s - m_new[:, None]).exp()
+    return m_new, l_new, ((shrink * l)[:, None] * o + p @ v) / l_new[:, None]
+
+
+@read_tile.mistake
 def divided_already(m, l, o, s, v):
     """The output is divided by the sum already: then the next tile would shrink a mean instead of a sum. Divide once,
     after the last tile."""
@@ -110,6 +128,14 @@ def softmax_of_the_tile(m, l, o, s, v):
     m_new = _larger(m, s)
     shrink = (m - m_new).exp()
     return m_new, shrink * l + 1, shrink[:, None] * o + torch.softmax(s, 1) @ v
+
+
+@read_tile.mistake
+def values_of_a_softmax(m, l, o, s, v):
+    """A softmax within the tile weighs the values, while the sum has the exponentials: the same numbers must weigh the
+    values and be summed."""
+    m_new, l_new, _ = read_tile(m, l, o, s, v)
+    return m_new, l_new, (m - m_new).exp()[:, None] * o + torch.softmax(s, 1) @ v
 
 
 @read_tile.mistake

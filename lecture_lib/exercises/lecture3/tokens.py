@@ -182,6 +182,21 @@ def last_included(height, width, dim):
 
 
 @positions.mistake
+def twice_the_range(height, width, dim):
+    """The slowest waves are too slow: the exponent goes on to nearly 2. Divide k by the *number of frequencies* of one
+    axis."""
+    phases = [_phases(p, torch.arange(dim // 4) / (dim / 8)) for p in _places(height, width)]
+    return torch.cat([f(p) for p in phases for f in (torch.sin, torch.cos)], dim=1).float()
+
+
+@positions.mistake
+def counted_from_one(height, width, dim):
+    """Places are counted from 1: the first row and the first column are number 0."""
+    places = (p + 1 for p in _places(height, width))
+    return torch.cat([_waves(p, dim // 2) for p in places], dim=1)
+
+
+@positions.mistake
 def tokens_column_by_column(height, width, dim):
     """The tokens are listed column by column; `patchify` lists them row by row."""
     table = positions(height, width, dim).unflatten(0, (height, width))
