@@ -117,6 +117,31 @@ def summed(f, x0, noise, spare, t, u):
     return ct_loss(f, x0, noise, spare, t, u) * x0.numel()
 
 
+@ct_loss.mistake
+def lengths_squared(f, x0, noise, spare, t, u):
+    """The squares of a sample are added up before the mean: the mean is over all numbers."""
+    return ct_loss(f, x0, noise, spare, t, u) * x0.shape[1]
+
+
+@ct_loss.mistake
+def other_draw(f, x0, noise, spare, t, u):
+    """One draw for both points is right; it is to be `noise`, and not `spare`."""
+    return ct_loss(f, x0, spare, noise, t, u)
+
+
+@ct_loss.mistake
+def ancestral(f, x0, noise, spare, t, u):
+    """x_u is made from x_t by taking away noise that is not in it: the noise of x_t is known here, use that."""
+    x_t = _at(x0, noise, t)
+    return _apart(f(x_t, t), f(x_t + rows(u - t) * spare, u).detach())
+
+
+@ct_loss.mistake
+def not_squared(f, x0, noise, spare, t, u):
+    """The mean is over absolute values: asked for are their squares."""
+    return (f(_at(x0, noise, t), t) - f(_at(x0, noise, u), u).detach()).abs().mean()
+
+
 # 4.4 -----------------------------------------------------------------------------------------------------------------
 
 
@@ -233,3 +258,64 @@ def heun(f, f_slow, denoiser, x0, noise, t, u):
 def summed_up(f, f_slow, denoiser, x0, noise, t, u):
     """A sum over the batch where a mean is asked for."""
     return cd_loss(f, f_slow, denoiser, x0, noise, t, u) * x0.numel()
+
+
+@cd_loss.mistake
+def lengths_added_up(f, f_slow, denoiser, x0, noise, t, u):
+    """The squares of a sample are added up before the mean: it is over all numbers."""
+    return cd_loss(f, f_slow, denoiser, x0, noise, t, u) * x0.shape[1]
+
+
+@cd_loss.mistake
+def student_stopped(f, f_slow, denoiser, x0, noise, t, u):
+    """The number is right, but no gradient reaches f: is all of it stopped, or made a plain number?"""
+    return cd_loss(f, f_slow, denoiser, x0, noise, t, u).detach()
+
+
+@cd_loss.mistake
+def average_chases(f, f_slow, denoiser, x0, noise, t, u):
+    """The number is right, but the average learns, and the student stands still: it is the other way round."""
+    x_t = _at(x0, noise, t)
+    return _apart(f(x_t, t).detach(), f_slow(_step(x_t, denoiser(x_t, t), t, u), u))
+
+
+@cd_loss.mistake
+def exchanged(f, f_slow, denoiser, x0, noise, t, u):
+    """f and its average are exchanged: the student jumps from x_t, its average from the nearer point."""
+    return cd_loss(f_slow, f, denoiser, x0, noise, t, u)
+
+
+@cd_loss.mistake
+def told_the_old_time(f, f_slow, denoiser, x0, noise, t, u):
+    """After the step the average is told t: the point has come down to u."""
+    x_t = _at(x0, noise, t)
+    return _apart(f(x_t, t), f_slow(_step(x_t, denoiser(x_t, t), t, u), t).detach())
+
+
+@cd_loss.mistake
+def teacher_told_u(f, f_slow, denoiser, x0, noise, t, u):
+    """The teacher is asked at x_t and told u: it is told the level of the point it sees."""
+    x_t = _at(x0, noise, t)
+    return _apart(f(x_t, t), f_slow(_step(x_t, denoiser(x_t, u), t, u), u).detach())
+
+
+@cd_loss.mistake
+def towards_denoiser_below(f, f_slow, denoiser, x0, noise, t, u):
+    """The target is the teacher's x_0, asked after the step: it is still a mean. The target is a shorter jump of the
+    student's average."""
+    x_t = _at(x0, noise, t)
+    return _apart(f(x_t, t), denoiser(_step(x_t, denoiser(x_t, t), t, u), u).detach())
+
+
+@cd_loss.mistake
+def by_score(f, f_slow, denoiser, x0, noise, t, u):
+    """The slope is divided by t squared: that is a score with its sign turned, and no dx/dt."""
+    x_t = _at(x0, noise, t)
+    return _apart(f(x_t, t), f_slow(x_t + rows((u - t) / t**2) * (x_t - denoiser(x_t, t)), u).detach())
+
+
+@cd_loss.mistake
+def rectified(f, f_slow, denoiser, x0, noise, t, u):
+    """x_t is made on the line of a rectified flow, (1 - t) x_0 + t eps; on EDM's path the data keep their size."""
+    x_t = _at(rows(1 - t) * x0, noise, t)
+    return _apart(f(x_t, t), f_slow(_step(x_t, denoiser(x_t, t), t, u), u).detach())
