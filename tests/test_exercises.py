@@ -93,6 +93,18 @@ def test_random_cases_differ_in_size_and_number(task):
     assert len(set(numbers)) == len(numbers) and not set(numbers) & {0.0, 1.0}
 
 
+def test_what_is_nearly_right_is_told_so():
+    task = sheet(4).tasks[0]
+    got = verdict(task, lambda **inputs: 1.0005 * task.answer(**inputs), 0)
+    assert not got and "nearly right" in got.hint and "1 times" not in got.hint
+
+
+def test_a_list_where_a_tensor_is_expected_is_told_what_to_do():
+    task = sheet(4).tasks[0]
+    got = verdict(task, lambda **inputs: task.answer(**inputs).tolist(), 0)
+    assert got.kind == "form" and "one tensor" in got.hint
+
+
 def test_tensors_of_different_shapes_where_one_is_expected_are_told_so():
     task = TASKS[0]
     got = verdict(task, lambda **inputs: [torch.zeros(2, 3), torch.zeros(1, 3)], 0)

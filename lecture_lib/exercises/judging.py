@@ -12,6 +12,7 @@ from lecture_lib.exercises.task import Case, Task
 
 UNWRITTEN = ("NothingHere", "NotImplementedError", "SyntaxError")
 TIGHT = 1e-4  # how closely a pattern must fit to be called one
+NEARLY = 1e-3  # what is off by less is nobody's sign or factor
 MESSAGE = 500  # characters of the message of an error
 
 
@@ -118,7 +119,7 @@ def _form(got: Any, wanted: Any) -> str:
     if got is None:
         return "It returns None: is there a `return`?"
     if isinstance(got, list):
-        return f"It returns {len(got)} things, expected one."
+        return f"It returns {len(got)} things, expected one. (A list of numbers or rows? Make it one tensor.)"
     a, b = np.asarray(got), np.asarray(wanted)
     if a.dtype.kind not in "fiub":
         return f"It returns numbers of type {a.dtype}, expected real ones."
@@ -206,6 +207,8 @@ def _patterns(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[str]:
     with np.errstate(all="ignore"):
         if all(np.ptp(a) == 0 and np.ptp(b) > 0 for a, b in pairs):
             yield "It returns the same number everywhere: does it use its inputs?"
+        if all(np.abs(a - b).max(initial=0) <= NEARLY * np.abs(b).max(initial=0) for a, b in pairs):
+            yield "The numbers are nearly right: is something rounded, or a small constant off?"
         if all_fit(lambda b: -b):
             yield "Every number has the wrong sign."
         factors = [a @ b / (b @ b) if b @ b else 1.0 for a, b in pairs]

@@ -208,3 +208,9 @@ def counted_from_zero(k, total, first, last, low, high, mean, std):
     step = (high ** (1 / 7) - low ** (1 / 7)) / (n - 1)
     grid = (low ** (1 / 7) + step * torch.arange(1, n + 1)) ** 7
     return grid, _odds(grid, mean, std)
+
+
+@ict_curriculum.mistake
+def root_of_both(std, **k):
+    """The root stands over std as well: it is over the 2 alone."""
+    return ict_curriculum(std=math.sqrt(std), **k)
