@@ -119,7 +119,8 @@ def _form(got: Any, wanted: Any) -> str:
     if got is None:
         return "It returns None: is there a `return`?"
     if isinstance(got, list):
-        return f"It returns {len(got)} things, expected one. (A list of numbers or rows? Make it one tensor.)"
+        things = "one thing in a list" if len(got) == 1 else f"{len(got)} things"
+        return f"It returns {things}, expected one. (A list of numbers or rows? Make it one tensor.)"
     a, b = np.asarray(got), np.asarray(wanted)
     if a.dtype.kind not in "fiub":
         return f"It returns numbers of type {a.dtype}, expected real ones."
