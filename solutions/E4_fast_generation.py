@@ -23,9 +23,9 @@
 # given by the same checks on fresh random numbers. No answer draws random numbers: noise comes with the question.
 #
 # Questions 3, 4, 9 and 11 ask for a *loss*. There `check` looks at its gradient as well, because half of what makes these methods work is where
-# the gradient does **not** go. Stop it with `.detach()` or `torch.no_grad()`.
+# the gradient does **not** go. Where a formula says $\mathrm{sg}$, stop it with `.detach()` or `torch.no_grad()`.
 #
-# **Time** about 80 minutes (an estimate). **You need** Lecture 4 up to 3.13. Questions 1 to 6, 8 and 11 live on EDM's path, $x_t=x_0+t\,\epsilon$.
+# **Time** about 105 minutes (an estimate). **You need** Lecture 4 up to 3.13. Questions 1 to 6, 8 and 11 live on EDM's path, $x_t=x_0+t\,\epsilon$.
 
 # %% tags=["setup"]
 # On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.
