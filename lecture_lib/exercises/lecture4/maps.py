@@ -128,8 +128,9 @@ consistency_function.stage(stages.consistency_function)
 def _(g):
     b, d = shape(g)
     layer = {"weight": normal(g, d, d), "bias": normal(g, d) + 0.5}
-    levels = {"t": uniform(g, b, low=0.6, high=2.5), "eps": number(g, 0.1, 0.3), "std": number(g, 0.4, 0.8)}
-    return {**layer, "x": normal(g, b, d, scale=2.0), **levels}
+    t, eps = uniform(g, b, low=0.6, high=2.5), number(g, 0.1, 0.3)
+    t[0] = eps  # one sample at the boundary, the others not
+    return {**layer, "x": normal(g, b, d, scale=2.0), "t": t, "eps": eps, "std": number(g, 0.4, 0.8)}
 
 
 _ONE_LAYER = {"weight": WEIGHT, "bias": MEAN}
@@ -242,3 +243,10 @@ def quarter_inside(F, x, t, eps, std):
 def other_logarithm(F, x, t, eps, std):
     """The logarithm is that to base 10: ln is the natural one."""
     return consistency_function(lambda y, _: F(y, t.log10() / 4), x, t, eps, std)
+
+
+@consistency_function.mistake
+def all_or_none(F, x, t, eps, std):
+    """As soon as one sample is at eps all of them are returned as they are: each has its own t, and the formula needs
+    no case for eps."""
+    return x if (t <= eps + 1e-6).any() else consistency_function(F, x, t, eps, std)
