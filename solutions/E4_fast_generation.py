@@ -23,9 +23,9 @@
 # given by the same checks on fresh random numbers. No answer draws random numbers: noise comes with the question.
 #
 # Questions 3, 4, 9 and 11 ask for a *loss*. There `check` looks at its gradient as well, because half of what makes these methods work is where
-# the gradient does **not** go. Stop it with `.detach()` or `torch.no_grad()`.
+# the gradient does **not** go. Where a formula says $\mathrm{sg}$, stop it with `.detach()` or `torch.no_grad()`.
 #
-# **Time** about 80 minutes (an estimate). **You need** Lecture 4 up to 3.13. Questions 1 to 6, 8 and 11 live on EDM's path, $x_t=x_0+t\,\epsilon$.
+# **Time** about 105 minutes (an estimate). **You need** Lecture 4 up to 3.13. Questions 1 to 6, 8 and 11 live on EDM's path, $x_t=x_0+t\,\epsilon$.
 
 # %% tags=["setup"]
 # On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.
@@ -59,8 +59,7 @@ from lecture_lib.exercises import check
 
 # %% nbgrader={"grade": false, "grade_id": "q4_1", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def gaussian_flow_map(x, t, s, mean, std):
-    """x at time s, (b, d), from x at time t (b, d); t and s are (b,), mean is (d,), std a number.
-    x at time s, (b, d), from x at time t (b, d); t and s are (b,), mean is (d,), std a number."""
+    """x at time s, (b, d), from x at time t (b, d); t and s are (b,), mean is (d,), std a number."""
     ### BEGIN SOLUTION
     z = (x - mean) / torch.sqrt(std**2 + t[:, None] ** 2)
     return mean + z * torch.sqrt(std**2 + s[:, None] ** 2)
@@ -106,8 +105,8 @@ assert check("4.2", seed=20261128)
 #
 # $$\mathcal L=\mathrm{mean}\,\big|f(x_t,t)-\mathrm{sg}\,f(x_u,u)\big|^2$$
 #
-# Without a teacher both points are made of data and noise. You are given two draws of noise; take what you need, beginning with `noise`. The
-# mean is over all numbers. One wrong choice here and $f$ collapses to a point, another and it stays at 0.64 of the truth.
+# Without a teacher both points are made of data and noise. You are given two draws of noise; if one is enough, take `noise`. The
+# mean is over all numbers of the batch. One wrong choice here and $f$ collapses to a point, another and it stays at 0.64 of the truth.
 
 
 # %% nbgrader={"grade": false, "grade_id": "q4_3", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -171,7 +170,7 @@ assert check("4.4", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q4_5", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def ict_curriculum(k, total, first, last, low, high, mean, std):
-    """The grid (N,), rising, and the odds (N - 1,) of its pairs.
+    """Two tensors: the grid (N,), rising, and the odds (N - 1,) of its pairs.
 
     k, total, first and last stand for k, K, s_0 and s_1, low and high for l and h, mean and std for the law of ln t.
     """
@@ -201,8 +200,7 @@ assert check("4.5", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q4_6", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def pseudo_huber(a, b, factor):
-    """The distance of each sample, (b,), from two batches of the same shape (b, ...) and a number.
-    The distance of each sample, (b,), from two batches of the same shape (b, ...) and a number."""
+    """The distance of each sample, (b,), from two batches of the same shape (b, ...) and a number."""
     ### BEGIN SOLUTION
     gap = (a - b).flatten(1)
     c = factor * math.sqrt(gap.shape[1])
@@ -223,7 +221,7 @@ assert check("4.6", seed=20261128)
 #
 # $$g=-\cos^2\!t\,(F-v)-r\cos t\sin t\,\Big(x_t+\frac{dF}{dt}\Big),\qquad \text{target}=F+\frac g{|g|+c}$$
 #
-# with $|g|$ the length of each sample's own. $\frac{dF}{dt}$ is the *total* derivative: time goes on, and the point moves. In your own code `torch.func.jvp` finds it in
+# where each sample has a length $|g|$ of its own. $\frac{dF}{dt}$ is the *total* derivative: time goes on, and the point moves. In your own code `torch.func.jvp` finds it in
 # one pass; here the network comes with it: `F_jvp(x, t, dx, dt)` returns two things, $F(x,t)$ and its derivative as $x$ and $t$ move in the directions `dx` and `dt`.
 
 
@@ -289,7 +287,10 @@ assert check("4.8", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q4_9", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def mean_flow_loss(u_jvp, x0, noise, t, s):
-    """The loss, one number, from x0 and noise (b, d) and times t, s (b,)."""
+    """The loss, one number, from x0 and noise (b, d) and times s <= t (b,).
+
+    u_jvp takes x and dx (b, d), and t, s, dt and ds (b,).
+    """
     ### BEGIN SOLUTION
     t_, s_ = t[:, None], s[:, None]
     v = noise - x0
@@ -314,8 +315,11 @@ assert check("4.9", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q4_10", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def halved_target(denoise, z, now, mid, then):
-    """The clean data to be learned, (b, d); denoise(z, (alpha, sigma)) returns the teacher's x_0,
-    (b, d)."""
+    """The clean data to be learned, (b, d).
+
+    denoise(z, (alpha, sigma)) returns the teacher's x_0, (b, d); now, mid and then are pairs of numbers, the noisiest
+    first; in `then` sigma may be 0.
+    """
     ### BEGIN SOLUTION
     arrived = z
     for (alpha, sigma), (alpha_next, sigma_next) in pairwise([now, mid, then]):
@@ -367,7 +371,7 @@ assert check("4.11", seed=20261128)
 # ## 4.12 Boss: reflow (12 points)
 # Straight flows need one step. Make one, on the line $x_t=(1-t)\,x_0+t\,\epsilon$, from a `velocity` that is crooked:
 #
-# 1. **Pairs.** Solve from $\epsilon$ at $t=1$ down to $\hat x_0$ at $t=0$ in `steps` equal steps of Heun's method (slope at both ends of the step, their mean).
+# 1. **Pairs.** Solve from $\epsilon$ at $t=1$ down to $\hat x_0$ at $t=0$ in `steps` equal steps of Heun's method (slope at both ends of *every* step, their mean).
 # 2. **Bend.** How crooked was it? $S=\mathrm{mean}\;|(\epsilon-\hat x_0)-v(x_{t_k},t_k)|^2$, squared lengths of vectors, averaged over samples and over the times $t_k$ at which steps *start*.
 # 3. **The new flow.** At each of the given `times`, find the matrix $A_t$ whose linear velocity $x\mapsto xA_t$ (points are rows) has the smallest reflow loss
 #    $\sum|x_tA_t-(\epsilon-\hat x_0)|^2$ on the new lines between $\hat x_0$ and $\epsilon$.
@@ -378,7 +382,7 @@ assert check("4.11", seed=20261128)
 
 # %% nbgrader={"grade": false, "grade_id": "q4_12", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def reflow(velocity, noise, spare, steps, times):
-    """Four things: the ends (b, d), the bend (a number), the matrices (k, d, d), and the evaluations (an int).
+    """Four things: the ends (b, d), the bend (a number), the matrices as one tensor (k, d, d), the evaluations (an int).
 
     velocity(x, t) takes (b, d) and a number; noise and spare are (b, d); times is a list of k numbers.
     """

@@ -130,14 +130,14 @@ def told(name, answer):
 
 def test_a_factor_is_named_only_if_it_is_the_whole_difference():
     block, cost, law = (QUESTIONS[name] for name in ("3.13", "3.6", "3.10"))
-    assert "1.0001 times" in told("3.13", lambda *inputs: 1.0001 * block(*inputs))
+    assert "1.01 times" in told("3.13", lambda *inputs: 1.01 * block(*inputs))
     assert "1000 times" in told("3.6", lambda **inputs: [1000 * x for x in cost(**inputs)])
     hint = told("3.6", lambda **inputs: [x / unit for x, unit in zip(cost(**inputs), (1e6, 1e9), strict=True)])
     assert "no simple way" in hint, "each number in a unit of its own"
 
     def alpha_a_little_off(**inputs):
         floor, alpha, there = law(**inputs)
-        return floor, 1.001 * alpha, there
+        return floor, 1.1 * alpha, there
 
     assert "no simple way" in told("3.10", alpha_a_little_off)
 
@@ -162,6 +162,18 @@ def test_of_several_results_the_one_of_the_wrong_form_is_named():
         return m, l[:, None], o
 
     assert "shape (1, 1), expected (1,). (Number 2 of 3.)" in told("3.5", turned_sum)
+
+
+def test_what_is_nearly_right_is_told_so():
+    task = sheet(4).tasks[0]
+    got = verdict(task, lambda **inputs: 1.0005 * task.answer(**inputs), 0)
+    assert not got and "nearly right" in got.hint and "1 times" not in got.hint
+
+
+def test_a_list_where_a_tensor_is_expected_is_told_what_to_do():
+    task = sheet(4).tasks[0]
+    got = verdict(task, lambda **inputs: task.answer(**inputs).tolist(), 0)
+    assert got.kind == "form" and "become a tensor" in got.hint
 
 
 def test_tensors_of_different_shapes_where_one_is_expected_are_told_so():

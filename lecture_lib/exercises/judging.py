@@ -13,6 +13,7 @@ from lecture_lib.exercises.task import Case, Task
 STUBS = ("", "yours")  # what a NotImplementedError says of an answer that is not written; PyTorch's say more
 LONGEST = 60  # characters of the name of a type
 TIGHT = 1e-4  # how closely a pattern must fit to be called one
+NEARLY = 1e-3  # what is off by less is nobody's sign or factor
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ def _form(got: Any, wanted: Any) -> str:
     if got is None:
         return "It returns None: is there a `return`?"
     if isinstance(got, list):
-        have = f"{len(got)} thing{'s' if len(got) != 1 else ''}"
-        return f"It returns {have} in a list or tuple, expected one tensor or number: a list of numbers has to become a tensor."
+        have = f"{len(got)} thing{'s' if len(got) != 1 else ''} in a list or tuple"
+        return f"It returns {have}, expected one tensor or number: a list of numbers has to become a tensor."
     a, b = np.asarray(got), np.asarray(wanted)
     if a.dtype.kind not in "fiub":
         return f"It returns numbers of type {a.dtype}, expected real ones."
@@ -207,6 +208,8 @@ def _patterns(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[str]:
     with np.errstate(all="ignore"):
         if all(np.ptp(a) == 0 and np.ptp(b) > 0 for a, b in pairs):
             yield "All numbers of a call are the same: does it use all of its inputs?"
+        if all(np.abs(a - b).max(initial=0) <= NEARLY * np.abs(b).max(initial=0) for a, b in pairs):
+            yield "The numbers are nearly right: is something rounded, or a small constant off?"
         if all_fit(lambda b: -b):
             yield "Every number has the wrong sign."
         factors = [a @ b / (b @ b) if b @ b else 1.0 for a, b in pairs]

@@ -8,10 +8,11 @@ from lecture_lib.exercises.lecture4.halving import halved_target
 from lecture_lib.exercises.lecture4.maps import consistency_function, gaussian_flow_map
 from lecture_lib.exercises.lecture4.matching import matching_loss
 from lecture_lib.exercises.lecture4.mean_flow import mean_flow_loss
-from lecture_lib.exercises.lecture4.pairs import cd_loss, ct_loss
+from lecture_lib.exercises.lecture4.pairs import ct_loss
 from lecture_lib.exercises.lecture4.sampling import gamma_sample
 from lecture_lib.exercises.lecture4.straightening import reflow
 from lecture_lib.exercises.lecture4.tangents import scm_target
+from lecture_lib.exercises.lecture4.teaching import cd_loss
 from lecture_lib.exercises.task import Sheet
 
 SHEET = Sheet(

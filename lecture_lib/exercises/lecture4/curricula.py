@@ -60,7 +60,22 @@ def _expected(roots, mean, std):
 _ENDS = {"low": 0.6**7, "high": 1.4**7, "mean": -0.5, "std": 1.6}
 ict_curriculum.edge("the first update", _expected([0.6, 1.0, 1.4], -0.5, 1.6), k=0, total=30, first=2, last=8, **_ENDS)
 ict_curriculum.edge(
-    "late in a stage", _expected([0.6, 0.8, 1.0, 1.2, 1.4], -0.5, 1.6), k=57, total=90, first=2, last=8, **_ENDS
+    "the last update of a stage",
+    _expected([0.6, 0.8, 1.0, 1.2, 1.4], -0.5, 1.6),
+    k=59,
+    total=92,
+    first=2,
+    last=8,
+    **_ENDS,
+)
+ict_curriculum.edge(
+    "the first update of a stage",
+    _expected([0.6, 0.8, 1.0, 1.2, 1.4], -0.5, 1.6),
+    k=30,
+    total=92,
+    first=2,
+    last=8,
+    **_ENDS,
 )
 ict_curriculum.edge(
     "after the last update the grid is as fine as it may be",
@@ -95,6 +110,19 @@ def one_stage_less(k, total, first, last, **law):
 def no_stages(k, total, first, last, **law):
     """It grows at every update: it is to stay for a whole stage, and then to double."""
     return _with(min(int(first * 2 ** (k / _stage(total, first, last))), last) + 1, **law)
+
+
+@ict_curriculum.mistake
+def stages_not_whole(k, total, first, last, **law):
+    """K' is not rounded down: each doubling comes a little late."""
+    stage = total / (math.log2(last // first) + 1)
+    return _with(min(first * 2 ** int(k / stage), last) + 1, **law)
+
+
+@ict_curriculum.mistake
+def one_early(k, total, first, last, **law):
+    """Each doubling comes one update early: k updates *have been* made, so the first stage is k = 0, ..., K' - 1."""
+    return ict_curriculum(k + 1, total, first, last, **law)
 
 
 @ict_curriculum.mistake
@@ -164,3 +192,25 @@ def all_alike(k, total, first, last, low, high, mean, std):
     """All rungs are equally likely: that is CT, before iCT."""
     grid = _grid(_points(k, total, first, last), low, high)
     return grid, torch.full((len(grid) - 1,), 1 / (len(grid) - 1))
+
+
+@ict_curriculum.mistake
+def geometric(k, total, first, last, low, high, mean, std):
+    """Equal steps in the logarithm of t: equal are the steps of the seventh root."""
+    grid = torch.logspace(math.log10(low), math.log10(high), _points(k, total, first, last))
+    return grid, _odds(grid, mean, std)
+
+
+@ict_curriculum.mistake
+def counted_from_zero(k, total, first, last, low, high, mean, std):
+    """The first rung is not at `low`: i begins at 1, so that the first share is 0."""
+    n = _points(k, total, first, last)
+    step = (high ** (1 / 7) - low ** (1 / 7)) / (n - 1)
+    grid = (low ** (1 / 7) + step * torch.arange(1, n + 1)) ** 7
+    return grid, _odds(grid, mean, std)
+
+
+@ict_curriculum.mistake
+def root_of_both(std, **k):
+    """The root stands over std as well: it is over the 2 alone."""
+    return ict_curriculum(std=math.sqrt(std), **k)

@@ -30,7 +30,7 @@ def _(g):
 _X = torch.arange(8.0).reshape(2, 1, 2, 2) / 4
 _Y = _X + torch.tensor([1.5, -2.5]).reshape(2, 1, 1, 1)
 pseudo_huber.edge("a sample and itself", torch.zeros(2), a=A[:, :, None], b=A[:, :, None], factor=0.4)
-pseudo_huber.edge("a width of 0: the length", torch.tensor([3.0, 5.0]), a=_X, b=_Y, factor=0.0)
+pseudo_huber.edge("hardly any width: the length", torch.tensor([3.0, 5.0]), a=_X, b=_Y, factor=1e-5)
 pseudo_huber.edge("sides 3, 4 and 5", torch.tensor([1.0, math.hypot(5, 4) - 4]), a=_X, b=_Y, factor=2.0)
 
 
@@ -108,3 +108,23 @@ def width_not_squared(a, b, factor):
 def one_length(a, b, factor):
     """One length for the whole batch: each sample has its own."""
     return _huber((a - b).square().sum(), factor * a[0].numel() ** 0.5).expand(len(a))
+
+
+@pseudo_huber.mistake
+def statistics(a, b, factor):
+    """That is the form of statistics, c^2 times a root with 1 in it: far away its slope is c, and here it is 1."""
+    c = factor * a[0].numel() ** 0.5
+    return c**2 * (((a - b).square().flatten(1).sum(1) / c**2 + 1).sqrt() - 1)
+
+
+@pseudo_huber.mistake
+def two_pieces(a, b, factor):
+    """That is Huber's own function, a square up to c and a length from there; "pseudo" is the one without a seam."""
+    c, length = factor * a[0].numel() ** 0.5, plain_length(a, b, factor)
+    return torch.where(length < c, length**2 / (2 * c), length - c / 2)
+
+
+@pseudo_huber.mistake
+def city_blocks(a, b, factor):
+    """The length is a sum of absolute values: |a - b| is Euclid's."""
+    return _huber((a - b).abs().flatten(1).sum(1) ** 2, factor * a[0].numel() ** 0.5)

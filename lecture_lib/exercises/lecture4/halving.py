@@ -118,3 +118,31 @@ def old_level(denoise, z, now, mid, then):
     """In the middle the teacher is told the level of the start."""
     z_mid = _step(z, denoise(z, now), now, mid)
     return _told(z, _step(z_mid, denoise(z_mid, now), mid, then), now, then)
+
+
+@halved_target.mistake
+def third_word(denoise, z, now, mid, then):
+    """The teacher is asked a third time, where its two steps arrive: what it says there leads on, not there."""
+    return denoise(arrival(denoise, z, now, mid, then), then)
+
+
+@halved_target.mistake
+def noise_of_edm(denoise, z, now, mid, then):
+    """The noise is read as (z - x_0)/sigma, in both steps: on this path x_0 stands in z with its alpha."""
+    x1 = denoise(z, now)
+    z_mid = mid[0] * x1 + mid[1] * (z - x1) / now[1]
+    x2 = denoise(z_mid, mid)
+    return _told(z, then[0] * x2 + then[1] * (z_mid - x2) / mid[1], now, then)
+
+
+@halved_target.mistake
+def not_solved(denoise, z, now, mid, then):
+    """The last division is missing: what stands there is x_0 times a number."""
+    return arrival(denoise, z, now, mid, then) - then[1] / now[1] * z
+
+
+@halved_target.mistake
+def second_from_start(denoise, z, now, mid, then):
+    """The teacher's second step begins at z again: it begins where the first has led."""
+    x2 = second_word(denoise, z, now, mid, then)
+    return _told(z, _step(z, x2, mid, then), now, then)

@@ -91,6 +91,19 @@ def one_point(x, t, s, mean, std):
     return _about(mean, s / t, x)
 
 
+@gaussian_flow_map.mistake
+def mean_left_out(x, t, s, mean, std):
+    """That is the distance from the mean at time s; where the mean itself lies is missing."""
+    return gaussian_flow_map(x, t, s, mean, std) - mean
+
+
+@gaussian_flow_map.mistake
+def other_path(x, t, s, mean, std):
+    """Mean and spread of the data shrink by 1 - t: that is a rectified flow. On EDM's path the data keep their size."""
+    deviations = [((1 - time) ** 2 * std**2 + time**2).sqrt() for time in (t, s)]
+    return rows(1 - s) * mean + rows(deviations[1] / deviations[0]) * (x - rows(1 - t) * mean)
+
+
 # 4.2 -----------------------------------------------------------------------------------------------------------------
 
 
@@ -115,8 +128,9 @@ consistency_function.stage(stages.consistency_function)
 def _(g):
     b, d = shape(g)
     layer = {"weight": normal(g, d, d), "bias": normal(g, d) + 0.5}
-    levels = {"t": uniform(g, b, low=0.6, high=2.5), "eps": number(g, 0.1, 0.3), "std": number(g, 0.4, 0.8)}
-    return {**layer, "x": normal(g, b, d, scale=2.0), **levels}
+    t, eps = uniform(g, b, low=0.6, high=2.5), number(g, 0.1, 0.3)
+    t[0] = eps  # one sample at the boundary, the others not
+    return {**layer, "x": normal(g, b, d, scale=2.0), "t": t, "eps": eps, "std": number(g, 0.4, 0.8)}
 
 
 _ONE_LAYER = {"weight": WEIGHT, "bias": MEAN}
@@ -196,3 +210,43 @@ def divided_by_variance(F, x, t, eps, std):
 def one_level(F, x, t, eps, std):
     """One noise level for the whole batch: each sample has its own."""
     return consistency_function(F, x, t.mean().expand(len(t)), eps, std)
+
+
+@consistency_function.mistake
+def heard_at_the_end(F, x, t, eps, std):
+    """c_skip is right, c_out is EDM's: at t = eps the network is still heard."""
+    skip, _, into = _scalings(t, eps, std)
+    return _built(F, x, t, skip, _scalings(t, 0.0, std)[1], into)
+
+
+@consistency_function.mistake
+def shrunk_at_the_end(F, x, t, eps, std):
+    """c_out is right, c_skip is EDM's: at t = eps it is a little less than 1."""
+    _, out, into = _scalings(t, eps, std)
+    return _built(F, x, t, _scalings(t, 0.0, std)[0], out, into)
+
+
+@consistency_function.mistake
+def eps_in_input(F, x, t, eps, std):
+    """eps is taken from t in c_in as well: the input is brought to size one, and its noise is t."""
+    skip, out, _ = _scalings(t, eps, std)
+    return _built(F, x, t, skip, out, 1 / ((t - eps) ** 2 + std**2).sqrt())
+
+
+@consistency_function.mistake
+def quarter_inside(F, x, t, eps, std):
+    """The network is told the logarithm of a quarter of t: the quarter stands outside."""
+    return consistency_function(lambda y, _: F(y, (t / 4).log()), x, t, eps, std)
+
+
+@consistency_function.mistake
+def other_logarithm(F, x, t, eps, std):
+    """The logarithm is that to base 10: ln is the natural one."""
+    return consistency_function(lambda y, _: F(y, t.log10() / 4), x, t, eps, std)
+
+
+@consistency_function.mistake
+def all_or_none(F, x, t, eps, std):
+    """As soon as one sample is at eps all of them are returned as they are: each has its own t, and the formula needs
+    no case for eps."""
+    return x if (t <= eps + 1e-6).any() else consistency_function(F, x, t, eps, std)

@@ -70,7 +70,8 @@ def through_denoisers(x, real, fake, noise, t):
 
 @matching_loss.mistake
 def nothing_learns(x, real, fake, noise, t):
-    """The number is right, but no gradient reaches the student: is x itself stopped, or the loss a plain number?"""
+    """The number is right, but no gradient reaches the student: is x stopped in both places, or is it in neither, so
+    that it cancels? Or is the loss a plain number?"""
     return matching_loss(x, real, fake, noise, t).detach()
 
 
@@ -140,3 +141,56 @@ def towards_teacher(x, real, fake, noise, t):
     """The fake denoiser is not used: x goes to the teacher's mean, and all samples to the middle of a mode."""
     x_t = x + rows(t) * noise
     return _loss(x, _pull(x, real(x_t, t), x))
+
+
+@matching_loss.mistake
+def exchanged(x, real, fake, noise, t):
+    """The two denoisers are exchanged throughout: the teacher is `real`, in the weight as well."""
+    return matching_loss(x, fake, real, noise, t)
+
+
+@matching_loss.mistake
+def linear(x, real, fake, noise, t):
+    """The gradient is right, its number is not: that is the mean of g x, asked for is that of a square."""
+    x_t = x + rows(t) * noise
+    return (_pull(x, real(x_t, t), fake(x_t, t)).detach() * x).mean()
+
+
+@matching_loss.mistake
+def mean_pull(x, real, fake, noise, t):
+    """That is the mean of g: asked for is a loss whose *gradient* is g."""
+    x_t = x + rows(t) * noise
+    return _pull(x, real(x_t, t), fake(x_t, t)).mean()
+
+
+@matching_loss.mistake
+def summed(x, real, fake, noise, t):
+    """A sum over the batch where a mean is asked for."""
+    return matching_loss(x, real, fake, noise, t) * x.numel()
+
+
+@matching_loss.mistake
+def lengths_squared(x, real, fake, noise, t):
+    """The squares of a sample are added up before the mean: that of the loss is over all numbers."""
+    return matching_loss(x, real, fake, noise, t) * x.shape[1]
+
+
+@matching_loss.mistake
+def squares_below(x, real, fake, noise, t):
+    """The weight is a mean of squares: it is one of absolute values."""
+    x_t = x + rows(t) * noise
+    return _loss(x, (fake(x_t, t) - real(x_t, t)) / (x - real(x_t, t)).square().mean(1, keepdim=True))
+
+
+@matching_loss.mistake
+def sign_kept(x, real, fake, noise, t):
+    """The weight is a mean of differences with their signs, which cancel: each is to count by its absolute value."""
+    x_t = x + rows(t) * noise
+    return _loss(x, (fake(x_t, t) - real(x_t, t)) / (x - real(x_t, t)).mean(1, keepdim=True))
+
+
+@matching_loss.mistake
+def other_path(x, real, fake, noise, t):
+    """The samples are noised on the line of a rectified flow; on EDM's path x keeps its size."""
+    x_t = rows(1 - t) * x + rows(t) * noise
+    return _loss(x, _pull(x, real(x_t, t), fake(x_t, t)))

@@ -126,3 +126,59 @@ def other_clock(u_jvp, x0, noise, t, s):
 def summed(u_jvp, x0, noise, t, s):
     """A sum over the batch where a mean is asked for."""
     return mean_flow_loss(u_jvp, x0, noise, t, s) * x0.numel()
+
+
+@mean_flow_loss.mistake
+def lengths_squared(u_jvp, x0, noise, t, s):
+    """The squares of a sample are added up before the mean: it is over all numbers."""
+    return mean_flow_loss(u_jvp, x0, noise, t, s) * x0.shape[1]
+
+
+@mean_flow_loss.mistake
+def other_convention(u_jvp, x0, noise, t, s):
+    """Line and velocity are those of a text in which t = 1 is data; here t = 0 is."""
+    return mean_flow_loss(u_jvp, noise, x0, t, s)
+
+
+@mean_flow_loss.mistake
+def order_of_paper(u_jvp, x0, noise, t, s):
+    """The two times are told in the paper's order, the end first: here it is u(x, t, s), and so with `dt`, `ds`."""
+    return mean_flow_loss(lambda x, t, s, dx, dt, ds: u_jvp(x, s, t, dx, ds, dt), x0, noise, t, s)
+
+
+@mean_flow_loss.mistake
+def variance_exploding(u_jvp, x0, noise, t, s):
+    """x_0 + t eps is EDM's path, with eps for a velocity: MeanFlow lives on a line that ends at pure noise."""
+    return _loss(u_jvp, x0 + rows(t) * noise, noise, t, s)
+
+
+@mean_flow_loss.mistake
+def mixed_paths(u_jvp, x0, noise, t, s):
+    """x_0 + t eps is EDM's path: on MeanFlow's line the data shrink while the noise grows."""
+    return _loss(u_jvp, x0 + rows(t) * noise, noise - x0, t, s)
+
+
+@mean_flow_loss.mistake
+def at_the_end(u_jvp, x0, noise, t, s):
+    """The point is made at s: u is asked at the start of the jump, x_t."""
+    return _loss(u_jvp, _between(x0, noise, s), noise - x0, t, s)
+
+
+@mean_flow_loss.mistake
+def along_average(u_jvp, x0, noise, t, s):
+    """The derivative is taken along u: a point at t moves with the velocity there, and u is an average."""
+    x, v = _between(x0, noise, t), noise - x0
+    said = u_jvp(x, t, s, v, t, s)[0].detach()
+    return _loss(u_jvp, x, v, t, s, along=(said, torch.ones_like(t), 0 * s))
+
+
+@mean_flow_loss.mistake
+def times_exchanged(u_jvp, x0, noise, t, s):
+    """u is told s before t, but the directions are in the order asked for: u(x, t, s)."""
+    return mean_flow_loss(lambda x, t, s, dx, dt, ds: u_jvp(x, s, t, dx, dt, ds), x0, noise, t, s)
+
+
+@mean_flow_loss.mistake
+def end_moves(u_jvp, x0, noise, t, s):
+    """In the derivative s moves and t is held fast: it is the other way round."""
+    return mean_flow_loss(lambda x, t, s, dx, dt, ds: u_jvp(x, t, s, dx, ds, dt), x0, noise, t, s)

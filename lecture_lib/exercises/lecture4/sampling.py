@@ -10,7 +10,7 @@ from lecture_lib.exercises.stages import lecture4 as stages
 from lecture_lib.exercises.task import question
 
 
-@question("4.8", 8, "more than one jump")
+@question("4.8", 8, "more than one jump", tol=1e-3)  # in float32 s^2 - r^2 of equal levels is 1e-8, its root 1e-4
 def gamma_sample(jump, start, times, gamma, eps, noise):
     return _jumped(jump, times[0] * start, times, gamma, eps, noise)
 
@@ -179,3 +179,45 @@ def chained(jump, start, times, gamma, eps, noise):
 def always_to_the_end(jump, start, times, gamma, eps, noise):
     """Each jump goes to the end, whatever gamma is: that is multistep sampling of consistency models, gamma = 1."""
     return gamma_sample(jump, start, times, 1.0, eps, noise)
+
+
+@gamma_sample.mistake
+def share_of_level(jump, start, times, gamma, eps, noise):
+    """It overshoots to (1 - gamma) s: what is left and what is added share a *variance*, not a level."""
+    return gamma_sample(jump, start, times, (1 - (1 - gamma) ** 2) ** 0.5, eps, noise)
+
+
+@gamma_sample.mistake
+def whole_noise(jump, start, times, gamma, eps, noise):
+    """Noise of size s is added, though the jump has left some: the variances of both make s squared."""
+    x = times[0] * start
+    for t, s, z in zip(times, times[1:], noise, strict=False):
+        x = jump(x, t, _beyond(s, gamma, eps)) + s * z
+    return x
+
+
+@gamma_sample.mistake
+def noise_from_end(jump, start, times, gamma, eps, noise):
+    """As much noise is added as if each jump had gone to eps; most end above it."""
+    x = times[0] * start
+    for t, s, z in zip(times, times[1:], noise, strict=False):
+        x = jump(x, t, _beyond(s, gamma, eps)) + (s**2 - eps**2) ** 0.5 * z
+    return x
+
+
+@gamma_sample.mistake
+def start_above_eps(jump, start, times, gamma, eps, noise):
+    """The start lacks the variance eps^2: that is for noise on top of a point at level eps, and here is none yet."""
+    return _jumped(jump, (times[0] ** 2 - eps**2) ** 0.5 * start, times, gamma, eps, noise)
+
+
+@gamma_sample.mistake
+def one_jump_short(jump, start, times, gamma, eps, noise):
+    """The last jump is missing: n + 1 times are n jumps."""
+    return gamma_sample(jump, start, times[:-1], gamma, eps, noise)
+
+
+@gamma_sample.mistake
+def always_from_start(jump, start, times, gamma, eps, noise):
+    """Each jump is told the time of the start: it begins where the last one and its noise have led."""
+    return gamma_sample(lambda x, _, s: jump(x, times[0], s), start, times, gamma, eps, noise)

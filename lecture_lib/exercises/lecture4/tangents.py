@@ -149,3 +149,84 @@ def other_end(F_jvp, x, t, velocity, r, c):
         return F_jvp(y, t, velocity, torch.ones_like(t))
 
     return _stepped(_parts(from_noise, x, math.pi / 2 - t, velocity, r), c)
+
+
+@scm_target.mistake
+def along_itself(F_jvp, x, t, velocity, r, c):
+    """The point moves with F: it moves along the trajectory, whose velocity is given."""
+    said = F_jvp(x, t, velocity, t)[0]
+    return _stepped(_parts(F_jvp, x, t, velocity, r, (said, torch.ones_like(t))), c)
+
+
+@scm_target.mistake
+def along_place(F_jvp, x, t, velocity, r, c):
+    """The direction of the point is the point itself: `dx` says how it moves."""
+    return _stepped(_parts(F_jvp, x, t, velocity, r, (x, torch.ones_like(t))), c)
+
+
+@scm_target.mistake
+def away_from_velocity(F_jvp, x, t, velocity, r, c):
+    """The first part leads away from v: at r = 0 F is to come nearer to it."""
+    said, g = _parts(F_jvp, x, t, velocity, r)
+    return _stepped((said, g + 2 * rows(t.cos()) ** 2 * (said - velocity)), c)
+
+
+@scm_target.mistake
+def second_sign(F_jvp, x, t, velocity, r, c):
+    """The sign of the part with the derivative: both parts are taken away."""
+    return scm_target(F_jvp, x, t, velocity, -r, c)
+
+
+@scm_target.mistake
+def derivative_taken_away(F_jvp, x, t, velocity, r, c):
+    """x_t and dF/dt have different signs: inside the bracket they are added."""
+    said, g = _parts(F_jvp, x, t, velocity, -r, beside=-x)
+    return _stepped((said, g), c)
+
+
+@scm_target.mistake
+def cosine_once(F_jvp, x, t, velocity, r, c):
+    """The cosine in the first part is not squared."""
+    cos = rows(t.cos())
+    said, g = _parts(F_jvp, x, t, velocity, r)
+    return _stepped((said, g - (cos - cos**2) * (said - velocity)), c)
+
+
+@scm_target.mistake
+def warm_backwards(F_jvp, x, t, velocity, r, c):
+    """The part with the derivative has 1 - r before it: it would fade, and it is to come in."""
+    return scm_target(F_jvp, x, t, velocity, 1 - r, c)
+
+
+@scm_target.mistake
+def warm_first(F_jvp, x, t, velocity, r, c):
+    """r is on the part without the derivative: at r = 0 flow matching is what must be left."""
+    said, g = _parts(F_jvp, x, t, velocity, 1.0)
+    return _stepped((said, g + (1 - r) * rows(t.cos()) ** 2 * (said - velocity)), c)
+
+
+@scm_target.mistake
+def number_by_number(F_jvp, x, t, velocity, r, c):
+    """Each number is divided by its own size: then only signs are left of a direction. |g| is a sample's length."""
+    said, g = _parts(F_jvp, x, t, velocity, r)
+    return said + g / (g.abs() + c)
+
+
+@scm_target.mistake
+def root_mean_square(F_jvp, x, t, velocity, r, c):
+    """A mean over the numbers stands within the root; a length squared is a sum."""
+    said, g = _parts(F_jvp, x, t, velocity, r)
+    return said + g / (g.square().mean(1, keepdim=True).sqrt() + c)
+
+
+@scm_target.mistake
+def fixed_width(F_jvp, x, t, velocity, r, c):
+    """Below stands 0.1, as in the lecture: here c is an argument."""
+    return scm_target(F_jvp, x, t, velocity, r, 0.1)
+
+
+@scm_target.mistake
+def outside(F_jvp, x, t, velocity, r, c):
+    """c is added to the quotient: it belongs below the bar, beside the length."""
+    said, g = _parts(F_jvp, x, t, velocity, r)
+    return said + g / _length(g) + c
