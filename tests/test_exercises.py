@@ -164,6 +164,14 @@ def test_of_several_results_the_one_of_the_wrong_form_is_named():
     assert "shape (1, 1), expected (1,). (Number 2 of 3.)" in told("3.5", turned_sum)
 
 
+def test_a_renamed_parameter_is_told_to_keep_its_name():
+    def guided(uncond, cond, scale):
+        return uncond + scale * (cond - uncond)
+
+    got = verdict(sheet(2).by_name["2.1"], guided, 0)
+    assert got.kind == "error" and "'w'" in got.hint and "keep the names" in got.hint
+
+
 def test_what_is_nearly_right_is_told_so():
     task = sheet(4).tasks[0]
     got = verdict(task, lambda **inputs: 1.0005 * task.answer(**inputs), 0)

@@ -102,7 +102,10 @@ def _of_error(task: Task, case: Case, outcome: dict[str, Any]) -> Verdict:
         hint = f"`{task.function}` {what}: write it in the cell of question {task.name}{where}."
         return Verdict(task.name, False, hint, "empty")
     where = f" in line {line} of its cell" if line else ""
-    return Verdict(task.name, False, f"`{task.function}` raised {kind}{where}: {message}{_at(case)}", "error")
+    said = f"`{task.function}` raised {kind}{where}: {message}{_at(case)}"
+    if kind == "TypeError" and f"{task.function}() " in message and "unexpected keyword argument" in message:
+        said += " Its parameters have to keep the names that they have in the cell you were given."
+    return Verdict(task.name, False, said, "error")
 
 
 def _form(got: Any, wanted: Any) -> str:
