@@ -61,9 +61,8 @@ def judge(task: Task, cases: list[Case], outcomes: list[dict[str, Any]]) -> Verd
         return Verdict(task.name, True, "", "right")
     verdict = _known(task, cases, outcomes)
     if verdict is None:
-        hint = _pattern([o["value"] for o in outcomes], right, close) + _labels(cases, close)
-        verdict = Verdict(task.name, False, hint, "pattern")
-    return replace(verdict, numbers=_numbers(outcomes, right, close))
+        verdict = Verdict(task.name, False, _in_words(task, cases, outcomes, right, close), "pattern")
+    return replace(verdict, numbers=_numbers(task, outcomes, right, close))
 
 
 def limit(task: Task, kind: str, detail: str) -> Verdict:
@@ -118,7 +117,7 @@ def _form(got: Any, wanted: Any) -> str:
     if got is None:
         return "It returns None: is there a `return`?"
     if isinstance(got, list):
-        return f"It returns {len(got)} things, expected one."
+        return f"It returns {len(got)} thing{'s' if len(got) != 1 else ''} in a list or tuple, expected one by itself."
     a, b = np.asarray(got), np.asarray(wanted)
     if a.dtype.kind not in "fiub":
         return f"It returns numbers of type {a.dtype}, expected real ones."
@@ -191,6 +190,25 @@ def _same_value(got: Any, wrong: Any, tol: float) -> bool:
     return bool(np.allclose(a, b, rtol=0, atol=tol * scale, equal_nan=True))
 
 
+def _in_words(
+    task: Task, cases: list[Case], outcomes: list[dict[str, Any]], right: list[Any], close: list[bool]
+) -> str:
+    """What can be said of numbers that are wrong in an unknown way: which, how, and where."""
+    got, said = [outcome["value"] for outcome in outcomes], ""
+    if task.parts:
+        ok = [
+            all(_close(g[k], r[k], task.tol) for g, r in zip(got, right, strict=True)) for k in range(len(task.parts))
+        ]
+        fine, wrong = ([k for k, good in enumerate(ok) if good == value] for value in (True, False))
+        got, right = ([[value[k] for k in wrong] for value in values] for values in (got, right))
+        said = f"Right: {_listed(task, fine)}. Not right: {_listed(task, wrong)}. " if fine else ""
+    return said + _pattern(got, right, close) + _labels(cases, close)
+
+
+def _listed(task: Task, parts: list[int]) -> str:
+    return ", ".join(task.parts[k] for k in parts)
+
+
 def _pattern(got: list[Any], right: list[Any], close: list[bool]) -> str:
     """In which way wrong numbers are wrong, if they are so in one way throughout."""
     pairs = [(_flat(g), _flat(r)) for g, r, ok in zip(got, right, close, strict=True) if not ok]
@@ -205,13 +223,16 @@ def _patterns(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[str]:
 
     with np.errstate(all="ignore"):
         if all(np.ptp(a) == 0 and np.ptp(b) > 0 for a, b in pairs):
-            yield "It returns the same number everywhere: does it use its inputs?"
+            yield "It is the same number everywhere: does it use its inputs?"
         if all_fit(lambda b: -b):
             yield "Every number has the wrong sign."
         factors = [a @ b / (b @ b) if b @ b else 1.0 for a, b in pairs]
         if max(factors) - min(factors) < TIGHT * (1 + abs(factors[0])) and all_fit(lambda b: factors[0] * b):
             yield f"Every number is {factors[0]:.4g} times what it should be."
-        if all(np.allclose(a, f * b, rtol=TIGHT, atol=TIGHT) for (a, b), f in zip(pairs, factors, strict=True)):
+        several = any(b.size > 1 for _, b in pairs)  # of a single number every difference is one factor, and one amount
+        if several and all(
+            np.allclose(a, f * b, rtol=TIGHT, atol=TIGHT) for (a, b), f in zip(pairs, factors, strict=True)
+        ):
             yield "All numbers of a call are wrong by one factor, which differs from call to call: a scale is missing."
         if all_fit(np.square):
             yield "Every number is the square of what it should be: a variance for a standard deviation?"
@@ -220,14 +241,16 @@ def _patterns(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[str]:
         if all_fit(lambda b: 1 / b):
             yield "Every number is one over what it should be."
         if all_fit(lambda b: b[::-1]):
-            yield "The numbers are right and in reverse order: which end of time comes first?"
+            yield "The numbers are right and in reverse order: what comes first?"
         if all_fit(lambda b: 1 - b):
             yield "Every number is one minus what it should be."
         offsets = [(a - b).mean() if a.size else 0.0 for a, b in pairs]
-        if all(np.allclose(a - b, o, atol=TIGHT * (1 + abs(o))) for (a, b), o in zip(pairs, offsets, strict=True)):
+        if several and all(
+            np.allclose(a - b, o, atol=TIGHT * (1 + abs(o))) for (a, b), o in zip(pairs, offsets, strict=True)
+        ):
             yield "All numbers of a call are wrong by the same amount: a constant term is missing or too many."
         if all(np.allclose(np.sort(a), np.sort(b), rtol=TIGHT, atol=TIGHT) for a, b in pairs):
-            yield "The numbers are right, in the wrong order: look at the axes."
+            yield "The numbers are right, in the wrong order: of axes, of samples, or of what is returned?"
 
 
 def _labels(cases: list[Case], close: list[bool]) -> str:
@@ -242,11 +265,15 @@ def _labels(cases: list[Case], close: list[bool]) -> str:
     return "".join(said)
 
 
-def _numbers(outcomes: list[dict[str, Any]], right: list[Any], close: list[bool]) -> str:
-    """The first wrong number."""
+def _numbers(task: Task, outcomes: list[dict[str, Any]], right: list[Any], close: list[bool]) -> str:
+    """The worst number of the first wrong case, or of the first wrong part of it."""
     k = close.index(False)
-    a, b = _flat(outcomes[k]["value"]), _flat(right[k])
+    got, wanted, where = outcomes[k]["value"], right[k], ""
+    if task.parts:
+        part = next(i for i, (g, r) in enumerate(zip(got, wanted, strict=True)) if not _close(g, r, task.tol))
+        got, wanted, where = got[part], wanted[part], f"{task.parts[part]}, "
+    a, b = _flat(got), _flat(wanted)
     if a.shape != b.shape:
         return ""
     worst = int(np.abs(a - b).argmax())
-    return f"For instance, number {worst + 1} of {len(b)}: yours {a[worst]:.6g}, right {b[worst]:.6g}."
+    return f"For instance, {where}number {worst + 1} of {len(b)}: yours {a[worst]:.6g}, right {b[worst]:.6g}."

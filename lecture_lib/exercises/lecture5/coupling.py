@@ -61,6 +61,34 @@ def greedy(x0, x1):
 
 
 @partners.mistake
+def first_come(x0, x1):
+    """Each takes its nearest point of those that are left, row by row, and the last rows pay. The *sum* counts."""
+    cost, taken = _squared(x0, x1), []
+    for row in cost:
+        taken.append(int(row.argmin()))
+        cost[:, taken[-1]] = math.inf
+    return x1[taken]
+
+
+@partners.mistake
+def taxicab(x0, x1):
+    """The cost adds up absolute differences: a *squared* distance adds up squares."""
+    return x1[_optimal((x0[:, None] - x1[None]).abs().sum(2))]
+
+
+@partners.mistake
+def torn_apart(x0, x1):
+    """Each coordinate is sorted by itself: that tears the points apart, and makes new ones."""
+    return x1.sort(0).values.gather(0, x0.argsort(0).argsort(0))
+
+
+@partners.mistake
+def x1_sorted(x0, x1):
+    """x1 is sorted by its first coordinate, whatever x0 is: the rows of x0 are in no order."""
+    return x1[x1[:, 0].argsort()]
+
+
+@partners.mistake
 def not_squared(x0, x1):
     """The cost is the distance; of *squared* distances the sum is another, and so is the best pairing."""
     return x1[_optimal(_squared(x0, x1).sqrt())]
@@ -143,6 +171,7 @@ def _(g):
     return {**ends, "rounds": count(g, 45, 50), "u": u, "t": uniform(g, n, low=0.1, high=0.9), "z": normal(g, n, d)}
 
 
+bridge_batch.compares("the chances", "x_t", "the velocity")
 _Z3, _HALF3 = torch.tensor([[0.3, -1.1], [1.4, 0.2], [-0.6, 0.8]]), torch.full((3,), 0.5)
 _SHELF = torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 0.0]])
 bridge_batch.edge(
@@ -189,6 +218,38 @@ def half_forgotten(x0, x1, sigma, rounds, u, t, z):
 
 
 @bridge_batch.mistake
+def distance_in_the_exponent(x0, x1, sigma, rounds, u, t, z):
+    """The exponent holds the distance: a Gaussian's holds its square."""
+    chances = _chances(_squared(x0, x1).sqrt() / (2 * sigma**2), rounds)
+    return _pinned(chances, x0, x1[_drawn(chances, u)], sigma, t, z)
+
+
+@bridge_batch.mistake
+def columns_as_law(x0, x1, sigma, rounds, u, t, z):
+    """The columns add up to 1: these are the chances of x0 given x1. The partners of a given x0 are its *row*."""
+    cost = _squared(x0, x1) / (2 * sigma**2)
+    chances = _chances(cost, rounds)
+    chances = chances / chances.sum(0)
+    return _pinned(chances, x0, x1[_drawn(chances, u)], sigma, t, z)
+
+
+@bridge_batch.mistake
+def joint_drawn(x0, x1, sigma, rounds, u, t, z):
+    """The chances are right, but partners are drawn by the joint plan, whose rows add up to 1/n: few of these sums
+    reach `u[i]`."""
+    chances = _chances(_squared(x0, x1) / (2 * sigma**2), rounds)
+    j = ((chances / len(x0)).cumsum(1) > u[:, None]).int().argmax(1)
+    return _pinned(chances, x0, x1[j], sigma, t, z)
+
+
+@bridge_batch.mistake
+def equal_chances(x0, x1, sigma, rounds, u, t, z):
+    """Partners are drawn with equal chances: that is the independent coupling."""
+    chances = _chances(_squared(x0, x1) / (2 * sigma**2), rounds)
+    return _pinned(chances, x0, x1[(u * len(x1)).long()], sigma, t, z)
+
+
+@bridge_batch.mistake
 def rows_alone(x0, x1, sigma, rounds, u, t, z):
     """Only the rows are normalised, a softmax: then some x1 are used more than others. Columns have a law as well."""
     chances = torch.softmax(-_squared(x0, x1) / (2 * sigma**2), 1)
@@ -200,6 +261,14 @@ def joint(x0, x1, sigma, rounds, u, t, z):
     """The plan is a joint law, and adds up to 1 as a whole. A partner of a *given* x0 comes from a conditional."""
     chances = _chances(_squared(x0, x1) / (2 * sigma**2), rounds) / len(x0)
     return _pinned(chances, x0, x1[_drawn(chances, u)], sigma, t, z)
+
+
+@bridge_batch.mistake
+def joint_to_the_first(x0, x1, sigma, rounds, u, t, z):
+    """The plan's rows add up to 1/n, so few cumulated sums reach `u[i]`: a partner of a *given* x0 comes from a
+    conditional."""
+    chances = _chances(_squared(x0, x1) / (2 * sigma**2), rounds) / len(x0)
+    return _pinned(chances, x0, x1[(chances.cumsum(1) > u[:, None]).int().argmax(1)], sigma, t, z)
 
 
 @bridge_batch.mistake
@@ -221,6 +290,53 @@ def still_noise(x0, x1, sigma, rounds, u, t, z):
     """The velocity is that of the straight line: the bridge's noise changes with time as well."""
     chances, x_t, _ = bridge_batch(x0, x1, sigma, rounds, u, t, z)
     return chances, x_t, x1[_drawn(chances, u)] - x0
+
+
+@bridge_batch.mistake
+def drift_to_the_end(x0, x1, sigma, rounds, u, t, z):
+    """(x1 - x_t)/(1 - t) is the drift of the bridge as an *SDE*. Asked for is the derivative of x_t, with this z."""
+    chances, x_t, _ = bridge_batch(x0, x1, sigma, rounds, u, t, z)
+    return chances, x_t, (x1[_drawn(chances, u)] - x_t) / (1 - t)[:, None]
+
+
+@bridge_batch.mistake
+def noise_turned(x0, x1, sigma, rounds, u, t, z):
+    """The noise's share of the velocity has the wrong sign: the bridge *widens* until half-way."""
+    return _with_speed(x0, x1, sigma, rounds, u, t, z, lambda speed: -speed)
+
+
+def _with_speed(x0, x1, sigma, rounds, u, t, z, change):
+    """The right answer with another share of the noise in the velocity."""
+    chances, x_t, velocity = bridge_batch(x0, x1, sigma, rounds, u, t, z)
+    straight = x1[_drawn(chances, u)] - x0
+    return chances, x_t, straight + change(velocity - straight)
+
+
+@bridge_batch.mistake
+def root_not_derived(x0, x1, sigma, rounds, u, t, z):
+    """The derivative of the root lacks its factor: differentiate t (1 - t) first, then the root."""
+    return _with_speed(x0, x1, sigma, rounds, u, t, z, lambda speed: 2 * speed)
+
+
+@bridge_batch.mistake
+def speed_without_sigma(x0, x1, sigma, rounds, u, t, z):
+    """sigma is lost in the velocity: the derivative keeps it."""
+    return _with_speed(x0, x1, sigma, rounds, u, t, z, lambda speed: speed / sigma)
+
+
+@bridge_batch.mistake
+def sigma_in_the_plan_alone(x0, x1, sigma, rounds, u, t, z):
+    """The coupling knows sigma, the bridge does not: the same Brownian motion runs between the ends."""
+    chances = _chances(_squared(x0, x1) / (2 * sigma**2), rounds)
+    return _pinned(chances, x0, x1[_drawn(chances, u)], 1.0, t, z)
+
+
+@bridge_batch.mistake
+def clock_reversed(x0, x1, sigma, rounds, u, t, z):
+    """The clock runs backwards: at t = 0 the bridge stands on the data, at t = 1 on the other end."""
+    chances, x_t, velocity = bridge_batch(x0, x1, sigma, rounds, u, t, z)
+    lead = (1 - 2 * t)[:, None] * (x1[_drawn(chances, u)] - x0)
+    return chances, x_t + lead, velocity
 
 
 @bridge_batch.mistake

@@ -67,6 +67,13 @@ def upwards(velocity, score, x, times, epsilon, noise):
 
 
 @walk_down.mistake
+def all_turned(velocity, score, x, times, epsilon, noise):
+    """Time falls from t to s, so dt is negative: with a positive one the whole drift points the other way."""
+    turned = lambda y, t: -velocity(y, t)  # noqa: E731
+    return _walk(turned, score, x, times, noise, -epsilon, lambda h: math.sqrt(2 * epsilon * h))
+
+
+@walk_down.mistake
 def forward_drift(velocity, score, x, times, epsilon, noise):
     """b + epsilon s is the drift of the SDE that runs *up*. Downwards the noise is to be held together as well:
     ask which sign of the score does that, with a negative step in time."""
@@ -130,6 +137,63 @@ def one_noise(velocity, score, x, times, epsilon, noise):
     return walk_down(velocity, score, x, times, epsilon, noise[:1].expand_as(noise))
 
 
+@walk_down.mistake
+def quiet_arrival(velocity, score, x, times, epsilon, noise):
+    """The last step is without noise, as in samplers that end in a denoised picture. Here it gets its noise, too."""
+    return walk_down(velocity, score, x, times, epsilon, torch.cat([noise[:-1], 0 * noise[-1:]]))
+
+
+@walk_down.mistake
+def pull_alone(velocity, score, x, times, epsilon, noise):
+    """The pull of the score is there, the noise that it holds together is not: the marginals shrink."""
+    return walk_down(velocity, score, x, times, epsilon, 0 * noise)
+
+
+@walk_down.mistake
+def noise_subtracted(velocity, score, x, times, epsilon, noise):
+    """The noise is subtracted. That has the same law, but here the samples themselves are compared."""
+    return walk_down(velocity, score, x, times, epsilon, -noise)
+
+
+@walk_down.mistake
+def equal_steps(velocity, score, x, times, epsilon, noise):
+    """All steps are taken to be equally long: `times` says where each one begins and ends."""
+    h = float(times[0] - times[-1]) / len(noise)
+    for t, z in zip(times[:-1].tolist(), noise, strict=True):
+        x = x - h * (velocity(x, t) - epsilon * score(x, t)) + math.sqrt(2 * epsilon * h) * z
+    return x
+
+
+@walk_down.mistake
+def step_missing(velocity, score, x, times, epsilon, noise):
+    """The last step is missing: n + 1 times have n steps between them."""
+    return _walk(velocity, score, x, times[:-1], noise[:-1], epsilon, lambda h: math.sqrt(2 * epsilon * h))
+
+
+@walk_down.mistake
+def epsilon_as_g(velocity, score, x, times, epsilon, noise):
+    """epsilon is used as g, the factor before dW: it stands for half of g squared."""
+    return walk_down(velocity, score, x, times, epsilon**2 / 2, noise)
+
+
+@walk_down.mistake
+def score_after_moving(velocity, score, x, times, epsilon, noise):
+    """The score is asked where b has moved x to: Euler asks both where the step begins."""
+    for t, s, z in zip(times[:-1].tolist(), times[1:].tolist(), noise, strict=True):
+        x = x + (s - t) * velocity(x, t)
+        x = x - (s - t) * epsilon * score(x, t) + math.sqrt(2 * epsilon * (t - s)) * z
+    return x
+
+
+@walk_down.mistake
+def noise_first(velocity, score, x, times, epsilon, noise):
+    """Velocity and score are asked where the noise has moved x to: Euler-Maruyama asks where the step begins."""
+    for t, s, z in zip(times[:-1].tolist(), times[1:].tolist(), noise, strict=True):
+        x = x + math.sqrt(2 * epsilon * (t - s)) * z
+        x = x + (s - t) * (velocity(x, t) - epsilon * score(x, t))
+    return x
+
+
 # 5.4 -----------------------------------------------------------------------------------------------------------------
 
 
@@ -158,6 +222,7 @@ def _(g):
     return {"t": uniform(g, count(g, 5, 8), low=0.05, high=0.95), **rates, **levels}
 
 
+special_cases.compares("alpha", "sigma", "g")
 _VE = {"sigma_min": 0.5, "sigma_max": 0.5 * math.exp(2)}
 _END = torch.ones(1)
 special_cases.edge(
@@ -247,3 +312,36 @@ def speed_of_sigma(t, sigma_min, sigma_max, **k):
     """g of VE is the derivative of sigma here. Of independent noises the variances add up, not the deviations."""
     speed = _level(t, sigma_min, sigma_max) * math.log(sigma_max / sigma_min)
     return _cases({"g": speed}, t=t, sigma_min=sigma_min, sigma_max=sigma_max, **k)
+
+
+@special_cases.mistake
+def root_of_the_speed(t, sigma_min, sigma_max, **k):
+    """The root of the derivative of sigma: it is sigma *squared* whose derivative g squared is."""
+    speed = _level(t, sigma_min, sigma_max) * math.log(sigma_max / sigma_min)
+    return _cases({"g": speed.sqrt()}, t=t, sigma_min=sigma_min, sigma_max=sigma_max, **k)
+
+
+@special_cases.mistake
+def root_too_short(t, sigma_min, sigma_max, **k):
+    """g of VE has the units of sigma, but only a part of g squared went under the root."""
+    g = 2 * math.log(sigma_max / sigma_min) * _level(t, sigma_min, sigma_max)
+    return _cases({"g": g}, t=t, sigma_min=sigma_min, sigma_max=sigma_max, **k)
+
+
+@special_cases.mistake
+def rate_not_integrated(t, rate_0, rate_1, sigma_min, sigma_max):
+    """The rate itself stands in the exponent: then noise is there at t = 0, before any time has passed."""
+    alpha = torch.exp(-0.5 * (rate_0 + (rate_1 - rate_0) * t))
+    return alpha, (1 - alpha**2).sqrt(), _g(t, sigma_min, sigma_max)
+
+
+@special_cases.mistake
+def rates_exchanged(t, rate_0, rate_1, **levels):
+    """The rate falls from rate_1 to rate_0 here: it begins with rate_0, at the data."""
+    return special_cases(t, rate_1, rate_0, **levels)
+
+
+@special_cases.mistake
+def alpha_not_squared(**k):
+    """sigma of VP is the root of 1 - alpha: the variances add up to 1, and alpha is no variance."""
+    return _cases({"sigma": (1 - special_cases(**k)[0]).sqrt()}, **k)
