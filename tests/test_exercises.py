@@ -119,6 +119,8 @@ def test_a_hint_says_which_part_is_wrong_and_how():
     got = told("5.4", tripled)
     assert got.hint.startswith("Right: alpha, sigma. Not right: g. Every number is 3 times what it should be.")
     assert got.numbers.startswith("For instance, g, number 1 of 1:")
+    got = told("5.4", lambda **inputs: [*special_cases(**inputs)[:2], 0 * inputs["t"]])
+    assert got.hint.startswith("Right: alpha, sigma. Not right: g. It is 0 everywhere")
     got = told("5.11", lambda **inputs: (jko_step(**inputs)[0], 0.7 + jko_step(**inputs)[1] ** 2))
     assert got.hint.startswith("Right: the mean. Not right: the variance. The numbers are not those of the formula")
 

@@ -222,6 +222,8 @@ def _patterns(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[str]:
         return all(np.allclose(a, change(b), rtol=TIGHT, atol=TIGHT * (1 + np.abs(b).max(initial=0))) for a, b in pairs)
 
     with np.errstate(all="ignore"):
+        if all(not a.any() for a, _ in pairs):
+            yield "It is 0 everywhere: is something stopped, or multiplied by 0?"
         if all(np.ptp(a) == 0 and np.ptp(b) > 0 for a, b in pairs):
             yield "It is the same number everywhere: does it use its inputs?"
         if all_fit(lambda b: -b):

@@ -56,10 +56,11 @@ iw_bound.edge(
     -2 * _X2.square().sum(1) - 2 * math.log(0.5) - LOG_2PI,
     x=_X2, mean=torch.zeros(3, 1), std=torch.ones(3, 1), W=0 * _W1, s=0.5, noise=_DRAWN,
 )  # fmt: skip
+_FAR = 20 * torch.tensor([[1.0, 0.0], [0.6, -0.8], [0.0, 1.0]])
 iw_bound.edge(
     "the same for pictures so far away that their probability is too small for any float",
-    -2 * (40 * _X2).square().sum(1) - 2 * math.log(0.5) - LOG_2PI,
-    x=40 * _X2, mean=torch.zeros(3, 1), std=torch.ones(3, 1), W=0 * _W1, s=0.5, noise=_DRAWN,
+    torch.full((3,), -800 - 2 * math.log(0.5) - LOG_2PI),
+    x=_FAR, mean=torch.zeros(3, 1), std=torch.ones(3, 1), W=0 * _W1, s=0.5, noise=_DRAWN,
 )  # fmt: skip
 
 
@@ -178,7 +179,7 @@ def prior_of_the_noise(x, mean, std, W, s, noise):
 
 @iw_bound.mistake
 def deviation_squared(**k):
-    """s squared is used where s belongs: a density asks for the standard deviation, or once for the variance."""
+    """s squared is used as the decoder's standard deviation: s itself is that."""
     return _wrong(**{**k, "s": k["s"] ** 2})
 
 

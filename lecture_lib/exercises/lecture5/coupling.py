@@ -173,13 +173,6 @@ def _(g):
 
 bridge_batch.compares("the chances", "x_t", "the velocity")
 _Z3, _HALF3 = torch.tensor([[0.3, -1.1], [1.4, 0.2], [-0.6, 0.8]]), torch.full((3,), 0.5)
-_SHELF = torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 0.0]])
-bridge_batch.edge(
-    "sigma towards 0, the other end a copy far away: optimal transport",
-    (torch.eye(3)[[2, 0, 1]], _SHELF + torch.tensor([0.0, 3.5]) + 0.08 * _Z3, torch.tensor([[0.0, 7.0]] * 3)),
-    x0=_SHELF, x1=_SHELF[[1, 2, 0]] + torch.tensor([0.0, 7.0]), sigma=0.16, rounds=45,
-    u=torch.tensor([0.3, 0.6, 0.9]), t=_HALF3, z=_Z3,
-)  # fmt: skip
 _LINE = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [1.0], [0.5]])
 _EVEN = torch.tensor([[2.0, 0.0, 1.0], [0.0, 2.0, 1.0]]) / 3
 bridge_batch.edge(
@@ -188,6 +181,13 @@ bridge_batch.edge(
      torch.tensor([[0.5], [0.0]]) + 0.0375 * _Z3[:2, :1]),
     x0=_LINE[0], x1=_LINE[1], sigma=0.05, rounds=45, u=torch.tensor([0.9, 0.4]), t=torch.tensor([0.2, 0.2]),
     z=_Z3[:2, :1],
+)  # fmt: skip
+_SHELF = torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 0.0]])
+bridge_batch.edge(
+    "sigma towards 0, the other end a copy far away: optimal transport",
+    (torch.eye(3)[[2, 0, 1]], _SHELF + torch.tensor([0.0, 3.5]) + 0.08 * _Z3, torch.tensor([[0.0, 7.0]] * 3)),
+    x0=_SHELF, x1=_SHELF[[1, 2, 0]] + torch.tensor([0.0, 7.0]), sigma=0.16, rounds=45,
+    u=torch.tensor([0.3, 0.6, 0.9]), t=_HALF3, z=_Z3,
 )  # fmt: skip
 
 
