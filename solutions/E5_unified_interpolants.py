@@ -21,9 +21,10 @@
 # **How it works.** Write each function where it says so, and run the cell below it: `check` answers at once, and says what is wrong, not only
 # that something is. Answers may use torch, numpy, scipy and math. Checks use random numbers, both end points and closed forms; the marks are
 # given by the same checks on fresh random numbers. Where a loss is asked for, its *gradients* are judged as well. So there is nothing to guess,
-# and nothing to look up but the lecture.
+# and nothing to look up but the lecture and what is named here.
 #
-# **Time** about 90 minutes (an estimate). **You need** Lecture 5, and sections 2.2 and 4 of its lab. As always $t=0$ is the data; $t=1$ is the other end.
+# **Time** about 135 minutes (an estimate). **You need** Lecture 5, sections 2.1, 2.2 and 4 of its lab, and for 5.9 and 5.10 the manual's page on
+# `torch.autograd.grad`. As always $t=0$ is the data; $t=1$ is the other end.
 
 # %% tags=["setup"]
 # On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.
@@ -126,7 +127,7 @@ assert check("5.3", seed=20261128)
 # ## 5.4 Special cases (8 points)
 # Two rows of the table. **VP** is $dx=-\frac12r(t)\,x\,dt+\sqrt{r(t)}\,dW$ with a *rate* that grows evenly, $r(t)=r_0+(r_1-r_0)\,t$: which $\alpha$
 # and $\sigma$ has $x_t=\alpha x_0+\sigma\epsilon$? **VE** is $dx=g(t)\,dW$ with noise of standard deviation
-# $\sigma(t)=\sigma_{\min}(\sigma_{\max}/\sigma_{\min})^t$, where the *variance* $\sigma^2$ is what $g^2$ adds up to: which $g$? Both are
+# $\sigma(t)=\sigma_{\min}(\sigma_{\max}/\sigma_{\min})^t$: from $\sigma_{\min}^2$ on, the *variance* grows by what $g^2$ adds up to. Which $g$? Both are
 # often printed wrong, and a sampler with a wrong $g$ does not arrive.
 
 
@@ -176,7 +177,7 @@ assert check("5.5", seed=20261128)
 # A coupling layer keeps the numbers where `mask` is True, and moves the others: $z=x\,e^s+m$ with $s=\mathtt{bound}\cdot\tanh(\cdot)$. Both come from
 # `network`, which sees the kept numbers (the others set to 0) and returns (b, 2d), first what goes into the $\tanh$, then $m$. Behind the
 # layer $z$ is standard normal. The pictures are dequantised: a grey level is a cell of width `step`, and its probability is the density times
-# the cell's *volume*. How many bits per dimension? Two constants are forgotten in half of all tables.
+# the cell's *volume*. How many bits per dimension? Two constants are easily forgotten.
 
 
 # %% nbgrader={"grade": false, "grade_id": "q5_6", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -336,7 +337,8 @@ assert check("5.11", seed=20261128)
 # ## 5.12 Boss: a batch of a Schrödinger bridge (9 points)
 # Everything at once. Given are $n$ data and $m$ points of the other end, all equally likely.
 # 1. **Coupling.** The entropic plan $\pi_{ij}\propto e^{f_i+g_j-\|x_0^i-x_1^j\|^2/2\sigma^2}$, with row sums $1/n$ and column sums $1/m$: `rounds` of
-#    Sinkhorn, in logarithms. Return the *conditional* chances $\pi(j|i)$.
+#    Sinkhorn, in logarithms: choose $f$ so that the rows are right, then $g$ so that the columns are, and again (45 rounds or more, so that
+#    nothing depends on who begins). Return the *conditional* chances $\pi(j|i)$.
 # 2. **Partners.** For each data point draw one: the first $j$ at which the cumulated chances exceed `u[i]`.
 # 3. **Bridge.** $x_t=(1-t)x_0+t\,x_1+\sigma\sqrt{t(1-t)}\,z$, pinned at both ends. Return it, and its target velocity $\dot x_t$, given the pair and $z$.
 #

@@ -124,8 +124,12 @@ def test_a_zero_has_to_be_one_and_no_table_is_still_told_so():
 QUESTIONS = {task.name: task for task in TASKS}
 
 
+def said(name, answer):
+    return verdict(QUESTIONS[name], answer, 0)
+
+
 def told(name, answer):
-    return verdict(QUESTIONS[name], answer, 0).hint
+    return said(name, answer).hint
 
 
 def test_a_factor_is_named_only_if_it_is_the_whole_difference():
@@ -188,3 +192,43 @@ def test_tensors_of_different_shapes_where_one_is_expected_are_told_so():
     task = TASKS[0]
     got = verdict(task, lambda **inputs: [torch.zeros(2, 3), torch.zeros(1, 3)], 0)
     assert got.kind == "form" and "returns 2 things" in got.hint
+
+
+@each_task
+def test_parts_are_named_one_by_one(task):
+    if task.parts:
+        assert len(task.parts) == len(set(task.parts)) == len(task.expected(task.cases(0)[0]))
+
+
+def test_a_hint_says_which_part_is_wrong_and_how():
+    special_cases, jko_step = QUESTIONS["5.4"].answer, QUESTIONS["5.11"].answer
+
+    def tripled(**inputs):
+        alpha, sigma, g = special_cases(**inputs)
+        return alpha, sigma, 3 * g
+
+    got = said("5.4", tripled)
+    assert got.hint.startswith("Right: alpha, sigma. Not right: g. Every number is 3 times what it should be.")
+    assert got.numbers.startswith("For instance, g, number 1 of 1:")
+    got = said("5.4", lambda **inputs: [*special_cases(**inputs)[:2], 0 * inputs["t"]])
+    assert got.hint.startswith("Right: alpha, sigma. Not right: g. It is 0 everywhere")
+    got = said("5.11", lambda **inputs: (jko_step(**inputs)[0], 0.7 + jko_step(**inputs)[1] ** 2))
+    assert got.hint.startswith("Right: the mean. Not right: the variance. The numbers are not those of the formula")
+
+
+def test_a_loss_whose_gradient_cannot_be_taken_is_told_why():
+    def per_sample(energy, x):
+        return energy(x)
+
+    def freed(critic, real, fake, gamma):
+        real.requires_grad_()
+        logits = critic(real)
+        torch.autograd.grad(logits.sum(), real)
+        return logits.mean()
+
+    got = said("5.10", per_sample)
+    assert got.kind == "form" and "expected ()" in got.hint
+    got = said("5.9", freed)
+    assert got.kind == "error" and "on the way back from the loss that it returns" in got.hint
+    got = said("5.8", lambda z_e, codes, beta: z_e)
+    assert got.kind == "error" and "it is to return two things: z and the loss" in got.hint

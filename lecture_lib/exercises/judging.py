@@ -61,9 +61,8 @@ def judge(task: Task, cases: list[Case], outcomes: list[dict[str, Any]]) -> Verd
         return Verdict(task.name, True, "", "right")
     verdict = _known(task, cases, outcomes)
     if verdict is None:
-        hint = _pattern([o["value"] for o in outcomes], right, close) + _labels(cases, close)
-        verdict = Verdict(task.name, False, hint, "pattern")
-    return replace(verdict, numbers=_numbers(outcomes, right, close))
+        verdict = Verdict(task.name, False, _in_words(task, cases, outcomes, right, close), "pattern")
+    return replace(verdict, numbers=_numbers(task, outcomes, right, close))
 
 
 def limit(task: Task, kind: str, detail: str) -> Verdict:
@@ -195,6 +194,25 @@ def _same_value(got: Any, wrong: Any, tol: float) -> bool:
     return bool(np.allclose(a, b, rtol=0, atol=tol * scale, equal_nan=True))
 
 
+def _in_words(
+    task: Task, cases: list[Case], outcomes: list[dict[str, Any]], right: list[Any], close: list[bool]
+) -> str:
+    """What can be said of numbers that are wrong in an unknown way: which, how, and where."""
+    got, said = [outcome["value"] for outcome in outcomes], ""
+    if task.parts:
+        ok = [
+            all(_close(g[k], r[k], task.tol) for g, r in zip(got, right, strict=True)) for k in range(len(task.parts))
+        ]
+        fine, wrong = ([k for k, good in enumerate(ok) if good == value] for value in (True, False))
+        got, right = ([[value[k] for k in wrong] for value in values] for values in (got, right))
+        said = f"Right: {_listed(task, fine)}. Not right: {_listed(task, wrong)}. " if fine else ""
+    return said + _pattern(got, right, close) + _labels(cases, close)
+
+
+def _listed(task: Task, parts: list[int]) -> str:
+    return ", ".join(task.parts[k] for k in parts)
+
+
 def _pattern(got: list[Any], right: list[Any], close: list[bool]) -> str:
     """In which way wrong numbers are wrong, if they are so in one way throughout."""
     pairs = [(_flat(g), _flat(r)) for g, r, ok in zip(got, right, close, strict=True) if not ok]
@@ -209,6 +227,8 @@ def _patterns(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[str]:
 
     varied = any(np.ptp(b) > 0 for _, b in pairs)  # one number is always another one times, or plus, something
     with np.errstate(all="ignore"):
+        if all(not a.any() for a, _ in pairs):
+            yield "It is 0 everywhere: is something stopped, or multiplied by 0?"
         if all(np.ptp(a) == 0 and np.ptp(b) > 0 for a, b in pairs):
             yield "All numbers of a call are the same: does it use all of its inputs?"
         if all(np.abs(a - b).max(initial=0) <= NEARLY * np.abs(b).max(initial=0) for a, b in pairs):
@@ -229,7 +249,7 @@ def _patterns(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[str]:
         if all_fit(lambda b: 1 / b):
             yield "Every number is one over what it should be."
         if all_fit(lambda b: b[::-1]):
-            yield "The numbers are right and in reverse order: which end comes first?"
+            yield "The numbers are right and in reverse order: what comes first?"
         if all_fit(lambda b: 1 - b):
             yield "Every number is one minus what it should be."
         offsets = [(a - b).mean() if a.size else 0.0 for a, b in pairs]
@@ -238,7 +258,7 @@ def _patterns(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[str]:
         ):
             yield "All numbers of a call are wrong by the same amount: a constant term is missing or too many."
         if all(np.allclose(np.sort(a), np.sort(b), rtol=TIGHT, atol=TIGHT) for a, b in pairs):
-            yield "The numbers are right, in the wrong order: look at the axes."
+            yield "The numbers are right, in the wrong order: of axes, of samples, or of what is returned?"
 
 
 def _scaled(a: np.ndarray, b: np.ndarray, factor: float) -> bool:
@@ -259,11 +279,15 @@ def _labels(cases: list[Case], close: list[bool]) -> str:
     return "".join(said)
 
 
-def _numbers(outcomes: list[dict[str, Any]], right: list[Any], close: list[bool]) -> str:
-    """The first wrong number."""
+def _numbers(task: Task, outcomes: list[dict[str, Any]], right: list[Any], close: list[bool]) -> str:
+    """The worst number of the first wrong case, or of the first wrong part of it."""
     k = close.index(False)
-    a, b = _flat(outcomes[k]["value"]), _flat(right[k])
+    got, wanted, where = outcomes[k]["value"], right[k], ""
+    if task.parts:
+        part = next(i for i, (g, r) in enumerate(zip(got, wanted, strict=True)) if not _close(g, r, task.tol))
+        got, wanted, where = got[part], wanted[part], f"{task.parts[part]}, "
+    a, b = _flat(got), _flat(wanted)
     if a.shape != b.shape:
         return ""
     worst = int(np.abs(a - b).argmax())
-    return f"For instance, number {worst + 1} of {len(b)}: yours {a[worst]:.6g}, right {b[worst]:.6g}."
+    return f"For instance, {where}number {worst + 1} of {len(b)}: yours {a[worst]:.6g}, right {b[worst]:.6g}."

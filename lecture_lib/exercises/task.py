@@ -60,6 +60,7 @@ class Task:
         tol: largest allowed difference, relative to 1 + the largest right number.
         edges: fixed cases.
         mistakes: known wrong answers, the commonest first.
+        parts: names of what is compared, in order, where that is more than one thing.
     """
 
     def __init__(self, name: str, points: int, title: str, answer: Callable[..., Any], tol: float) -> None:
@@ -68,6 +69,7 @@ class Task:
         self.mistakes: list[Mistake] = []
         self.draw: Callable[[torch.Generator], Inputs] | None = None
         self.calling: Callable[..., Any] | None = None
+        self.parts: tuple[str, ...] = ()
 
     def __call__(self, *args: Any, **inputs: Any) -> Any:
         """The right answer itself."""
@@ -93,6 +95,10 @@ class Task:
         """Use ``calling(answer, **inputs)``, a function of the lecture's ``stages`` module, to call answers."""
         self.calling = calling
         return calling
+
+    def compares(self, *parts: str) -> None:
+        """Name what an answer returns, or what its stage reads off it, so that a hint can say which part is wrong."""
+        self.parts = parts
 
     # How it is used ------------------------------------------------------------------------------------------------
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from lecture_lib.exercises.lecture5.bounds import iw_bound
+from lecture_lib.exercises.lecture5.bridging import bridge_batch
 from lecture_lib.exercises.lecture5.codes import quantise
-from lecture_lib.exercises.lecture5.coupling import bridge_batch, partners
+from lecture_lib.exercises.lecture5.coupling import partners
 from lecture_lib.exercises.lecture5.critics import critic_loss
 from lecture_lib.exercises.lecture5.flows import flow_bits
 from lecture_lib.exercises.lecture5.landscape import hyvarinen, jko_step
 from lecture_lib.exercises.lecture5.mixing import interpolate, velocity_and_score
-from lecture_lib.exercises.lecture5.walking import special_cases, walk_down
+from lecture_lib.exercises.lecture5.rates import special_cases
+from lecture_lib.exercises.lecture5.walking import walk_down
 from lecture_lib.exercises.task import Sheet
 
 SHEET = Sheet(

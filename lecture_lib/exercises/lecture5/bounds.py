@@ -56,6 +56,12 @@ iw_bound.edge(
     -2 * _X2.square().sum(1) - 2 * math.log(0.5) - LOG_2PI,
     x=_X2, mean=torch.zeros(3, 1), std=torch.ones(3, 1), W=0 * _W1, s=0.5, noise=_DRAWN,
 )  # fmt: skip
+_FAR = 20 * torch.tensor([[1.0, 0.0], [0.6, -0.8], [0.0, 1.0]])
+iw_bound.edge(
+    "the same for pictures so far away that their probability is too small for any float",
+    torch.full((3,), -800 - 2 * math.log(0.5) - LOG_2PI),
+    x=_FAR, mean=torch.zeros(3, 1), std=torch.ones(3, 1), W=0 * _W1, s=0.5, noise=_DRAWN,
+)  # fmt: skip
 
 
 def _wrong(x, mean, std, W, s, noise, weigh=lambda decoder, prior, guess: decoder + prior + guess, average=_log_mean):
@@ -66,6 +72,13 @@ def _wrong(x, mean, std, W, s, noise, weigh=lambda decoder, prior, guess: decode
 def batch_first(**k):
     """The pictures are added up before the logarithm of the mean: one bound for the batch, and a far looser one."""
     return _wrong(**k, average=lambda w: w.sum(1).logsumexp(0) - math.log(len(w)))
+
+
+@iw_bound.mistake
+def batch_first_for_each(**k):
+    """Each picture is given the bound of the whole batch, added up before the logarithm of the mean: pictures are
+    independent, and each has its own."""
+    return batch_first(**k).expand(len(k["x"]))
 
 
 @iw_bound.mistake
@@ -84,6 +97,13 @@ def mean_of_logs(**k):
 def best_draw(**k):
     """Only the best of the draws counts here; the mean is over all."""
     return _wrong(**k, average=lambda w: w.max(0).values)
+
+
+@iw_bound.mistake
+def underflow(**k):
+    """exp comes before the mean: where a picture is improbable that is 0, and has no logarithm. Stay with logarithms
+    to the end."""
+    return _wrong(**k, average=lambda w: w.exp().mean(0).log())
 
 
 @iw_bound.mistake
@@ -130,3 +150,76 @@ def decoder_alone(**k):
 def std_squared(x, mean, std, W, s, noise):
     """`std**2 * noise`: z is drawn with a variance in the place of a standard deviation."""
     return _log_mean(sum(_terms(x, mean, std, W, s, mean + std**2 * noise)))
+
+
+@iw_bound.mistake
+def no_normalisers(**k):
+    """Three exponents, and no normaliser: neither the decoder's, nor the guess's standard deviations."""
+    return iw_bound(**k) + k["x"].shape[1] * (math.log(k["s"]) + LOG_2PI / 2) - k["std"].log().sum(1)
+
+
+@iw_bound.mistake
+def no_two_pi(**k):
+    """The constants 2 pi of p(z) and q cancel, being of the same dimension; the decoder's is left."""
+    return iw_bound(**k) + k["x"].shape[1] * LOG_2PI / 2
+
+
+@iw_bound.mistake
+def guess_unnormalised(**k):
+    """q's normaliser is missing: a density of z that is narrow is high. (That of the `noise` is no density of z.)"""
+    return iw_bound(**k) - k["std"].log().sum(1)
+
+
+@iw_bound.mistake
+def prior_of_the_noise(x, mean, std, W, s, noise):
+    """The prior is asked about the noise: it is the density of z."""
+    decoder, _, guess = _terms(x, mean, std, W, s, mean + std * noise)
+    return _log_mean(decoder + _log_diagonal(noise, 0.0, torch.ones(())) + guess)
+
+
+@iw_bound.mistake
+def deviation_squared(**k):
+    """s squared is used as the decoder's standard deviation: s itself is that."""
+    return _wrong(**{**k, "s": k["s"] ** 2})
+
+
+@iw_bound.mistake
+def guess_too_narrow(x, mean, std, W, s, noise):
+    """q's density is evaluated with a variance in the place of its standard deviation."""
+    z = mean + std * noise
+    decoder, prior, _ = _terms(x, mean, std, W, s, z)
+    return _log_mean(decoder + prior - _log_diagonal(z, mean, std**2))
+
+
+@iw_bound.mistake
+def guess_multiplied(**k):
+    """q multiplies the weight: it stands below the line."""
+    return _wrong(**k, weigh=lambda decoder, prior, guess: decoder + prior - guess)
+
+
+@iw_bound.mistake
+def divergence_for_densities(**k):
+    """The closed KL divergence is a *mean* of log q/p. Inside the logarithm each draw has its own densities."""
+    gap = 0.5 * (k["mean"].square() + k["std"].square() - 1).sum(1) - k["std"].log().sum(1)
+    return _wrong(**k, weigh=lambda decoder, prior, guess: decoder - gap)
+
+
+@iw_bound.mistake
+def mean_decoded(x, mean, std, W, s, noise):
+    """The decoder is given the encoder's mean: each draw is to be decoded."""
+    decoder = _terms(x, mean, std, W, s, mean.expand_as(noise))[0]
+    _, prior, guess = _terms(x, mean, std, W, s, mean + std * noise)
+    return _log_mean(decoder + prior + guess)
+
+
+@iw_bound.mistake
+def divided_outside(**k):
+    """K divides the logarithm: it belongs inside."""
+    return _wrong(**k, average=lambda w: w.logsumexp(0) / len(w))
+
+
+@iw_bound.mistake
+def mean_over_numbers(**k):
+    """Means over pixels and latents: the logarithm of a product is a *sum*."""
+    sizes = k["x"].shape[1], *[k["mean"].shape[1]] * 2
+    return _wrong(**k, weigh=lambda *terms: sum(term / size for term, size in zip(terms, sizes, strict=True)))

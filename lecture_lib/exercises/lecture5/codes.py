@@ -26,6 +26,7 @@ def _apart(a, b):
 
 
 quantise.stage(stages.quantising)
+quantise.compares("z", "the loss", "what z_e hears", "what the codes hear")
 
 
 @quantise.inputs
@@ -72,6 +73,19 @@ def not_quantised(z_e, codes, beta):
 
 
 @quantise.mistake
+def turned_round(z_e, codes, beta):
+    """The trick is turned round: this z is z_e, and its gradient goes to the code."""
+    e = _nearest(z_e, codes)
+    return e + (z_e - e).detach(), quantise(z_e, codes, beta)[1]
+
+
+@quantise.mistake
+def codebook_hears(z_e, codes, beta):
+    """Code and encoder both hear of the reconstruction: it is meant for the encoder only."""
+    return _nearest(z_e, codes) + z_e - z_e.detach(), quantise(z_e, codes, beta)[1]
+
+
+@quantise.mistake
 def loss_of_the_wrong_z(z_e, codes, beta):
     """The loss uses the z that is returned: its way back leads to the encoder, so the codebook never learns.
     Both terms are about the raw code."""
@@ -96,8 +110,38 @@ def beta_on_the_codebook(z_e, codes, beta):
 
 
 @quantise.mistake
+def beta_on_both(z_e, codes, beta):
+    """beta stands before both terms: only the encoder's commitment is made weaker."""
+    z, e = quantise(z_e, codes, beta)[0], _nearest(z_e, codes)
+    return z, beta * (_apart(z_e.detach(), e) + _apart(z_e, e.detach()))
+
+
+@quantise.mistake
+def codes_stopped(z_e, codes, beta):
+    """The number of the loss is right, but the codes hear nothing: in the first term the *encoding* is stopped."""
+    z, e = quantise(z_e, codes, beta)[0], _nearest(z_e, codes).detach()
+    return z, _apart(z_e.detach(), e) + beta * _apart(z_e, e)
+
+
+@quantise.mistake
+def loss_without_a_way(z_e, codes, beta):
+    """The number of the loss is right, but it is nothing else: no gradient flows from it. Is there an `item()`, a
+    `detach()`, a `no_grad`?"""
+    z, loss = quantise(z_e, codes, beta)
+    return z, loss.item()
+
+
+@quantise.mistake
+def encoder_cut_off(z_e, codes, beta):
+    """The encoder hears nothing at all, neither of the reconstruction nor of its commitment: z_e is stopped from the
+    start."""
+    return quantise(z_e.detach(), codes, beta)
+
+
+@quantise.mistake
 def no_commitment(z_e, codes, beta):
-    """The commitment term is missing: an encoder that is not held may run away from its codes."""
+    """Nothing commits the encoder to its code: the second term is missing, or 0 because it compares e with the returned
+    z, which *is* e."""
     z, e = quantise(z_e, codes, beta)[0], _nearest(z_e, codes)
     return z, _apart(z_e.detach(), e)
 

@@ -1,4 +1,4 @@
-"""5.5 and the boss, 5.12: who goes with whom."""
+"""5.5: who goes with whom."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from lecture_lib.exercises.drawing import count, normal, number, uniform
+from lecture_lib.exercises.drawing import count, normal, number
 from lecture_lib.exercises.task import question
 
 # 5.5 -----------------------------------------------------------------------------------------------------------------
@@ -15,10 +15,11 @@ from lecture_lib.exercises.task import question
 
 @question("5.5", 7, "minibatch optimal transport")
 def partners(x0, x1):
-    return x1[_optimal(_squared(x0, x1))]
+    return x1[_optimal(squared_distances(x0, x1))]
 
 
-def _squared(x0, x1):
+def squared_distances(x0, x1):
+    """(n, m), of all pairs."""
     return (x0[:, None] - x1[None]).square().sum(2)
 
 
@@ -47,13 +48,13 @@ def as_drawn(x0, x1):
 @partners.mistake
 def nearest(x0, x1):
     """Each takes its nearest point, and popular points are taken twice: then x1 does not keep its distribution."""
-    return x1[_squared(x0, x1).argmin(1)]
+    return x1[squared_distances(x0, x1).argmin(1)]
 
 
 @partners.mistake
 def greedy(x0, x1):
     """The closest free pair goes first. What is left for the last ones is dear: it is the *sum* that counts."""
-    cost, taken = _squared(x0, x1), torch.zeros(len(x0), dtype=torch.long)
+    cost, taken = squared_distances(x0, x1), torch.zeros(len(x0), dtype=torch.long)
     for _ in range(len(x0)):
         i, j = divmod(int(cost.argmin()), len(x0))
         taken[i], cost[i], cost[:, j] = j, math.inf, math.inf
@@ -61,187 +62,64 @@ def greedy(x0, x1):
 
 
 @partners.mistake
-def not_squared(x0, x1):
+def first_come(x0, x1):
+    """Each takes its nearest point of those that are left, row by row, and the last rows pay. The *sum* counts."""
+    cost, taken = squared_distances(x0, x1), []
+    for row in cost:
+        taken.append(int(row.argmin()))
+        cost[:, taken[-1]] = math.inf
+    return x1[taken]
+
+
+@partners.mistake
+def taxicab(x0, x1):
+    """The cost adds up absolute differences: a *squared* distance adds up squares."""
+    return x1[_optimal((x0[:, None] - x1[None]).abs().sum(2))]
+
+
+@partners.mistake
+def torn_apart(x0, x1):
+    """Each coordinate is sorted by itself: that tears the points apart, and makes new ones."""
+    return x1.sort(0).values.gather(0, x0.argsort(0).argsort(0))
+
+
+@partners.mistake
+def x1_sorted(x0, x1):
+    """x1 is sorted by its first coordinate, whatever x0 is: the rows of x0 are in no order."""
+    return x1[x1[:, 0].argsort()]
+
+
+@partners.mistake
+def notsquared_distances(x0, x1):
     """The cost is the distance; of *squared* distances the sum is another, and so is the best pairing."""
-    return x1[_optimal(_squared(x0, x1).sqrt())]
+    return x1[_optimal(squared_distances(x0, x1).sqrt())]
 
 
 @partners.mistake
 def dearest(x0, x1):
     """The dearest pairing: is the cost negative, or maximised?"""
-    return x1[_optimal(_squared(x0, x1), maximize=True)]
+    return x1[_optimal(squared_distances(x0, x1), maximize=True)]
 
 
 @partners.mistake
 def inverse_order(x0, x1):
     """The pairing is right, the order is its inverse: row i is to be the partner of x0[i], not x0's place for x1[i]."""
-    return x1[_optimal(_squared(x0, x1)).argsort()]
+    return x1[_optimal(squared_distances(x0, x1)).argsort()]
 
 
 @partners.mistake
 def data_returned(x0, x1):
     """The data are brought into the order of x1; asked for is x1 in the order of the data."""
-    return x0[_optimal(_squared(x0, x1)).argsort()]
+    return x0[_optimal(squared_distances(x0, x1)).argsort()]
 
 
 @partners.mistake
 def one_point(x0, x1):
     """One point of the batch decides for all: x1 is sorted by its distance from the first data point alone."""
-    return x1[_squared(x0[:1], x1)[0].argsort()]
+    return x1[squared_distances(x0[:1], x1)[0].argsort()]
 
 
 @partners.mistake
 def first_coordinate(x0, x1):
     """Sorted by the first coordinate: that is optimal on a line, but here are more dimensions."""
     return x1[x1[:, 0].argsort()[x0[:, 0].argsort().argsort()]]
-
-
-# 5.12 ----------------------------------------------------------------------------------------------------------------
-
-
-@question("5.12", 9, "boss: a batch of a Schrödinger bridge", tol=3e-4)
-def bridge_batch(x0, x1, sigma, rounds, u, t, z):
-    chances = _chances(_squared(x0, x1) / (2 * sigma**2), rounds)
-    return _pinned(chances, x0, x1[_drawn(chances, u)], sigma, t, z)
-
-
-def _chances(cost, rounds):
-    """Sinkhorn: p(x1 | x0), (n, m), for a cost in units of the entropy's weight."""
-    f, g = torch.zeros(cost.shape[0]), torch.zeros(cost.shape[1])
-    for _ in range(rounds):
-        g = -torch.logsumexp(f[:, None] - cost, 0) + math.log(cost.shape[0] / cost.shape[1])
-        f = -torch.logsumexp(g[None] - cost, 1)
-    return torch.exp(f[:, None] + g[None] - cost)
-
-
-def _drawn(chances, u):
-    return (chances.cumsum(1) <= u[:, None]).sum(1).clamp(max=chances.shape[1] - 1)
-
-
-def _pinned(chances, x0, x1, sigma, t, z):
-    t = t[:, None]
-    gamma = sigma * (t * (1 - t)).sqrt()
-    return _with_noise(chances, x0, x1, t, gamma * z, sigma**2 * (1 - 2 * t) / (2 * gamma) * z)
-
-
-def _with_noise(chances, x0, x1, t, noise, its_speed):
-    return chances, (1 - t) * x0 + t * x1 + noise, x1 - x0 + its_speed
-
-
-@bridge_batch.inputs
-def _(g):
-    n, m, d = count(g, 5, 6), count(g, 7, 9), count(g, 2, 3)
-    ends = {
-        "x0": normal(g, n, d, scale=0.9),
-        "x1": normal(g, m, d) + number(g, 0.3, 0.7),
-        "sigma": number(g, 0.8, 0.97),
-    }
-    sums = _chances(_squared(ends["x0"], ends["x1"]) / (2 * ends["sigma"] ** 2), 100).cumsum(1)
-    u = uniform(g, n, low=0.02, high=0.98)
-    while float((sums - u[:, None]).abs().min()) < 2e-3:  # rounding must not choose another partner
-        u = uniform(g, n, low=0.02, high=0.98)
-    return {**ends, "rounds": count(g, 45, 50), "u": u, "t": uniform(g, n, low=0.1, high=0.9), "z": normal(g, n, d)}
-
-
-_Z3, _HALF3 = torch.tensor([[0.3, -1.1], [1.4, 0.2], [-0.6, 0.8]]), torch.full((3,), 0.5)
-_SHELF = torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 0.0]])
-bridge_batch.edge(
-    "sigma towards 0, the other end a copy far away: optimal transport",
-    (torch.eye(3)[[2, 0, 1]], _SHELF + torch.tensor([0.0, 3.5]) + 0.08 * _Z3, torch.tensor([[0.0, 7.0]] * 3)),
-    x0=_SHELF, x1=_SHELF[[1, 2, 0]] + torch.tensor([0.0, 7.0]), sigma=0.16, rounds=45,
-    u=torch.tensor([0.3, 0.6, 0.9]), t=_HALF3, z=_Z3,
-)  # fmt: skip
-_LINE = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [1.0], [0.5]])
-_EVEN = torch.tensor([[2.0, 0.0, 1.0], [0.0, 2.0, 1.0]]) / 3
-bridge_batch.edge(
-    "two points and three, of which one lies between",
-    (_EVEN, _LINE[0] * 0.8 + 0.2 * torch.tensor([[0.5], [1.0]]) + 0.02 * _Z3[:2, :1],
-     torch.tensor([[0.5], [0.0]]) + 0.0375 * _Z3[:2, :1]),
-    x0=_LINE[0], x1=_LINE[1], sigma=0.05, rounds=45, u=torch.tensor([0.9, 0.4]), t=torch.tensor([0.2, 0.2]),
-    z=_Z3[:2, :1],
-)  # fmt: skip
-
-
-@bridge_batch.mistake
-def underflow(x0, x1, sigma, rounds, u, t, z):
-    """exp(-cost) is 0 where the ends are far apart, and 0/0 is no number: stay with logarithms to the end."""
-    kernel = torch.exp(-_squared(x0, x1) / (2 * sigma**2))
-    left, right = torch.ones(len(x0)), torch.ones(len(x1))
-    for _ in range(rounds):
-        right = len(x0) / len(x1) / (kernel.T @ left)
-        left = 1 / (kernel @ right)
-    chances = left[:, None] * kernel * right
-    return _pinned(chances, x0, x1[_drawn(chances, u)], sigma, t, z)
-
-
-@bridge_batch.mistake
-def deviation(x0, x1, sigma, rounds, u, t, z):
-    """sigma for sigma^2: the entropy is weighted by the *variance* of the Brownian motion."""
-    chances = _chances(_squared(x0, x1) / (2 * sigma), rounds)
-    return _pinned(chances, x0, x1[_drawn(chances, u)], sigma, t, z)
-
-
-@bridge_batch.mistake
-def half_forgotten(x0, x1, sigma, rounds, u, t, z):
-    """The half of the cost is lost: as a Brownian motion goes from x0 to x1, the exponent is a Gaussian's."""
-    chances = _chances(_squared(x0, x1) / sigma**2, rounds)
-    return _pinned(chances, x0, x1[_drawn(chances, u)], sigma, t, z)
-
-
-@bridge_batch.mistake
-def rows_alone(x0, x1, sigma, rounds, u, t, z):
-    """Only the rows are normalised, a softmax: then some x1 are used more than others. Columns have a law as well."""
-    chances = torch.softmax(-_squared(x0, x1) / (2 * sigma**2), 1)
-    return _pinned(chances, x0, x1[_drawn(chances, u)], sigma, t, z)
-
-
-@bridge_batch.mistake
-def joint(x0, x1, sigma, rounds, u, t, z):
-    """The plan is a joint law, and adds up to 1 as a whole. A partner of a *given* x0 comes from a conditional."""
-    chances = _chances(_squared(x0, x1) / (2 * sigma**2), rounds) / len(x0)
-    return _pinned(chances, x0, x1[_drawn(chances, u)], sigma, t, z)
-
-
-@bridge_batch.mistake
-def likeliest(x0, x1, sigma, rounds, u, t, z):
-    """Each takes its likeliest partner: partners are to be *drawn*, or the coupling is no longer the entropic one."""
-    chances = _chances(_squared(x0, x1) / (2 * sigma**2), rounds)
-    return _pinned(chances, x0, x1[chances.argmax(1)], sigma, t, z)
-
-
-@bridge_batch.mistake
-def mean_partner(x0, x1, sigma, rounds, u, t, z):
-    """Each takes the *mean* of its partners: these means are no samples of the other end, they lie too close."""
-    chances = _chances(_squared(x0, x1) / (2 * sigma**2), rounds)
-    return _pinned(chances, x0, chances @ x1, sigma, t, z)
-
-
-@bridge_batch.mistake
-def still_noise(x0, x1, sigma, rounds, u, t, z):
-    """The velocity is that of the straight line: the bridge's noise changes with time as well."""
-    chances, x_t, _ = bridge_batch(x0, x1, sigma, rounds, u, t, z)
-    return chances, x_t, x1[_drawn(chances, u)] - x0
-
-
-@bridge_batch.mistake
-def bridge_variance(x0, x1, sigma, rounds, u, t, z):
-    """The bridge's noise is multiplied by its variance sigma^2 t (1 - t), in place and velocity."""
-    chances, t = _chances(_squared(x0, x1) / (2 * sigma**2), rounds), t[:, None]
-    noise, speed = sigma**2 * t * (1 - t) * z, sigma**2 * (1 - 2 * t) * z
-    return _with_noise(chances, x0, x1[_drawn(chances, u)], t, noise, speed)
-
-
-@bridge_batch.mistake
-def open_end(x0, x1, sigma, rounds, u, t, z):
-    """A Brownian motion that is free at its end: a *bridge* is pinned at both, and is widest half-way."""
-    chances, t = _chances(_squared(x0, x1) / (2 * sigma**2), rounds), t[:, None]
-    noise, speed = sigma * t.sqrt() * z, sigma / (2 * t.sqrt()) * z
-    return _with_noise(chances, x0, x1[_drawn(chances, u)], t, noise, speed)
-
-
-@bridge_batch.mistake
-def trigonometric(x0, x1, sigma, rounds, u, t, z):
-    """Cosine and sine without noise: a fine path, but no bridge, since there is no sigma in it."""
-    chances, turn = _chances(_squared(x0, x1) / (2 * sigma**2), rounds), torch.pi / 2 * t[:, None]
-    x1 = x1[_drawn(chances, u)]
-    return chances, turn.cos() * x0 + turn.sin() * x1, torch.pi / 2 * (turn.cos() * x1 - turn.sin() * x0)

@@ -29,6 +29,9 @@ def _slope(critic, x, create_graph=True):
 
 
 critic_loss.stage(stages.criticising)
+critic_loss.compares(
+    "the loss", "what the critic's first weights hear", "what its last weights hear", "what the fakes hear"
+)
 
 
 @critic_loss.inputs
@@ -139,3 +142,82 @@ def slope_of_the_mean(critic, real, fake, gamma):
 def no_penalty(critic, real, fake, gamma):
     """The penalty is missing: without it the game circles."""
     return _game(critic, real, fake)
+
+
+@critic_loss.mistake
+def mean_over_numbers(critic, real, fake, gamma):
+    """The squared slope is averaged over the dimensions: a squared length is a *sum* over them."""
+    return critic_loss(critic, real, fake, gamma / real.shape[1])
+
+
+@critic_loss.mistake
+def rewarded(critic, real, fake, gamma):
+    """The slope is rewarded: a penalty is added to what is made small."""
+    return critic_loss(critic, real, fake, -gamma)
+
+
+@critic_loss.mistake
+def of_the_loss(critic, real, fake, gamma):
+    """The slope is that of the loss, after the softplus: the penalty is about the logit."""
+    slope = _slope(lambda x: softplus(-critic(x)), real)
+    return _game(critic, real, fake) + gamma / 2 * slope.square().sum(1).mean()
+
+
+@critic_loss.mistake
+def at_both(critic, real, fake, gamma):
+    """Data and fakes are both penalised: that is R1 and R2. R1 is about the slope at the data."""
+    return critic_loss(critic, real, fake, gamma) + gamma / 2 * _slope(critic, fake).square().sum(1).mean()
+
+
+@critic_loss.mistake
+def wasserstein(critic, real, fake, gamma):
+    """The logits themselves are averaged: that is Wasserstein's critic. Here a softplus bounds what a side can win."""
+    game = critic(fake.detach()).mean() - critic(real).mean()
+    return game + gamma / 2 * _slope(critic, real).square().sum(1).mean()
+
+
+@critic_loss.mistake
+def hinge(critic, real, fake, gamma):
+    """That is the hinge loss: both sides have a softplus here."""
+    game = torch.relu(1 - critic(real)).mean() + torch.relu(1 + critic(fake.detach())).mean()
+    return game + gamma / 2 * _slope(critic, real).square().sum(1).mean()
+
+
+@critic_loss.mistake
+def to_be_climbed(critic, real, fake, gamma):
+    """log D + log (1 - D) is what the critic makes *large*: a loss is made small."""
+    return gamma / 2 * _slope(critic, real).square().sum(1).mean() - _game(critic, real, fake)
+
+
+@critic_loss.mistake
+def generators_side(critic, real, fake, gamma):
+    """The fakes are pulled up as the data are: that is the generator's wish, not the critic's."""
+    game = softplus(-critic(real)).mean() + softplus(-critic(fake.detach())).mean()
+    return game + gamma / 2 * _slope(critic, real).square().sum(1).mean()
+
+
+@critic_loss.mistake
+def all_pushed_down(critic, real, fake, gamma):
+    """The data are pushed down as the fakes are: the critic is to be large on real samples."""
+    game = softplus(critic(real)).mean() + softplus(critic(fake.detach())).mean()
+    return game + gamma / 2 * _slope(critic, real).square().sum(1).mean()
+
+
+@critic_loss.mistake
+def sides_averaged(critic, real, fake, gamma):
+    """The two sides of the game are averaged: they are added."""
+    return critic_loss(critic, real, fake, gamma) - _game(critic, real, fake) / 2
+
+
+@critic_loss.mistake
+def sides_summed(critic, real, fake, gamma):
+    """The two sides are sums over their samples: they are means."""
+    game = softplus(-critic(real)).sum() + softplus(critic(fake.detach())).sum()
+    return game + gamma / 2 * _slope(critic, real).square().sum(1).mean()
+
+
+@critic_loss.mistake
+def without_a_way(critic, real, fake, gamma):
+    """The number is right, but it is nothing else: no gradient flows from it. Is there an `item()`, a `detach()`, a
+    `no_grad`?"""
+    return critic_loss(critic, real, fake, gamma).item()

@@ -157,3 +157,98 @@ def unbounded(x, mask, network, bound, step):
     s, shift = network(mask * x).chunk(2, 1)
     z, s = x * (~mask * s).exp() + ~mask * shift, ~mask * s
     return _bits(_log_normal(z) + s.sum(1), x.shape[1], step)
+
+
+@flow_bits.mistake
+def tanh_lost(x, mask, network, bound, step):
+    """`bound` multiplies the raw output: without the tanh it bounds nothing."""
+    s, shift = network(mask * x).chunk(2, 1)
+    z, s = x * (~mask * bound * s).exp() + ~mask * shift, ~mask * bound * s
+    return _bits(_log_normal(z) + s.sum(1), x.shape[1], step)
+
+
+@flow_bits.mistake
+def bound_inside(x, mask, network, bound, step):
+    """`bound` stands inside the tanh: the stretch is bounded by 1, whatever it says."""
+    s, shift = network(mask * x).chunk(2, 1)
+    z, s = _coupled(x, mask, bound * s, shift, 1.0)
+    return _bits(_log_normal(z) + s.sum(1), x.shape[1], step)
+
+
+@flow_bits.mistake
+def stretches_added(x, mask, network, bound, step):
+    """The factors e^s are added up: the determinant is their *product*, and its logarithm is asked for."""
+    z, s = _coupled(x, mask, *network(mask * x).chunk(2, 1), bound)
+    return _bits(_log_normal(z) + (~mask * s.exp()).sum(1), x.shape[1], step)
+
+
+@flow_bits.mistake
+def bound_lost(x, mask, network, bound, step):
+    """The stretch is bounded by 1: `bound` is not used."""
+    return flow_bits(x, mask, network, 1.0, step)
+
+
+@flow_bits.mistake
+def outputs_exchanged(x, mask, network, bound, step):
+    """The two halves of the network's output are exchanged: first comes what goes into the tanh."""
+    shift, s = network(mask * x).chunk(2, 1)
+    z, s = _coupled(x, mask, s, shift, bound)
+    return _bits(_log_normal(z) + s.sum(1), x.shape[1], step)
+
+
+@flow_bits.mistake
+def all_moved(x, mask, network, bound, step):
+    """All numbers are stretched and shifted, those that are kept, too: then no inverse knows what the network saw."""
+    z, s = _coupled(x, torch.zeros_like(mask), *network(mask * x).chunk(2, 1), bound)
+    return _bits(_log_normal(z) + s.sum(1), x.shape[1], step)
+
+
+@flow_bits.mistake
+def kept_shifted(x, mask, network, bound, step):
+    """The kept numbers are shifted: they are to pass unchanged."""
+    s, shift = network(mask * x).chunk(2, 1)
+    z, s = _coupled(x, mask, s, shift, bound)
+    return _bits(_log_normal(z + mask * shift) + s.sum(1), x.shape[1], step)
+
+
+@flow_bits.mistake
+def way_back(x, mask, network, bound, step):
+    """(x - m)/e^s leads from z to x: the layer is run backwards."""
+    s, shift = network(mask * x).chunk(2, 1)
+    s = ~mask * bound * torch.tanh(s)
+    return _bits(_log_normal((x - ~mask * shift) * (-s).exp()) - s.sum(1), x.shape[1], step)
+
+
+@flow_bits.mistake
+def shifted_first(x, mask, network, bound, step):
+    """The shift is stretched, too: x is stretched first, and shifted then."""
+    s, shift = network(mask * x).chunk(2, 1)
+    s = ~mask * bound * torch.tanh(s)
+    return _bits(_log_normal((x + ~mask * shift) * s.exp()) + s.sum(1), x.shape[1], step)
+
+
+@flow_bits.mistake
+def per_moved_number(x, mask, network, bound, step):
+    """Divided by the number of *moved* dimensions: the kept ones are to be coded as well."""
+    return flow_bits(x, mask, network, bound, step) * len(mask) / (~mask).sum()
+
+
+@flow_bits.mistake
+def half_lost(x, mask, network, bound, step):
+    """The exponent of the normal density lacks its factor before z squared."""
+    z, log_det, d = _parts(x, mask, network, bound)
+    return _bits(_log_normal(z) - 0.5 * z.square().sum(1) + log_det, d, step)
+
+
+@flow_bits.mistake
+def two_pi_shared(x, mask, network, bound, step):
+    """The normal density's constant is counted once for the picture: each dimension has one."""
+    z, log_det, d = _parts(x, mask, network, bound)
+    return _bits(-0.5 * z.square().sum(1) - 0.5 * LOG_2PI + log_det, d, step)
+
+
+@flow_bits.mistake
+def looks_away(x, mask, network, bound, step):
+    """The network sees the moved numbers instead of the kept ones."""
+    z, s = _coupled(x, mask, *network(~mask * x).chunk(2, 1), bound)
+    return _bits(_log_normal(z) + s.sum(1), x.shape[1], step)

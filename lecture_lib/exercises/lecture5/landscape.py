@@ -29,6 +29,7 @@ def _derivatives(energy, x):
 
 
 hyvarinen.stage(stages.matching)
+hyvarinen.compares("the loss", "what the energy's stiffness hears", "what the weights of its waves hear")
 
 
 @hyvarinen.inputs
@@ -115,6 +116,39 @@ def mean_over_numbers(energy, x):
     return _loss(energy, x) / x.shape[1]
 
 
+@hyvarinen.mistake
+def slope_averaged(energy, x):
+    """The squared slope is averaged over the dimensions: a squared length is a *sum* over them."""
+    return _loss(energy, x, half=0.5 / x.shape[1])
+
+
+@hyvarinen.mistake
+def slope_of_the_mean(energy, x):
+    """Slope and curvature of the *mean* energy have a factor 1/b in them: each sample has its own."""
+    return _loss(energy, x, half=0.5 / len(x) ** 2, bent=-1 / len(x))
+
+
+@hyvarinen.mistake
+def slope_constant(energy, x):
+    """The number is right, but no gradient flows through the squared slope: it must get through both terms."""
+    slope, curves = _derivatives(energy, x)
+    return (0.5 * slope.detach().square().sum(1) - curves.diagonal(dim1=1, dim2=2).sum(1)).mean()
+
+
+@hyvarinen.mistake
+def without_a_way(energy, x):
+    """The number is right, but it is nothing else: no gradient flows from it. Is there an `item()`, a `detach()`, a
+    `no_grad`?"""
+    return _loss(energy, x).item()
+
+
+@hyvarinen.mistake
+def curves_squared(energy, x):
+    """The second derivatives are squared: the Laplacian adds them up with their signs."""
+    slope, curves = _derivatives(energy, x)
+    return (0.5 * slope.square().sum(1) - curves.diagonal(dim1=1, dim2=2).square().sum(1)).mean()
+
+
 # 5.11 ----------------------------------------------------------------------------------------------------------------
 
 
@@ -139,6 +173,7 @@ def _(g):
     return {**start, "goal_mean": number(g, -1, -0.2), "goal_var": number(g, 1.3, 2.4)}
 
 
+jko_step.compares("the mean", "the variance")
 _GOAL = {"goal_mean": -0.4, "goal_var": 1.7}
 jko_step.edge("the goal stays where it is", [-0.4, 1.7], mean=-0.4, var=1.7, tau=0.6, **_GOAL)
 jko_step.edge("a very long step arrives", [-0.4, 1.7], mean=2.5, var=0.3, tau=1e7, **_GOAL)
@@ -212,3 +247,62 @@ def variance_in_distance(mean, var, tau, goal_mean, goal_var):
     """W2 is written with variances: between Gaussians it is the difference of the standard deviations that counts."""
     spread = _stationary(1 / goal_var + 1 / tau, var / tau)
     return _mean(mean, tau, goal_mean, goal_var), spread**2
+
+
+@jko_step.mistake
+def exchanged(**k):
+    """Mean and variance are exchanged: the mean comes first."""
+    mean, var = jko_step(**k)
+    return var, mean
+
+
+@jko_step.mistake
+def negative_root(mean, var, tau, goal_mean, goal_var):
+    """Of the two roots the negative one: squared it looks like a variance, but no standard deviation is negative."""
+    spread = _stationary(1 / goal_var + 1 / tau, math.sqrt(var) / tau, sign=-1)
+    return _mean(mean, tau, goal_mean, goal_var), spread**2
+
+
+@jko_step.mistake
+def goal_as_deviation(mean, var, tau, goal_mean, goal_var):
+    """goal_var is squared: it is a variance already."""
+    return jko_step(mean, var, tau, goal_mean, goal_var**2)
+
+
+@jko_step.mistake
+def goal_deviation(mean, var, tau, goal_mean, goal_var):
+    """The goal's standard deviation divides the KL: its variance does."""
+    return jko_step(mean, var, tau, goal_mean, math.sqrt(goal_var))
+
+
+@jko_step.mistake
+def square_not_derived(mean, var, tau, goal_mean, goal_var):
+    """The derivative of the squared distance lacks its factor: the step is too long."""
+    return jko_step(mean, var, 2 * tau, goal_mean, goal_var)
+
+
+@jko_step.mistake
+def goal_not_derived(mean, var, tau, goal_mean, goal_var):
+    """The half in the KL is lost when it is differentiated: the goal pulls twice too hard."""
+    return jko_step(mean, var, tau, goal_mean, goal_var / 2)
+
+
+@jko_step.mistake
+def deviations_mixed(mean, var, tau, goal_mean, goal_var):
+    """Standard deviations are mixed as means are. The logarithm in the KL makes the second equation a quadratic one."""
+    spread = _mean(math.sqrt(var), tau, math.sqrt(goal_var), goal_var)
+    return _mean(mean, tau, goal_mean, goal_var), spread**2
+
+
+@jko_step.mistake
+def weights_exchanged(mean, var, tau, goal_mean, goal_var):
+    """The weights of the two means are exchanged: a long step ends near the *goal*."""
+    return _mean(goal_mean, tau, mean, goal_var), jko_step(mean, var, tau, goal_mean, goal_var)[1]
+
+
+@jko_step.mistake
+def explicit_deviation(mean, var, tau, goal_mean, goal_var):
+    """An explicit step of the standard deviation, which fails from a single point: set the derivative to zero at the
+    place where the step *arrives*."""
+    std = math.sqrt(var)
+    return mean - tau * (mean - goal_mean) / goal_var, (std - tau * (std / goal_var - 1 / std)) ** 2

@@ -59,7 +59,7 @@ def variance(x0, x1, z, t, a):
 
 @interpolate.mistake
 def outside_the_root(x0, x1, z, t, a):
-    """a stands outside the root: it is a factor of gamma *squared*."""
+    """gamma holds a, not its root: a is a factor of gamma *squared*."""
     return _mixed(x0, x1, z, t, a * (t * (1 - t)).sqrt())
 
 
@@ -85,6 +85,34 @@ def kept_variance(x0, x1, z, t, a):
 def one_time(x0, x1, z, t, a):
     """One time for the whole batch: each sample has its own."""
     return interpolate(x0, x1, z, t.mean().expand(len(t)), a)
+
+
+@interpolate.mistake
+def first_time(x0, x1, z, t, a):
+    """The time of the first sample is taken for all: each has its own."""
+    return interpolate(x0, x1, z, t[:1].expand(len(t)), a)
+
+
+@interpolate.mistake
+def without_a(x0, x1, z, t, a):
+    """The noise does not depend on a: it says how large gamma is."""
+    return interpolate(x0, x1, z, t, 1.0)
+
+
+@interpolate.mistake
+def noise_subtracted(x0, x1, z, t, a):
+    """z is subtracted. That has the same law, but here the samples themselves are compared."""
+    return interpolate(x0, x1, -z, t, a)
+
+
+@interpolate.mistake
+def roots(x0, x1, z, t, a):
+    """The roots of the shares mix the ends: that keeps a variance, as diffusion does. Here the line is straight."""
+    return _mixed(x0, x1, z, t, (a * t * (1 - t)).sqrt()) + _between(x0, x1, (1 - t).sqrt() - 1 + t, t.sqrt() - t)
+
+
+def _between(x0, x1, alpha, beta):
+    return alpha[:, None] * x0 + beta[:, None] * x1
 
 
 @interpolate.mistake
@@ -119,6 +147,7 @@ def _(g):
 
 
 _LEFT_RIGHT = torch.tensor([[0.75], [-0.75]])
+velocity_and_score.compares("b", "s")
 velocity_and_score.edge(
     "half-way gamma is at its top, and does not change", (A, -4 * B), v=A, eta=B, t=_ZERO + 0.5, a=0.25
 )
@@ -164,7 +193,8 @@ def gamma_for_its_slope(v, eta, t, a):
 
 @velocity_and_score.mistake
 def signs_mixed(v, eta, t, a):
-    """The two forms are mixed: the minus sign of the second belongs to the score, and the score holds one already."""
+    """The noise's share of b has the wrong sign. Of the two forms in (4), the minus of the second belongs to the score,
+    which holds one already; and gamma *grows* before the middle."""
     return v - _slope(t, a) * eta, -eta / _gamma(t, a)
 
 
@@ -184,3 +214,45 @@ def root_not_derived(v, eta, t, a):
 def slope_without_a(v, eta, t, a):
     """a is lost in the derivative of gamma: the chain rule keeps it."""
     return v + _slope(t, a) / a * eta, -eta / _gamma(t, a)
+
+
+@velocity_and_score.mistake
+def without_a_anywhere(v, eta, t, a):
+    """a is nowhere to be seen: it is a factor of gamma squared, so both answers depend on it."""
+    return velocity_and_score(v, eta, t, 1.0)
+
+
+@velocity_and_score.mistake
+def gamma_with_a(v, eta, t, a):
+    """gamma holds a, not its root: a is a factor of gamma *squared*."""
+    return velocity_and_score(v, eta, t, a**2)
+
+
+@velocity_and_score.mistake
+def gamma_squared(v, eta, t, a):
+    """a t (1 - t) is used as gamma: it is gamma squared, and its slope is that of the square."""
+    return v + a * (1 - 2 * t)[:, None] * eta, -eta / _gamma(t, a) ** 2
+
+
+@velocity_and_score.mistake
+def slope_of_the_square(v, eta, t, a):
+    """The slope of gamma *squared* multiplies eta: the root is still to be differentiated."""
+    return v + a * (1 - 2 * t)[:, None] * eta, -eta / _gamma(t, a)
+
+
+@velocity_and_score.mistake
+def score_not_divided(v, eta, t, a):
+    """The score is minus the mean noise, undivided: that noise entered x_t with a factor."""
+    return v + _slope(t, a) * eta, -eta
+
+
+@velocity_and_score.mistake
+def score_of_one_side(v, eta, t, a):
+    """The score is divided by t: that is for noise at the other end. This noise has another coefficient."""
+    return v + _slope(t, a) * eta, -eta / t[:, None]
+
+
+@velocity_and_score.mistake
+def gamma_lost(v, eta, t, a):
+    """v - gamma' s: written with the score, the second term has one more factor."""
+    return v + _slope(t, a) / _gamma(t, a) * eta, -eta / _gamma(t, a)

@@ -1,4 +1,4 @@
-"""5.3 and 5.4: a walk whose marginals do not depend on its noise, and two famous special cases."""
+"""5.3: a walk whose marginals do not depend on its noise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from lecture_lib.exercises.drawing import count, normal, number, shape, uniform
+from lecture_lib.exercises.drawing import count, normal, number, shape
 from lecture_lib.exercises.lecture5.mixing import A, C
 from lecture_lib.exercises.stages import lecture5 as stages
 from lecture_lib.exercises.task import question
@@ -64,6 +64,13 @@ def upwards(velocity, score, x, times, epsilon, noise):
     """Time falls from t to s, so the step in time is negative; here b is added as if time went up."""
     turned = lambda y, t: -velocity(y, t)  # noqa: E731
     return _walk(turned, score, x, times, noise, epsilon, lambda h: math.sqrt(2 * epsilon * h))
+
+
+@walk_down.mistake
+def all_turned(velocity, score, x, times, epsilon, noise):
+    """Time falls from t to s, so dt is negative: with a positive one the whole drift points the other way."""
+    turned = lambda y, t: -velocity(y, t)  # noqa: E731
+    return _walk(turned, score, x, times, noise, -epsilon, lambda h: math.sqrt(2 * epsilon * h))
 
 
 @walk_down.mistake
@@ -130,120 +137,58 @@ def one_noise(velocity, score, x, times, epsilon, noise):
     return walk_down(velocity, score, x, times, epsilon, noise[:1].expand_as(noise))
 
 
-# 5.4 -----------------------------------------------------------------------------------------------------------------
+@walk_down.mistake
+def quiet_arrival(velocity, score, x, times, epsilon, noise):
+    """The last step is without noise, as in samplers that end in a denoised picture. Here it gets its noise, too."""
+    return walk_down(velocity, score, x, times, epsilon, torch.cat([noise[:-1], 0 * noise[-1:]]))
 
 
-@question("5.4", 8, "special cases: VP and VE")
-def special_cases(t, rate_0, rate_1, sigma_min, sigma_max):
-    alpha = _alpha(t, rate_0, rate_1)
-    return alpha, (1 - alpha**2).sqrt(), _g(t, sigma_min, sigma_max)
+@walk_down.mistake
+def pull_alone(velocity, score, x, times, epsilon, noise):
+    """The pull of the score is there, the noise that it holds together is not: the marginals shrink."""
+    return walk_down(velocity, score, x, times, epsilon, 0 * noise)
 
 
-def _alpha(t, rate_0, rate_1):
-    return torch.exp(-0.5 * (rate_0 * t + 0.5 * (rate_1 - rate_0) * t**2))
+@walk_down.mistake
+def noise_subtracted(velocity, score, x, times, epsilon, noise):
+    """The noise is subtracted. That has the same law, but here the samples themselves are compared."""
+    return walk_down(velocity, score, x, times, epsilon, -noise)
 
 
-def _level(t, sigma_min, sigma_max):
-    return sigma_min * (sigma_max / sigma_min) ** t
+@walk_down.mistake
+def equal_steps(velocity, score, x, times, epsilon, noise):
+    """All steps are taken to be equally long: `times` says where each one begins and ends."""
+    h = float(times[0] - times[-1]) / len(noise)
+    for t, z in zip(times[:-1].tolist(), noise, strict=True):
+        x = x - h * (velocity(x, t) - epsilon * score(x, t)) + math.sqrt(2 * epsilon * h) * z
+    return x
 
 
-def _g(t, sigma_min, sigma_max):
-    return _level(t, sigma_min, sigma_max) * math.sqrt(2 * math.log(sigma_max / sigma_min))
+@walk_down.mistake
+def step_missing(velocity, score, x, times, epsilon, noise):
+    """The last step is missing: n + 1 times have n steps between them."""
+    return _walk(velocity, score, x, times[:-1], noise[:-1], epsilon, lambda h: math.sqrt(2 * epsilon * h))
 
 
-@special_cases.inputs
-def _(g):
-    rates = {"rate_0": number(g, 0.1, 0.4), "rate_1": number(g, 3.0, 6.0)}
-    levels = {"sigma_min": number(g, 0.1, 0.3), "sigma_max": number(g, 1.5, 2.5)}
-    return {"t": uniform(g, count(g, 5, 8), low=0.05, high=0.95), **rates, **levels}
+@walk_down.mistake
+def epsilon_as_g(velocity, score, x, times, epsilon, noise):
+    """epsilon is used as g, the factor before dW: it stands for half of g squared."""
+    return walk_down(velocity, score, x, times, epsilon**2 / 2, noise)
 
 
-_VE = {"sigma_min": 0.5, "sigma_max": 0.5 * math.exp(2)}
-_END = torch.ones(1)
-special_cases.edge(
-    "at t = 0: data without noise; sigma of VE grows from its smallest value",
-    (_END, 0 * _END, _END),
-    t=0 * _END,
-    rate_0=0.2,
-    rate_1=4.0,
-    **_VE,
-)
-special_cases.edge(
-    "at t = 1, with a rate that does not change",
-    (_END * math.exp(-0.7), _END * math.sqrt(1 - math.exp(-1.4)), _END * math.exp(2)),
-    t=_END,
-    rate_0=1.4,
-    rate_1=1.4,
-    **_VE,
-)
+@walk_down.mistake
+def score_after_moving(velocity, score, x, times, epsilon, noise):
+    """The score is asked where b has moved x to: Euler asks both where the step begins."""
+    for t, s, z in zip(times[:-1].tolist(), times[1:].tolist(), noise, strict=True):
+        x = x + (s - t) * velocity(x, t)
+        x = x - (s - t) * epsilon * score(x, t) + math.sqrt(2 * epsilon * (t - s)) * z
+    return x
 
 
-def _cases(wrong=None, **k):
-    """The right three, with some of them replaced."""
-    right = dict(zip(("alpha", "sigma", "g"), special_cases(**k), strict=True))
-    return list({**right, **wrong}.values())
-
-
-@special_cases.mistake
-def rate_as_variance(t, rate_0, rate_1, sigma_min, sigma_max):
-    """The rate is used as if it were a variance, alpha^2 = 1 - rate: the rate may be 20, and a root is left of -19.
-    A rate is what a variance loses per unit of *time*."""
-    rate = rate_0 + (rate_1 - rate_0) * t
-    return (1 - rate).sqrt(), rate.sqrt(), _g(t, sigma_min, sigma_max)
-
-
-@special_cases.mistake
-def alpha_bar(**k):
-    """alpha-bar for alpha: that is the share of the *variance* that is left, alpha its root."""
-    return _cases({"alpha": special_cases(**k)[0] ** 2}, **k)
-
-
-@special_cases.mistake
-def rate_of_the_drift(t, rate_0, rate_1, **levels):
-    """alpha falls twice as fast as the drift makes it: mind the factor before r(t) x."""
-    return special_cases(t, 2 * rate_0, 2 * rate_1, **levels)
-
-
-@special_cases.mistake
-def rate_times_time(t, rate_0, rate_1, sigma_min, sigma_max):
-    """The rate of now is taken for all the time since 0: it grew on the way, so it is to be integrated."""
-    alpha = torch.exp(-0.5 * (rate_0 + (rate_1 - rate_0) * t) * t)
-    return alpha, (1 - alpha**2).sqrt(), _g(t, sigma_min, sigma_max)
-
-
-@special_cases.mistake
-def sigma_squared(**k):
-    """sigma of VP is a variance here: a standard deviation is asked for. (As it stands it is the sub-VP SDE's.)"""
-    return _cases({"sigma": 1 - special_cases(**k)[0] ** 2}, **k)
-
-
-@special_cases.mistake
-def adds_up_to_one(**k):
-    """alpha and sigma of VP add up to 1 here, as in a straight interpolant. VP preserves the *variance*."""
-    return _cases({"sigma": 1 - special_cases(**k)[0]}, **k)
-
-
-@special_cases.mistake
-def sigma_for_g(t, sigma_min, sigma_max, **k):
-    """g of VE is taken to be sigma. sigma is how much noise there *is*; g says how fast it comes."""
-    level = _level(t, sigma_min, sigma_max)
-    return _cases({"g": level}, t=t, sigma_min=sigma_min, sigma_max=sigma_max, **k)
-
-
-@special_cases.mistake
-def g_squared(**k):
-    """g squared is returned for g of VE."""
-    return _cases({"g": special_cases(**k)[2] ** 2}, **k)
-
-
-@special_cases.mistake
-def variance_not_derived(**k):
-    """A factor is lost in g of VE: it is the *square* of sigma whose derivative counts, and the square brings one."""
-    return _cases({"g": special_cases(**k)[2] / math.sqrt(2)}, **k)
-
-
-@special_cases.mistake
-def speed_of_sigma(t, sigma_min, sigma_max, **k):
-    """g of VE is the derivative of sigma here. Of independent noises the variances add up, not the deviations."""
-    speed = _level(t, sigma_min, sigma_max) * math.log(sigma_max / sigma_min)
-    return _cases({"g": speed}, t=t, sigma_min=sigma_min, sigma_max=sigma_max, **k)
+@walk_down.mistake
+def noise_first(velocity, score, x, times, epsilon, noise):
+    """Velocity and score are asked where the noise has moved x to: Euler-Maruyama asks where the step begins."""
+    for t, s, z in zip(times[:-1].tolist(), times[1:].tolist(), noise, strict=True):
+        x = x + math.sqrt(2 * epsilon * (t - s)) * z
+        x = x + (s - t) * (velocity(x, t) - epsilon * score(x, t))
+    return x

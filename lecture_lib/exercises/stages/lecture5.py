@@ -30,8 +30,13 @@ def coupling(answer, x, mask, w1, w2, c2, bound, step):
 def quantising(answer, z_e, codes, beta, goal):
     """The quantised z, the loss, and what encoder and codebook hear of it and of a reconstruction error."""
     leaves = z_e.requires_grad_(), codes.requires_grad_()
-    z, loss = answer(*leaves, beta)
-    return [z, loss, *_heard((z - goal).square().sum(1).mean() + loss, leaves)]
+    said = answer(*leaves, beta)
+    if not (isinstance(said, (tuple, list)) and len(said) == 2):
+        raise TypeError("it is to return two things: z and the loss")
+    z, loss = said
+    joint = _shape(z) == goal.shape and loss is not None
+    together = (z - goal).square().sum(1).mean() + loss if joint else None
+    return [z, loss, *_heard(together, leaves)]
 
 
 def criticising(answer, real, fake, gamma, w1, c1, w2):
@@ -50,8 +55,16 @@ def matching(answer, x, stiffness, weights, waves):
 
 
 def _heard(loss, leaves):
-    """Gradients, zero where there is no way."""
-    if not (isinstance(loss, torch.Tensor) and loss.requires_grad):
+    """Gradients, zero where there is no way, or no single number to start from."""
+    if not (_shape(loss) == () and loss.requires_grad):
         return [torch.zeros_like(leaf) for leaf in leaves]
-    found = torch.autograd.grad(loss, leaves, allow_unused=True)
+    try:
+        found = torch.autograd.grad(loss, leaves, allow_unused=True)
+    except RuntimeError as error:
+        raise RuntimeError(f"on the way back from the loss that it returns: {error}") from error
     return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)]
+
+
+def _shape(thing):
+    """Of a tensor; None of anything else."""
+    return thing.shape if isinstance(thing, torch.Tensor) else None
