@@ -355,8 +355,8 @@ verify_less("it costs more than 5 dB", psnr(moved, test.images).mean() + 5, scor
 # <details><summary>Answer</summary>
 #
 # Every halving looks one pixel of its map further to the upper left, so the things come out 1 + 2 = 3 pixels too far to
-# the right and too low. Nothing crashes, most shapes and colours look right (black and white grounds get a coloured frame
-# at the left and at the top), and the decibels fall. The published weights of Stable Diffusion, too, were trained with
+# the right and too low. Nothing crashes, most shapes and colours look right (black and white grounds get a coloured
+# frame at the left and at the top), and the decibels fall. The published weights of Stable Diffusion, too, were trained with
 # the asymmetric padding: it belongs to them.
 # </details>
 
@@ -930,7 +930,7 @@ verify_less(
 # %% [markdown]
 # **Conclusion.** Three things belong together, and were mended together: the schedule's end, the prediction ($\epsilon$
 # says nothing about $x_0$ at $\alpha_T=0$, so $v$), and the steps (the first must be the noisiest; in this toy that
-# matters least, for at the first of 25 leading steps the mended schedule has $\alpha=0.018$ left). Noise offset makes
+# matters little, for at the first of 25 leading steps the mended schedule has $\alpha=0.018$ left). Noise offset makes
 # the mean an unreliable witness, so the network learns to believe the wish instead; where there is none, the mismatch
 # is worse than before, since sampling starts without the offset. Zero terminal SNR gives a spread of 0.41 where the
 # data have 0.50: that is mostly the price of 25 steps, for the exact denoiser would reach 0.43 with as many, and 0.50
@@ -1476,8 +1476,8 @@ else:
 
 # %% [markdown]
 # **What is toy here.** 32x32 pictures are so small that pixel diffusion is feasible. The operations differ by the factor
-# above and not by the $f^2=16$ of the areas, because equally many parameters are not the same layers: the pixel U-Net has
-# a level more, and hears the words at its smallest map only. Small maps are bound by memory and overhead, so that
+# above and not by the $f^2=16$ of the areas, because equally many parameters are not the same layers: the pixel U-Net
+# has a level more, and hears the words at its smallest map only. Small maps are bound by memory and overhead, so that
 # *seconds* differ less than *operations*. At 512x512 there is no such choice.
 
 # %% [markdown]
