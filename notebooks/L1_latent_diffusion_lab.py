@@ -107,7 +107,7 @@ def fresh(build, seed=0):
 # ## Thirty seconds: a picture, seen from inside
 # Eight steps from noise to a picture. The denoiser never sees a pixel: the upper rows are its latents (three of four
 # channels, as colours), the lower ones what the decoder would make of them. By the end of this lab you will have built
-# or measured every part of this film.
+# or measured nearly every part of this film.
 
 # %%
 model = zoo.text_to_image()
@@ -320,7 +320,7 @@ viz.show(
     viz.image_grid(torch.cat([SHOWN, *film.values()]), columns=8, scale=3, row_labels=["pictures", *film]),
     caption="First the grounds appear, then where things are; colours only begin to come, and shapes are still ahead: the order in "
     "which errors cost most. The zoo's autoencoder has made thousands of updates more.",
-    alt="Grid: eight test pictures, their reconstructions after 1, 40, 150 and 450 updates, and the zoo's.",
+    alt="Grid: eight test pictures, their reconstructions after 1, 40, 150 and 400 updates, and the zoo's.",
 )
 
 # %%
@@ -354,9 +354,10 @@ verify_less("it costs more than 5 dB", psnr(moved, test.images).mean() + 5, scor
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Every halving looks one pixel further to the upper left, so the things come out in slightly wrong places. Nothing
-# crashes, shapes and colours look right, and the decibels fall. With published weights of Stable Diffusion it is the
-# same: the asymmetric padding belongs to them.
+# Every halving looks one pixel of its map further to the upper left, so the things come out 1 + 2 = 3 pixels too far to
+# the right and too low. Nothing crashes, most shapes and colours look right (black and white grounds get a coloured
+# frame at the left and at the top), and the decibels fall. The published weights of Stable Diffusion, too, were trained with
+# the asymmetric padding: it belongs to them.
 # </details>
 
 # %% [markdown]
@@ -503,8 +504,8 @@ viz.show(
 # %% [markdown]
 # **Conclusion.** At equal size, and with this encoder, rounding to learned vectors loses less than rounding channels
 # (even with two thirds of the codebook dead: the latents are far from filling a box), and revival gains two more
-# decibels. FSQ cannot die, and its encoder, trained along with it, would learn to use the lattice: a frozen one, as
-# here, is unfair to FSQ.
+# decibels. FSQ has no codes that could be left behind, but it can leave some unused: here the latents touch some 60 of
+# its 144. An encoder trained along with it would learn to use the lattice: a frozen one, as here, is unfair to FSQ.
 
 # %% [markdown]
 # ## 4.3 The ladder of losses
@@ -654,10 +655,10 @@ viz.show(
 
 # %%
 def slope(x):
-    return (x[..., 1:] - x[..., :-1]).abs().mean()  # mean step between neighbouring pixels: how sharp a picture is
+    return (x[..., 1:] - x[..., :-1]).abs().mean()  # mean step between neighbouring pixels: edges, and blotches
 
 
-print("rung             PSNR (dB)   perceptual   sharpness (pictures: 1)   read right")
+print("rung             PSNR (dB)   perceptual   mean step (pictures: 1)   read right")
 real, table = test.images[:150], {}
 for name, y in remade.items():
     with torch.no_grad():
@@ -668,16 +669,18 @@ for name, y in remade.items():
 # %%
 psnrs = torch.tensor([row[0] for row in table.values()])
 verify_less("every rung has improved on the start, in decibels", psnrs[0], psnrs[1:])
-verify_less("absolute error alone has the most of them: it is what they measure", psnrs[2:], psnrs[1])
+verify_less("absolute error alone has the most of them: the others are asked for more than pixels", psnrs[2:], psnrs[1])
 verify("the critic has not learned anything yet: its loss is near 1", turns[2][-1].critic, 1.0, tol=0.2)
 
 # %% [markdown]
-# **Conclusion.** What a loss asks for it gets: absolute error wins in decibels. With the perceptual distance things are
-# a little flatter and sharper, and the oracle reads about as many or a few more of them, which with 150 pictures is
-# hardly outside the error (0.04). The critic's rung is that of the perceptual distance: after 80 updates it cannot tell
-# pictures from reconstructions, and a critic who knows nothing teaches nothing. *Limits:* flat colours have no texture
-# to be lost. In Stable Diffusion's first stage the critic enters after 50 000 updates, and there it is what separates
-# crisp from smeared.
+# **Conclusion.** Absolute error alone wins in decibels. The perceptual distance, as a loss, has bought nothing that
+# shows after 80 updates, not even a smaller perceptual distance (0.207, and 0.204 without it). The mean step between
+# neighbours is larger (1.20, and 1.13 without it), but no gain: so was that of the start (1.21), whose surplus over the
+# pictures' is patches of wrong colours. The oracle reads a few more of them, which with 150 pictures is within the
+# error (0.04). The critic's rung is that of the perceptual distance: after 80 updates it cannot tell pictures from
+# reconstructions, and a critic who knows nothing teaches nothing. *Limits:* one seed, a short training, a feature
+# network that does not know shapes; flat colours have no texture to be lost. In Stable Diffusion's first stage the
+# critic enters after 50 000 updates, and there it is what separates crisp from smeared.
 
 # %% [markdown]
 # ## 4.4 Cross-attention, head by head
@@ -816,7 +819,7 @@ verify("of the rescaled one", mended.at(1.0).alpha, 0, tol=1e-12)
 
 # %%
 class Plain(nn.Module):
-    """Per pixel a small MLP; it sees the mean of the picture, as any deep U-Net does."""
+    """From time, mean and wish a gain and a level for all pixels; a deep U-Net sees the mean as well."""
 
     def __init__(self, width=48):
         super().__init__()
@@ -925,11 +928,14 @@ verify_less(
 )
 
 # %% [markdown]
-# **Conclusion.** Three things must be mended together: the schedule's end, the prediction ($\epsilon$ says nothing
-# about $x_0$ at $\alpha_T=0$, so $v$), and the steps (the first must be the noisiest). Noise offset makes the mean an
-# unreliable witness, so the network learns to believe the wish instead; where there is none, the mismatch is worse than
-# before, since sampling starts without the offset. *Limits:* plain pictures and exact wishes; a caption seldom names a
-# brightness, so that with real models the truth lies between the two panels.
+# **Conclusion.** Three things belong together, and were mended together: the schedule's end, the prediction ($\epsilon$
+# says nothing about $x_0$ at $\alpha_T=0$, so $v$), and the steps (the first must be the noisiest; in this toy that
+# matters little, for at the first of 25 leading steps the mended schedule has $\alpha=0.018$ left). Noise offset makes
+# the mean an unreliable witness, so the network learns to believe the wish instead; where there is none, the mismatch
+# is worse than before, since sampling starts without the offset. Zero terminal SNR gives a spread of 0.41 where the
+# data have 0.50: that is mostly the price of 25 steps, for the exact denoiser would reach 0.43 with as many, and 0.50
+# with 1000. *Limits:* plain pictures and exact wishes; a caption seldom names a brightness, so that with real models
+# the truth lies between the two panels.
 
 # %% [markdown]
 # ## 5.2 Samplers on the latent model
@@ -957,9 +963,9 @@ BUDGETS = [5, 10, 20]
 
 def race(sampler, evaluations):
     """Latents and pictures after at most so many guided evaluations, and milliseconds of one core per picture."""
-    steps = evaluations // 2 if isinstance(sampler, Heun) else evaluations
+    steps = (evaluations + 1) // 2 if isinstance(sampler, Heun) else evaluations  # Heun's last step costs one
     start = time.process_time()
-    z = last(sample(guided, path, sampler, uniform_grid(path, max(1, steps)), noise, generator=seeded(42)))
+    z = last(sample(guided, path, sampler, uniform_grid(path, steps), noise, generator=seeded(42)))
     with torch.no_grad():
         pictures = model.space.decode(z).clamp(-1, 1)
     return z, pictures, 1000 * (time.process_time() - start) / len(z)
@@ -1002,21 +1008,20 @@ verify_less(
     error["DPM-Solver++ 2M", 20],
     error["Euler (= DDIM here)", 20],
 )
-verify_less(
-    "but five are too few for Heun: that is two steps and a half", accuracy["Heun", 5], accuracy["DPM-Solver++ 2M", 5]
-)
+verify_less("but five are too few for Heun: that is three steps", accuracy["Heun", 5], accuracy["DPM-Solver++ 2M", 5])
 
 # %% [markdown]
-# **Conclusion.** From ten evaluations on the captions are fulfilled as well as ever, whoever samples: differences
-# between samplers are below the error bars, though the latent still moves. Order pays in closeness to the reference,
-# which nobody sees. *Limits:* straight paths, a small model, 48 captions; on curved paths and large pictures five to
-# ten evaluations are not enough. Milliseconds hold for this machine and this batch.
+# **Conclusion.** From ten evaluations on all 48 captions are fulfilled, whoever samples, though the latent still moves.
+# With five it matters who samples: Heun falls behind, and Euler leads, by hardly more than the error bars. Order pays
+# in closeness to the reference, which nobody sees, and only when the steps are small enough: from ten evaluations on
+# for DPM-Solver++, at twenty for Heun, whose steps cost two. *Limits:* straight paths, a small model, 48 captions; on
+# curved paths and large pictures ten evaluations may be too few. Milliseconds hold for this machine and this batch.
 
 # %% [markdown]
 # ## 5.3 How much guidance?
 # **Question.** Which $w$ fulfils captions best, for pairs of shape and colour that training has shown, for pairs that
-# it has withheld, and for two things at once? No generator can beat the autoencoder: if the oracle misreads a real
-# picture after reconstruction, that is the ceiling.
+# it has withheld, and for two things at once? All pictures leave through the decoder: the share of real pictures that
+# the oracle still reads right after reconstruction is what a generator can hope for, the *ceiling*.
 #
 # **Predict, then run.** Where will $w=1$, the plain conditional model, end up? And does more guidance go on helping?
 
@@ -1064,11 +1069,12 @@ verify_less(
 verify_less("no kind exceeds its ceiling", [share[key] for key in share], [ceiling[key[0]] + 1e-9 for key in share])
 
 # %% [markdown]
-# **Conclusion.** The plain model, $w=1$, does nine of ten captions; a little guidance (2 to 3) brings the rest, up to the
-# ceiling, and $w=5$ takes away more than that, $w=8$ nearly everything. Pairs that were never shown are painted almost as
-# reliably, and so are two things with their relation: the reader says of each word whose it is (lecture, 3.8), and
-# the rest is painting. *Limits:* 40 captions a point, so neighbours like $w=2$ and 3 cannot be told apart; the oracle is
-# strict, one wrong attribute of seven is a failure; the captions are of the grammar that training spoke.
+# **Conclusion.** The plain model, $w=1$, does nine of ten captions. A little guidance (2 to 3) brings single things up
+# to their ceiling, which is three or four captions of forty; for two things no gain can be seen. $w=5$ takes away more
+# than that, $w=8$ most. With a little guidance pairs that were never shown are painted almost as reliably, and so are
+# two things with their relation: the reader says of each word whose it is (lecture, 3.8), and the rest is painting.
+# *Limits:* 40 captions a point, so neighbours like $w=2$ and 3 cannot be told apart; the oracle is strict, one wrong
+# attribute of seven is a failure; the captions are of the grammar that training spoke.
 
 # %% [markdown]
 # ## 5.4 Editing without any training
@@ -1154,7 +1160,7 @@ viz.show(
         row_labels=["inpainted", "painted anew"],
     ),
     caption=f"Wish: \u201c{ADD}\u201d. Left of each row: the mask (lighter) and the picture given; below, the same wish without a picture.",
-    alt="Eight inpainted pictures in which the left half is given, and the same caption generated from scratch.",
+    alt="Seven inpainted pictures in which the left half is given, and the same caption generated from scratch.",
 )
 
 # %% [markdown]
@@ -1219,10 +1225,12 @@ verify("the ground stays grey, which neither prompt has mentioned", ground[f"not
 # %% [markdown]
 # **Conclusions.** *Image to image:* on this model place, colour and shape are decided at nearly the same time, so the
 # strengths that fulfil the wish and keep the place lie close together, 0.35 to 0.4. Below, at 0.2, the blue circle is
-# wiped out, for nobody asked for it, and too little noise is left to paint a square; where details are decided late, as
-# in photographs, there is more room. *Inpainting* needs no training, only a clean $x_0$ where the picture is known. *Between captions*
-# there is a switch within a small part of the way, no scale of mixtures: features in the middle were never trained, and
-# a denoiser prefers to answer with something that exists. *Negative prompts* say what not, and not what instead. No
+# wiped out, for nobody asked for it, and too little noise is left to paint a square (the 7.2 pixels in that row say
+# nothing: without a thing the centre of the picture is measured); where details are decided late, as in photographs,
+# there is more room. *Inpainting* needs no training, only a clean $x_0$ where the picture is known. *Between captions*
+# there is a switch within a small part of the way, no scale of mixtures. The half-way picture is a patchy blue;
+# "purple" is only the word nearest to the mean of its patches. Features in the middle were never trained, and a
+# denoiser prefers to answer with something that exists. *Negative prompts* say what not, and not what instead. No
 # caption of the training left the colour out, and what the model makes of such a caption is one colour, nearly always;
 # the negative prompt exchanges it for another one.
 
@@ -1276,10 +1284,12 @@ verify_less(
 # <details><summary>Answer</summary>
 #
 # Outlines and black grounds are made of what it knows; stripes are not, and it paints them out. *No adapter on the
-# denoiser can bring them back*, however long it trains: latents have no word for them. We go on with two styles.
+# denoiser can bring them back*, however long it trains: they are gone from the latents that it would learn from. We go
+# on with two styles.
 # </details>
 #
-# Each can be read off the pixels: how much of a thing is *filled*, and how *dark* the border is.
+# Each can be read off the pixels. *Filled*: the share of a thing's area that lies more than two pixels inside it (small
+# even without a style, for rings and crosses are thin). *Dark*: the share of pictures with a dark border.
 
 
 # %%
@@ -1319,7 +1329,7 @@ def learn_style(name, steps=100):
 start, adapters = time.perf_counter(), {}
 plain_answer = artist.generate([WISH], generator=seeded(73))
 verify(
-    "a model with its adapters asleep is the model", plain_answer, model.generate([WISH], generator=seeded(73)), tol=0
+    "the copy, still without adapters, is the model", plain_answer, model.generate([WISH], generator=seeded(73)), tol=0
 )
 for name in ("hollow", "night"):
     adapters[name] = learn_style(name)
@@ -1385,7 +1395,7 @@ fill = [filled(x) for x in slider]
 viz.show(
     viz.image_grid(torch.cat([torch.stack([x[k] for x in slider]) for k in range(3)]), columns=len(strengths), scale=3,
                    column_labels=[f"{s:g} ({f:.2f})" for s, f in zip(strengths, fill, strict=True)]),
-    caption="Strength of the adapter *hollow*, and in brackets how much of the things is filled.",
+    caption="Strength of the adapter *hollow*; in brackets the filled share, mean over all twenty pictures.",
     alt="Three captions at six strengths of the adapter: things become hollow from left to right.")  # fmt: skip
 verify_less("the slider works: emptier from 0 to 1", fill[4], fill[1])
 widgets.lora_strength(artist, adapters)
@@ -1416,16 +1426,18 @@ print(
 
 # %% [markdown]
 # **Conclusion.** A hundred updates of a few percent of the numbers teach a style that pixels can measure, the slider
-# turns it on by degrees (beyond 1 things begin to break), and two adapters that never met can be added. The spectra
-# fall fast: much of each layer's update lies along one direction. *Limits:* two simple styles that touch different
-# things (form, ground); styles that compete for the same pixels add up less kindly, and what the first stage cannot
-# draw no adapter learns.
+# turns it on by degrees (large squares break already at 1, more at 1.5), and two adapters that never met can be added.
+# On average 70 % of an update's energy lies along one direction, and the fourth is a fifth of the first; that a style
+# would not use more than four the figure cannot say, since we allowed no more. *Limits:* two simple styles that touch
+# different things (form, ground); styles that compete for the same pixels add up less kindly, and what the first stage
+# cannot draw no adapter learns.
 
 # %% [markdown]
 # ## 5.6 Pixels against latents, at equal seconds
-# The race itself takes twenty minutes of one core: `course bench latent` runs it (`lecture_lib/benchmarks/latent.py`).
-# Both U-Nets hear the same captions, have the same widths and 3 % different numbers of parameters. Here: what an update
-# costs, and the committed result.
+# The race itself takes a quarter of an hour of one core: `course bench latent` runs it
+# (`lecture_lib/benchmarks/latent.py`). Both U-Nets hear the same captions, have the same widths and 3 % different
+# numbers of parameters. Here: what an update costs, and the committed result (of a run with the text encoders of before
+# the reader).
 
 # %%
 from lecture_lib.benchmarks import latent as bench
@@ -1463,9 +1475,10 @@ else:
     )
 
 # %% [markdown]
-# **What is toy here.** 32x32 pictures are so small that pixel diffusion is feasible; the operations differ by the
-# factor above and not by the 64 of $f=8$, because widths were chosen for equal parameters, and because small maps are
-# bound by memory and overhead, so that *seconds* differ less than *operations*. At 512x512 there is no such choice.
+# **What is toy here.** 32x32 pictures are so small that pixel diffusion is feasible. The operations differ by the factor
+# above and not by the $f^2=16$ of the areas, because equally many parameters are not the same layers: the pixel U-Net
+# has a level more, and hears the words at its smallest map only. Small maps are bound by memory and overhead, so that
+# *seconds* differ less than *operations*. At 512x512 there is no such choice.
 
 # %% [markdown]
 # # 6 · Frontier
@@ -1479,7 +1492,7 @@ else:
 
 # %%
 def open_diffusers(folder, unet=stable_diffusion_unet, autoencoder=stable_diffusion_autoencoder):
-    """Both networks with the weights of the folder; built on the meta device, so that no weight is ever held twice."""
+    """Both networks with the weights of the folder, built on the meta device, so that no random ones are drawn first."""
     weights = {part: load_file(Path(folder, part, "diffusion_pytorch_model.safetensors")) for part in ("unet", "vae")}
     weights = {part: {name: w.float() for name, w in state.items()} for part, state in weights.items()}
     with torch.device("meta"):
@@ -1577,13 +1590,13 @@ else:
 #   together: *Lecture 5*.
 # - **Better first stages.** More channels are easier to reconstruct and harder to diffuse; aligning latents with
 #   features of a recognition network (REPA-E, VA-VAE, 2025) eases that. Encoders with few, one-dimensional tokens
-#   (TiTok, 2024), and representation autoencoders (RAE, 2025) leave the map behind.
+#   (TiTok, 2024) leave the map behind; representation autoencoders (RAE, 2025) decode from the features of a frozen
+#   recognition network.
 # - **Open.** Which latent is good for *generation*? PSNR does not say (5.3 has its ceiling near 1 and its failures
-#   elsewhere). No measure before training is known.
+#   elsewhere). No measure before training is agreed on.
 #
-# The library stops at: no training of the autoencoder and denoiser together, no textual inversion, no ControlNet (a
-# copy of the encoder whose outputs are added through zero-initialised layers; the skip connections of `TextUNet` are
-# the place), no tiled decoding.
+# The library stops at: no training of the autoencoder and denoiser together, no textual inversion, no tiled decoding.
+# ControlNet (a copy of the encoder whose outputs are added through zero-initialised layers) is in *Lecture 3*.
 #
 # ## Self-quiz
 # 1. Your LoRA's $A$ has a zero gradient in the first step. A bug?
@@ -1677,7 +1690,7 @@ else:
 # 3. Let $w=2$ and forty Euler steps do the rest; the empty caption is the zero vector.
 # </details>
 #
-# A solution follows, in three short cells. Its lines are counted.
+# A solution follows, in three short cells; it needs fewer.
 
 # %% tags=["solution"]
 WORDS = [*SHAPES, *COLOURS, *BACKGROUNDS]  # one solution, part 1: words and network
@@ -1746,7 +1759,7 @@ viz.show(viz.image_grid(paint_reference(ASK_BOSS, seeded(96)), columns=6, scale=
          alt="Six generated pictures of large things in the middle.")  # fmt: skip
 
 # %% [markdown]
-# What did the sixty lines leave out? Word order (a bag cannot tell "red circle left of blue square" from its mirror),
+# What did these lines leave out? Word order (a bag cannot tell "red circle left of blue square" from its mirror),
 # places (hence attention and convolutions), long captions (hence text encoders), and pixels (hence the first stage,
 # which was given). Each of these is a chapter of the lecture.
 
@@ -1756,13 +1769,13 @@ viz.show(viz.image_grid(paint_reference(ASK_BOSS, seeded(96)), columns=6, scale=
 # |---|---|
 # | does it matter where a halving is padded | yes: same weights, same shapes, and twenty decibels gone |
 # | how many codes survive without revival | about a third of 144; revival brings them all back, and two decibels |
-# | what does each rung of the loss buy | on this toy little: absolute error buys decibels, the distance buys what the distance measures |
-# | why grey when asked for black | the mean of $x_T$ is read as an answer; mended by zero terminal SNR, $v$ *and* the first step together |
+# | what does each rung of the loss buy | on this toy and in 80 updates little: absolute error buys decibels, and neither the distance nor the critic anything that shows |
+# | why grey when asked for black | the mean of $x_T$ is read as an answer; mended by zero terminal SNR, $v$ and a first step at the noisiest time |
 # | how many evaluations | about ten; samplers differ in closeness to the reference, not in captions fulfilled |
-# | which $w$ | a small one, 2 to 3, which reaches the ceiling; 5 already harms, 8 ruins |
+# | which $w$ | a small one, 2 to 3, with which single things reach the ceiling; 5 already harms, 8 ruins |
 # | what is kept by image to image | at a strength of 0.35 the wish has won and the place is kept; with less, noise is lacking to repaint; with more, the place goes |
 # | what is half-way between red and blue | a switch, not a scale |
-# | what does a LoRA need | a hundred updates, few directions, and a first stage that can draw the style |
+# | what does a LoRA need | a hundred updates, at most four directions a layer, and a first stage that can draw the style |
 #
 # ## References
 # - Rombach et al. 2022, *High-resolution image synthesis with latent diffusion models*,
