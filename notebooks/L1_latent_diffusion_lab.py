@@ -28,7 +28,7 @@
 # - edit pictures (image to image, inpainting, between captions, negative prompts), and know which edit needs what;
 # - teach the model a style in a minute, and add two styles up.
 #
-# **Time** 105 min reading · runs in 143 s · peak memory 1.1 GB (2 CPU cores)
+# **Time** 105 min reading · runs in 133 s · peak memory 1.1 GB (2 CPU cores)
 #
 # **You need** the lecture `L1_latent_diffusion_lecture`; the mathematics is there, the workshop is here. The sections
 # go on counting where the lecture stopped: 4 build, 5 experiments, 6 frontier. All results are of a toy world (32x32

@@ -25,7 +25,7 @@
 # - make a JEPA collapse, on purpose, and learn which of three numbers shows it;
 # - read a benchmark of generative models, and say what may be compared with what.
 #
-# **Time** 120 min with the exercises · runs in 165 s · peak memory 0.8 GB (2 CPU cores)
+# **Time** 120 min with the exercises · runs in 162 s · peak memory 0.8 GB (2 CPU cores)
 
 # %% tags=["setup"]
 # On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.

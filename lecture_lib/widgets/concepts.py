@@ -168,7 +168,7 @@ def concept_slider(model: TextToImage | None = None, *, prompt: str = "") -> Exp
         caption="Turn the strength up from 0: when does the concept come, and when do the pictures fall apart? Look "
         "at the third row before you believe the second: a push of that length changes pictures whatever its meaning, "
         "and only what the concept does and the random direction does not is the concept's. Try the other blocks. Then "
-        "ask for the opposite in the prompt (*a large red circle*), and see who wins.",
+        "ask for the opposite in the prompt (*a large red circle on a white background*), and see who wins.",
         alt="Three rows of six generated pictures with the same noise: as they are, with a concept's direction added "
         "inside the network, and with a random direction of the same length; below each, what the oracle reads in it.",
     )
