@@ -26,7 +26,7 @@
 # - count what guidance costs, and what each saving gives up;
 # - read guidance as a predictor and a corrector, and compose concepts with AND and NOT against a closed form.
 #
-# **Time** 105 min reading · runs in 83 s · peak memory 0.6 GB (2 CPU cores)
+# **Time** 105 min reading · runs in 82 s · peak memory 0.6 GB (2 CPU cores)
 #
 # **You need** the lecture `L2_guidance_lecture`: $x_t=\alpha_t x_0+\sigma_t\epsilon$, $t=0$ is data, $w=1$ is the plain
 # conditional model. The sections go on counting where the lecture stopped: 4 build, 5 experiments, 6 frontier.
