@@ -496,8 +496,8 @@ except NotDifferentiableError as error:
 
 # %% [markdown]
 # ## 4.5 Straighten a flow of your own
-# Train a flow for a few seconds, pair noise with where it goes, train again on the pairs. As a control: the same samples
-# and the same noise, *shuffled*.
+# Train a flow for a few seconds, pair noise with where it goes, train again on the pairs. As a control: the same
+# samples and the same noise, *shuffled*.
 
 
 # %%
@@ -535,7 +535,8 @@ verify_less(
 
 # %% [markdown]
 # **Conclusion.** Crossing lines are what bends a flow. Trajectories never cross, and so the lines between the ends of
-# *one* trajectory cross far less; with shuffled noise they cross as before, and nothing is gained. What reflow cannot repair is the flow it started from: its ends are the new data.
+# *one* trajectory cross far less; with shuffled noise they cross as before, and nothing is gained. What reflow cannot
+# repair is the flow it started from: its ends are the new data.
 
 # %% [markdown]
 # # 5 · Experiments
@@ -599,11 +600,12 @@ verify_less("guidance costs distance, for the teacher as for the student",
             [table[n, 1.0][0][1] for n in ("teacher, 16", "student, 1")], [table[n, 1.5][0][1] for n in ("teacher, 16", "student, 1")])  # fmt: skip
 
 # %% [markdown]
-# **You may read** that few-step students "lose quality" or that they "beat the teacher". Both are one column of this table:
-# guidance makes digits that are read right more often and lie *further* from the data, because it narrows them. At $w=1$ the
-# student is behind; at $w=1.5$, being a little less narrow than its teacher, it has the *smaller* distance. (The error bars
-# overlap, but the rows of one seed share their noise: seed by seed, one evaluation against sixteen is +1.7 ± 0.3 at $w=1$
-# and -1.0 ± 0.2 at $w=1.5$; the spread, as measured below, is 0.313 against the teacher's 0.287.) Name $w$ with every distance.
+# **You may read** that few-step students "lose quality" or that they "beat the teacher". Both are one column of this
+# table: guidance makes digits that are read right more often and lie *further* from the data, because it narrows them.
+# At $w=1$ the student is behind; at $w=1.5$, being a little less narrow than its teacher, it has the *smaller*
+# distance. (The error bars overlap, but the rows of one seed share their noise: seed by seed, one evaluation against
+# sixteen is +1.7 ± 0.3 at $w=1$ and -1.0 ± 0.2 at $w=1.5$; the spread, as measured below, is 0.313 against the
+# teacher's 0.287.) Name $w$ with every distance.
 #
 # $w$ is an *input* of this student, taught between 1 and 2.5. **Predict, then run:** what happens at 0.5 and at 5?
 
@@ -664,9 +666,10 @@ verify_less("four jumps are right at least three quarters as often as the teache
 verify_less("four jumps are not worse than one", together[1] - 0.05, together[4])
 
 # %% [markdown]
-# **Conclusion.** Forty evaluations are right in 0.97 of these 60 captions, four in 0.88, one in 0.63; eight are nearly even with
-# the teacher. What goes wrong in one jump is form: of its 22 failures 13 are things of a wrong shape (one of them of a wrong
-# colour, too), 9 pictures hold a piece too many, things that are no shape, or two run into one. The words are heard at once.
+# **Conclusion.** Forty evaluations are right in 0.97 of these 60 captions, four in 0.88, one in 0.63; eight are nearly
+# even with the teacher. What goes wrong in one jump is form: of its 22 failures 13 are things of a wrong shape (one of
+# them of a wrong colour, too), 9 pictures hold a piece too many, things that are no shape, or two run into one. The
+# words are heard at once.
 #
 # **Conventions.** LCM's paper writes $(1+\omega)\epsilon_c-\omega\epsilon_\varnothing$; this course and most code write
 # $\epsilon_\varnothing+w(\epsilon_c-\epsilon_\varnothing)$. The same with $w=1+\omega$. Feeding the one for the other is off
@@ -751,9 +754,9 @@ verify(
 )
 
 # %% [markdown]
-# **Conclusion.** The plain teacher, asked to jump twice without guidance, is right in a quarter of the captions; with eight per
-# cent more numbers beside its layers, in three quarters. Half the scale does a good half of that, beyond 1 little is to be
-# had (30 captions: errors of 0.09).
+# **Conclusion.** The plain teacher, asked to jump twice without guidance, is right in a quarter of the captions; with
+# eight per cent more numbers beside its layers, in three quarters. Half the scale does a good half of that, beyond 1
+# little is to be had (30 captions: errors of 0.09).
 #
 # **Two adapters** add up: $W_0+\Delta_1+\Delta_2$. That they do in *weights* is algebra, and checked below with a second,
 # random one; that they do in *pictures* is a hope (Lab 1 measured one case).
@@ -775,9 +778,9 @@ verify_less("and the style is heard", 1e-3, (beside - turned.denoiser(x_t, t, to
 
 # %% [markdown]
 # ## 5.4 The front
-# Seven ways of drawing digits with this course's transformers, in one picture: Fréchet distance against evaluations, and against
-# milliseconds. The table behind it is the repository's `docs/front.csv` (`course bench front`, 1442 digits per point, one
-# core); times are of the machine that measured it.
+# Seven ways of drawing digits with this course's transformers, in one picture: Fréchet distance against evaluations,
+# and against milliseconds. The table behind it is the repository's `docs/front.csv` (`course bench front`, 1442 digits
+# per point, one core); times are of the machine that measured it.
 
 # %%
 points = widgets.measured_front()
@@ -799,8 +802,8 @@ verify_less("with eight evaluations a solver beats the student's one", best_solv
 widgets.front_explorer()
 
 # %% [markdown]
-# Is the table still true on your machine? Measure three of its points again, small. Distances of fewer digits are larger (their
-# bias falls like $1/n$), so compare orders, not decimals.
+# Is the table still true on your machine? Measure three of its points again, small. Distances of fewer digits are
+# larger (their bias falls like $1/n$), so compare orders, not decimals.
 
 # %%
 from lecture_lib.benchmarks import front as bench
@@ -873,20 +876,20 @@ print(f"on fresh noise: Karras {fresh[0]:.3f}, searched {fresh[1]:.3f}")
 verify_less("the search is not worse than Karras's grid, on noise it has not seen", fresh[1], fresh[0] + 0.01)
 
 # %% [markdown]
-# **Conclusion.** For this student Karras's level is too high: two jumps from there are no better than one. A search of a dozen scores
-# found a level twenty times lower, where the second jump repairs a little of what the first blurred. A schedule belongs to a
-# model, not to a method; look whether the gain survives fresh noise before you believe it. One seed does not show it: scores
-# of 2000 points scatter by 0.01. On 30 other seeds (half a minute) one jump is at 0.046, Karras's level and one of 40 at
-# 0.049, no different within their errors, the searched level at 0.043: 0.0035 ± 0.0004 below one jump, 0.006 ± 0.0025
-# below Karras's. The gain is real, and small.
+# **Conclusion.** For this student Karras's level is too high: two jumps from there are no better than one. A search of
+# a dozen scores found a level twenty times lower, where the second jump repairs a little of what the first blurred. A
+# schedule belongs to a model, not to a method; look whether the gain survives fresh noise before you believe it. One
+# seed does not show it: scores of 2000 points scatter by 0.01. On 30 other seeds (half a minute) one jump is at 0.046,
+# Karras's level and one of 40 at 0.049, no different within their errors, the searched level at 0.043: 0.0035 ± 0.0004
+# below one jump, 0.006 ± 0.0025 below Karras's. The gain is real, and small.
 
 # %% [markdown]
 # # 6 · Frontier
 # ## 6.1 The adversarial finish: who drops modes?
-# DMD2 and critics compare *distributions*: a student that hears nothing else may choose which noise goes where, and may
-# forget a part of the data almost without paying for it. Two numbers tell fidelity from diversity: **precision** is the share of samples inside the
-# data's manifold, **recall** the share of data inside the samples' (each manifold is a union of balls to the third
-# neighbour).
+# DMD2 and critics compare *distributions*: a student that hears nothing else may choose which noise goes where, and
+# may forget a part of the data almost without paying for it. Two numbers tell fidelity from diversity: **precision**
+# is the share of samples inside the data's manifold, **recall** the share of data inside the samples' (each manifold
+# is a union of balls to the third neighbour).
 
 # %%
 KINDS = {
@@ -924,14 +927,14 @@ verify_less(
 )
 
 # %% [markdown]
-# **Conclusion.** A critic alone, in one short run that nobody tuned, kept two modes of eight: it is asked only where the
-# generator already draws, and nothing there speaks of the others. Matching has all eight modes, but each is a *part* of
-# what it should be, some with bridges to their neighbours. A count of modes does not see that; recall does.
+# **Conclusion.** A critic alone, in one short run that nobody tuned, kept two modes of eight: it is asked only where
+# the generator already draws, and nothing there speaks of the others. Matching has all eight modes, but each is a
+# *part* of what it should be, some with bridges to their neighbours. A count of modes does not see that; recall does.
 #
-# **You may read** that a critic "fixes" a blurred student, and the rows `cd` and `acm` seem to say so: precision 0.74 and
-# 0.95. But they differ in more than the critic: `acm` starts as a trained flow and lives on the line. Its recipe *without* the
-# critic (4000 updates of consistency alone, 20 s) gives precision 0.95, recall 0.97 and 7 % between the modes: here the
-# critic changed next to nothing. Before you thank a part, take it out.
+# **You may read** that a critic "fixes" a blurred student, and the rows `cd` and `acm` seem to say so: precision 0.74
+# and 0.95. But they differ in more than the critic: `acm` starts as a trained flow and lives on the line. Its recipe
+# *without* the critic (4000 updates of consistency alone, 20 s) gives precision 0.95, recall 0.97 and 7 % between the
+# modes: here the critic changed next to nothing. Before you thank a part, take it out.
 #
 # ## 6.2 Out of Python
 # A one-step student is a plain function of tensors: noise, label, $w$ in, picture out; no loop, no schedule. That is what one
@@ -1079,8 +1082,8 @@ print("parameters of the one-step student:", f"{parameter_count(one):,}")
 # 3. At that $w$ its samples are nearer to the data *in these features*. Compare at $w=1$, and look at accuracy and recall too.
 # 4. $w=1+\omega=8.5$.
 # 5. The hook adds $0\cdot BA\,x$, zeros exactly, or is switched off; the weights themselves were never touched.
-# 6. Bookkeeping between evaluations, batches that do not fill the core, a larger network, decoding. (Not guidance: NFE counts
-#    both of its passes.)
+# 6. Bookkeeping between evaluations, batches that do not fill the core, a larger network, decoding. (Not guidance: NFE
+#    counts both of its passes.)
 # 7. The width of the modes; recall.
 # 8. What layers receive has to be quantised on the fly, and small matrices do not pay for it.
 # </details>
