@@ -933,8 +933,8 @@ verify_less(
 #
 # **You may read** that a critic "fixes" a blurred student, and the rows `cd` and `acm` seem to say so: precision 0.74
 # and 0.95. But they differ in more than the critic: `acm` starts as a trained flow and lives on the line. Its recipe
-# *without* the critic (4000 updates of consistency alone, 20 s) gives precision 0.95, recall 0.97 and 7 % between the
-# modes: here the critic changed next to nothing. Before you thank a part, take it out.
+# *without* the critic (3000 updates of consistency alone, as many as its student has) gives precision 0.96, recall
+# 0.97 and 6 % between the modes: here the critic bought nothing. Before you thank a part, take it out.
 #
 # ## 6.2 Out of Python
 # A one-step student is a plain function of tensors: noise, label, $w$ in, picture out; no loop, no schedule. That is what one
