@@ -27,7 +27,7 @@
 # - steer a generation along a concept, and tell a concept from a push;
 # - build FLUX from its parts, equal to `diffusers` to 1e-5.
 #
-# **Time** 100 min reading · runs in 235 s · peak memory 0.8 GB (2 CPU cores)
+# **Time** 100 min reading · runs in 72 s · peak memory 0.8 GB (2 CPU cores)
 #
 # **You need** the lecture `L3_transformers_lecture`; the mathematics is there, the workshop is here. The sections go on
 # counting where the lecture stopped: 4 build, 5 experiments, 6 frontier. All results are of toy worlds (8x8 digits,

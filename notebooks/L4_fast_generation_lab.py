@@ -27,7 +27,7 @@
 # - draw the front of quality against cost, in evaluations *and* in milliseconds, and choose from it;
 # - export a one-step generator to ONNX, in float32 and in int8, and say what was lost.
 #
-# **Time** 95 min reading · runs in 140 s · peak memory 1.1 GB (2 CPU cores)
+# **Time** 95 min reading · runs in 124 s · peak memory 1.1 GB (2 CPU cores)
 #
 # **You need** the lecture `L4_fast_generation_lecture`; the mathematics is there, the workshop is here. The sections go on
 # counting where the lecture stopped: 4 build, 5 experiments, 6 frontier. Everything is measured on toy worlds (points on
