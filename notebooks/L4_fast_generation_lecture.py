@@ -1077,7 +1077,7 @@ for power in (1.0, 2.0):
 # 2 and ask which curves tell the student where to go; Jensen-Shannon is flat at log 2. Before the next slide let the
 # class bet: cover or drop? Forward KL 1.61 for covering against 99.31, reverse KL 18.20 against 0.69. Then bet once
 # more on the ring: InstaFlow (reflow, then regression on pure noise) leaves 2.7 % between the modes, DMD 8.2 %, the
-# GAN keeps two modes, acm (consistency with a critic) has 8.3 %, and 6 % without its critic (lab, 6). The table predicted
+# GAN keeps two modes, acm (consistency with a critic) has 8.3 %, and 6 % without its critic (lab, 6.1). The table predicted
 # otherwise, so read the fragment.
 # Do not let "GANs drop modes" stand as a result: one short run, untuned, and the only one without a teacher.
 # </details>
