@@ -413,7 +413,8 @@ viz.show(
 # Read Eq. 1 backwards. If one network knows both $s_c$ and $s_\varnothing$, their difference *is* the gradient of a
 # classifier: $\nabla\log p_t(c|x)=s_c-s_\varnothing$. Put it into classifier guidance of scale $w$:
 # $$\boxed{\,s_w=s_\varnothing+w\,\nabla\log p_t(c|x)=s_\varnothing+w\,(s_c-s_\varnothing)\,}\tag{2}$$
-# No classifier is trained; the implicit one is as good as the two scores. This is classifier-free guidance (Ho & Salimans 2022).
+# No classifier is trained; the implicit one is as good as the two scores. This is classifier-free guidance (Ho &
+# Salimans 2022).
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Speaker · 6 min</summary>
@@ -478,8 +479,9 @@ verify("each sample has its own coin: batches of 100 lose 10 +- 3", per_batch.st
 # aloud, for the trap of Section 3.5 is in there. At 3.4 ask where $(1-w)+w=1$ is used: weighted copies of an affine
 # map $a+by$ keep their $a$ only if the weights add up to one. Vote before the slide on clipping: does the order
 # matter? Clip then guide leaves values of 5.48, as large as without clipping, because at that pixel both branches
-# were in range (0.80 and $-0.77$); guide then clip gives 1.00. Common question: "which order, then?" Guide first, clip last: only that bounds what
-# guidance has pushed outward. If late, skip the check of all predictions (ten lines, all below 1e-14).
+# were in range (0.80 and $-0.77$); guide then clip gives 1.00. Common question: "which order, then?" Guide first, clip
+# last: only that bounds what guidance has pushed outward. If late, skip the check of all predictions (ten lines, all
+# below 1e-14).
 # </details>
 
 # %%
@@ -730,8 +732,8 @@ verify(
 #
 # Return to the crowd and ask where the mean ends at $w=1000$. Measured: 0.561; the most certain point of the
 # classifier is 0.558, the mode of the class 1.00. Before the second slide say 1.00, 1.10, 1.20 for $w=1, 10, 100$ and
-# ask for $w=1000$ (1.34): slow as a logarithm, but nothing stops it. The guided ODE's samples are
-# not $p_w$ and run faster: medians of 1.6, 2.7, 4.6 at $w=4, 16, 64$. The hard strokes at $w=8$ are the same push
+# ask for $w=1000$ (1.34): slow as a logarithm, but nothing stops it. The guided ODE's samples do not follow
+# $p_w$ and run faster: medians of 1.6, 2.7, 4.6 at $w=4, 16, 64$. The hard strokes at $w=8$ are the same push
 # outward. The slide on the two KLs is the first one to drop today. On the last slide ask which mode wins: 51, 73 and
 # 94 percent of the samples choose the private one, though both are equally likely in the class; the other one, at 2,
 # has a foreign class at 2.3.
