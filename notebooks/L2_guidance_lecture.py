@@ -534,11 +534,10 @@ for path in (VPCosine(), RectifiedFlow()):
 # %% [markdown] slideshow={"slide_type": "slide"}
 # **What breaks it** is anything that is not affine. Clip $x_0$ to $[-1,1]$ in each branch, then guide; or guide, then
 # clip: now the order matters. Where the clip sits in the conversion to $x_0$, guiding in $x_0$ does the first and
-# guiding in $\epsilon$ the second: they have become different methods. Libraries
-# that clip inside the model wrapper and libraries that clip inside the sampler really do draw different pictures.
-# (Here a tenth of the values of each branch lies outside $[-1,1]$, none beyond 1.25, so clipping the branches does
-# change the prediction. But the largest overshoot, 5.48, comes from a pixel where both branches were inside: the
-# extrapolation alone makes it.)
+# guiding in $\epsilon$ the second: they have become different methods, and so have libraries that clip inside the model
+# wrapper and libraries that clip inside the sampler. (Here a tenth of the values of each branch lies outside $[-1,1]$,
+# none beyond 1.25, so clipping the branches does change the prediction. But the largest overshoot, 5.48, comes from a
+# pixel where both branches were inside: the extrapolation alone makes it.)
 
 # %%
 t = torch.full((200,), 0.6, dtype=torch.float64)
