@@ -383,7 +383,7 @@ verify("the paper's ratios", [cost[4] / cost[8], cost[2] / cost[4]], [29.05 / 7.
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.2 Where a token stands
 # DiT adds a fixed table. Along one axis a place $p$ becomes $d/2$ sines, then $d/2$ cosines; two axes take half of
-# the width each:
+# the width each, here the row first (the published code puts the column first; only the names of channels change):
 # $$e(p)=\big[\sin p\omega_k\;\big\|\;\cos p\omega_k\big],\quad\omega_k=10000^{-k/(d/2)},\qquad
 # \mathrm{PE}(i,j)=\big[e(i)\,\|\,e(j)\big].$$
 
@@ -410,7 +410,7 @@ def e(p, d):
 i, j = torch.cartesian_prod(torch.arange(16), torch.arange(16)).unbind(1)  # 256 tokens, row by row
 table = torch.cat([e(i, 384), e(j, 384)], dim=1)
 gram = (table @ table.T).reshape(16, 16, 16, 16)
-verify("the table by hand is DiT-B's", table, nets.positions_2d(16, 16, 768), tol=0)
+verify("the table by hand is the library's, for DiT-B", table, nets.positions_2d(16, 16, 768), tol=0)
 verify("all positions have the same length: |PE|² = D/2", table.square().sum(1), 384, tol=1e-3)
 verify("similarity depends on the displacement only", gram[2, 3, 7, 11], gram[6, 4, 11, 12], tol=1e-3)
 closest = (torch.cdist(table, table) + 1e9 * torch.eye(256)).min() ** 2
@@ -1810,8 +1810,7 @@ for name, m, channel in (("red", maps[0], 0), ("blue", maps[1], 2)):
 # <details><summary>Answer</summary>
 #
 # First the last linear layer only; then its inputs can be heard: the patch embedding, the gates of all blocks, the last
-# layer's shift and scale. Attention
-# and MLP follow at the third step, once their gates have left zero.
+# layer's shift and scale. Attention and MLP follow at the third step, once their gates have left zero.
 # </details>
 #
 # 4. Somebody measures "DiT-XL/2: 237 GFLOPs" and calls the paper's 119 wrong. Who is right?
