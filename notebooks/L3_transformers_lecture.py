@@ -810,7 +810,8 @@ verify_less("the gates' 74 million parameters cost hardly any arithmetic", costs
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # *You may read that DiT concatenates time and class into one long vector.* It adds them (3.3); only the in-context
-# and cross-attention variants keep them apart, as two tokens. The lab trains all four on digits.
+# and cross-attention variants keep them apart, as two tokens. All four blocks are in `lecture_lib.nets`;
+# the lab trains the last one.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.6 Attention, and why the root of $d$
@@ -885,8 +886,8 @@ verify_less("and with it the gradient goes", slopes["no scale"][-1], 0.2 * slope
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # *You may read that softmax(8, 0, 0, ...) is one-hot, so dividing is a mathematical necessity.* It depends on how
-# many zeros there are, and the argument above is about *initialisation*: trained $q$ and $k$ are not independent (μP,
-# in the lab, even divides by $d$). And *multi-head attention is a free lunch*? The products cost the same; the maps
+# many zeros there are, and the argument above is about *initialisation*: trained $q$ and $k$ are not independent (μP
+# even divides by $d$ where heads grow; in the lab they do not). And *multi-head attention is a free lunch*? The products cost the same; the maps
 # do not.
 
 # %% slideshow={"slide_type": "skip"}
@@ -1659,7 +1660,7 @@ verify("64 steps in random order are an exact draw: as many flips as there shoul
 #
 # Concept maps: nobody reads the concepts, so the picture stays the same to the last bit. Maps compare, they do not
 # measure: a single concept would get everything, and green, which nobody said, gets what red and blue leave. If late,
-# skip both slides; the lab has them.
+# skip both slides: ControlNet and concept directions are in the lab (4.3, 5.6), the maps only here.
 # </details>
 
 # %%
@@ -1760,7 +1761,8 @@ for name, m, channel in (("red", maps[0], 0), ("blue", maps[1], 2)):
     verify_less(f"the map of {name} is higher where the picture is {name}", m[~there].mean(), m[there].mean())
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# How far such maps can be trusted, and a random direction beside every concept direction, is the lab's question.
+# Sixteen noises of one picture are no proof. The lab puts the question to another use of concepts: it pushes along a
+# concept's direction, and along a random one beside it (5.6).
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Summary
