@@ -887,8 +887,8 @@ verify_less("and with it the gradient goes", slopes["no scale"][-1], 0.2 * slope
 # %% [markdown] slideshow={"slide_type": "skip"}
 # *You may read that softmax(8, 0, 0, ...) is one-hot, so dividing is a mathematical necessity.* It depends on how
 # many zeros there are, and the argument above is about *initialisation*: trained $q$ and $k$ are not independent (μP
-# even divides by $d$ where heads grow; in the lab they do not). And *multi-head attention is a free lunch*? The products cost the same; the maps
-# do not.
+# even divides by $d$ where heads grow; in the lab they do not). And *multi-head attention is a free lunch*? The
+# products cost the same; the maps do not.
 
 # %% slideshow={"slide_type": "skip"}
 for n in (3, 256, 4096):
