@@ -106,7 +106,7 @@ def patch_explorer() -> Explorer:
         patch_scene,
         controls,
         caption="Halve the patch: four times the tokens, and how many times the bill? The parameters hardly change. "
-        "At 256 x 256 pixels the famous quadratic cost of attention is a few per cent; find a setting in which it is "
+        "At 256 x 256 pixels the famous quadratic cost of attention is at most a tenth; find a setting in which it is "
         "the larger part. And on the digit: from which patch on is there nothing left to attend to?",
         alt="A picture cut into patches with gaps between them, and some of the patches enlarged in the order of the "
         "sequence. Below, multiply-adds against tokens for linear layers and for attention, both axes logarithmic, "
