@@ -26,7 +26,7 @@
 # - compute in closed form what a guided sampler really produces, and show that it is *not* the sharpened density;
 # - predict where samples go as $w\to\infty$, when a negative prompt stops making sense, and what all of it costs.
 #
-# **Time** 90 min reading · runs in 20 s · peak memory 0.5 GB (2 CPU cores)
+# **Time** 90 min reading · runs in 19 s · peak memory 0.5 GB (2 CPU cores)
 #
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise,
 # $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is the plain conditional model.
