@@ -474,7 +474,7 @@ viz.show(
     viz.image_grid(torch.cat(rows), columns=len(shown), scale=3, row_labels=names),
     caption="At f = 2 and f = 4 the errors sit at the edges: flat colour is the predictable part. At f = 8, with 64 "
     "numbers for everything, whole things change colour and shape.",
-    alt="Five pictures, their reconstructions at f = 2, 4, 8, and error maps that light up along the outlines.",
+    alt="Five pictures, their reconstructions at f = 2, 4, 8, and error maps: outlines at f = 2 and 4, whole things at f = 8.",
 )
 
 # %% slideshow={"slide_type": "slide"}
@@ -500,9 +500,9 @@ viz.show(
 )
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# That share is the best one can hope for, not a promise: a latent diffusion model is a trade. Large $f$ makes the second stage cheap
-# and the first one lossy. The published table for real photographs (ImageNet; Rombach et al. 2022, the repository's
-# model zoo) shows that channels move along with $f$; a table that changes $f$ alone is not from there.
+# That share is the best one can hope for, not a promise: a latent diffusion model is a trade. Large $f$ makes the
+# second stage cheap and the first one lossy. The published table for real photographs (ImageNet; Rombach et al. 2022,
+# the repository's model zoo) shows that channels move along with $f$; a table that changes $f$ alone is not from there.
 #
 # | first stage (KL) | latent of 256x256 | rFID | PSNR (dB) |
 # |---|---|---|---|
@@ -524,8 +524,8 @@ viz.show(
 #
 # Give each term one job, aloud: the reconstruction forbids forgetting, the KL forbids growing without limit, the
 # perceptual distance forbids blur that pixels hardly punish, the critic forbids what a patch would give away. Ask for
-# the sign before you read the two runs: minimising -ELBO finds the evidence, -1.859, and the other run is at -5e13, where the clamp holds it.
-# At the KL ask whether a weight of one millionth makes latents Gaussian; it does not, and nobody needs it to. On the
+# the sign before you read the two runs: minimising -ELBO finds the evidence, -1.859, and the other run is at -5e13,
+# where the clamp holds it. At the KL ask whether a weight of one millionth makes latents Gaussian; it does not, and nobody needs it to. On the
 # last slide only one thing matters: features ten times as loud leave LPIPS alone, and put the printed form a hundred
 # times as far. If late, show the first slide and say the four jobs; the lab trains the ladder.
 # </details>
@@ -642,7 +642,8 @@ verify("the printed form: a hundred times as far", printed(10) / printed(1), tor
 # %% [markdown]
 # #### The critic's weight
 # The last rung is a patch discriminator with a hinge loss. How strongly should it pull? As strongly as the
-# reconstruction does, measured where both meet, at the decoder's last layer (Esser et al. 2021, Eq. 7):
+# reconstruction does, measured where both meet, at the decoder's last layer (Esser et al. 2021, Eq. 7; constants of
+# their code):
 # $\lambda=\|\nabla_{W}\mathcal L_{nll}\|\,/\,(\|\nabla_{W}\mathcal L_G\|+10^{-4})$, clipped to $[0,10^4]$, without
 # gradient; Stable Diffusion's config multiplies it by 0.5 and starts at step 50 001. So the *units* of the critic
 # cancel:
@@ -1055,7 +1056,7 @@ except ValueError as error:
 # %% [markdown]
 # That last message is the price: at $\alpha=0$ a prediction of $\epsilon$ says nothing about $x_0$. Zero terminal SNR
 # needs $v$- or $x_0$-prediction, and a grid that *starts* at the last step ("trailing"; 50 leading steps on the repaired
-# table give 22, 57, 21 % here, 200 are as good as trailing ones). The recipe acts on the root:
+# table still give 57 % grey here, 200 are as good as trailing ones). The recipe acts on the root:
 # $$\sqrt{\bar\alpha'_t}=(\sqrt{\bar\alpha_t}-\sqrt{\bar\alpha_T})\,\frac{\sqrt{\bar\alpha_1}}{\sqrt{\bar\alpha_1}-\sqrt{\bar\alpha_T}}
 # \qquad\text{(Lin et al. 2023, Algorithm 1)}.$$
 
@@ -1097,7 +1098,7 @@ for s in (0.0, 0.1):
 verify("s = 0.1: 42 times", (1 / 4096 + 0.01) / (1 / 4096), 42, tol=0.1)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# The lab trains two small models, with and without, and asks both for black.
+# The lab trains three small models, with neither repair and with each of the two, and asks them for five brightnesses.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.7 One loss, four parameterizations
@@ -1362,8 +1363,8 @@ viz.show(
 )
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# So a single vector per caption says who has which colour in five cases of six, and who stands where hardly better than
-# a *bag of words* would. But the U-Net reads **one vector per word**. Does the
+# So a single vector per caption knows who has which colour in five cases of six, and who stands where hardly better
+# than a *bag of words* would. But the U-Net reads **one vector per word**. Does the
 # vector of "circle" know that the circle is red? A linear probe: from the vector of each shape word, guess the colour
 # of its thing (8 colours).
 
@@ -1371,7 +1372,8 @@ viz.show(
 # <details><summary>Speaker · 4 min</summary>
 #
 # The probe answers the objection that the binding is lost: it is in the word's own vector, and partly lost in the
-# pooled one. Ask why CLIP's first shape word cannot know the other thing's colour (11 %, chance is 12): its mask is causal.
+# pooled one. Ask why CLIP's first shape word cannot know the other thing's colour (11 %, chance is 12): its
+# mask is causal.
 # Next slide, a prediction: does the probe find more after 150 steps on missing words? 60 % before and after, although
 # the task is being learned. Common question: "60 % from an untrained network?" Its random attention already mixes the
 # neighbours in. Read two of the glosses aloud, then the price: 36 or 89 captions of 100, with the same U-Net.
@@ -1514,14 +1516,14 @@ viz.show(
         xlabel="share of the variance of the vector of a shape word",
         title="What the word says, and how loudly",
     ),
-    caption="A U-Net hears loud parts first. Every part is heard here; the relation, which says two things at once "
+    caption="No part is whispered; the relation, which says two things at once "
     "(which axis, which side), is the loudest.",
     alt="Bar chart: relation about 40 %, colour 21 %, shape 15 %, size 11 %, background 8 %.",
 )
 verify_less("no attribute is whispered", 0.04, min(loud))
 
 # %% [markdown]
-# This matters more for the pictures than the U-Net's size: with a reader trained on missing words, the same U-Net after
+# How much this matters for the pictures: with a reader trained on missing words, the same U-Net after
 # the same 5500 updates fulfilled 36 of 100 captions about two things, and with this one 89 (`course zoo --evaluate`,
 # before and after). Toy results stay toy, but the rule is known from large models: with T5-XXL in CLIP's place human
 # raters preferred the pictures of hard prompts (Saharia et al. 2022).
@@ -1974,7 +1976,7 @@ verify_less(
 )
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# From coarse to fine: first the place, then the colour, at last the outline. Compare noise levels between models with
+# From coarse to fine, in this toy: first the place, then the colour, at last the outline. Compare noise levels between models with
 # care: a latent of $128\times128$ places (SDXL) shows a thing through much more noise than one of $8\times8$. Item 3 of
 # the next section is the remedy.
 
@@ -2175,6 +2177,11 @@ verify_less(
 #   [2208.01626](https://arxiv.org/abs/2208.01626)
 # - D. Podell et al. *SDXL.* [2307.01952](https://arxiv.org/abs/2307.01952); P. Esser et al. *Scaling rectified flow
 #   transformers for high-resolution image synthesis* (SD3). [2403.03206](https://arxiv.org/abs/2403.03206)
+# - P. Dhariwal, A. Nichol. *Diffusion models beat GANs on image synthesis* (ADM).
+#   [2105.05233](https://arxiv.org/abs/2105.05233); N. Shazeer. *GLU variants improve transformer.*
+#   [2002.05202](https://arxiv.org/abs/2002.05202); C. Saharia et al. *Photorealistic text-to-image diffusion models with
+#   deep language understanding* (Imagen). [2205.11487](https://arxiv.org/abs/2205.11487)
+# - N. Guttenberg. *Diffusion with offset noise*, 2023, crosslabs.org
 # - E. Hu et al. *LoRA.* [2106.09685](https://arxiv.org/abs/2106.09685)
 #
 # Next: the **lab** builds autoencoder, attention and adapters from their parts, trains the ladder of losses, and paints
