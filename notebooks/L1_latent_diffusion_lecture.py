@@ -474,7 +474,8 @@ viz.show(
     viz.image_grid(torch.cat(rows), columns=len(shown), scale=3, row_labels=names),
     caption="At f = 2 and f = 4 the errors sit at the edges: flat colour is the predictable part. At f = 8, with 64 "
     "numbers for everything, whole things change colour and shape.",
-    alt="Five pictures, their reconstructions at f = 2, 4, 8, and error maps: outlines at f = 2 and 4, whole things at f = 8.",
+    alt="Five pictures, their reconstructions at f = 2, 4, 8, and error maps: outlines at f = 2 and 4, whole things "
+    "at f = 8.",
 )
 
 # %% slideshow={"slide_type": "slide"}
@@ -525,9 +526,10 @@ viz.show(
 # Give each term one job, aloud: the reconstruction forbids forgetting, the KL forbids growing without limit, the
 # perceptual distance forbids blur that pixels hardly punish, the critic forbids what a patch would give away. Ask for
 # the sign before you read the two runs: minimising -ELBO finds the evidence, -1.859, and the other run is at -5e13,
-# where the clamp holds it. At the KL ask whether a weight of one millionth makes latents Gaussian; it does not, and nobody needs it to. On the
-# last slide only one thing matters: features ten times as loud leave LPIPS alone, and put the printed form a hundred
-# times as far. If late, show the first slide and say the four jobs; the lab trains the ladder.
+# where the clamp holds it. At the KL ask whether a weight of one millionth makes latents Gaussian; it does not, and
+# nobody needs it to. On the last slide only one thing matters: features ten times as loud leave LPIPS alone, and put
+# the printed form a hundred times as far. If late, show the first slide and say the four jobs; the lab trains the
+# ladder.
 # </details>
 
 # %%
@@ -1055,8 +1057,8 @@ except ValueError as error:
 
 # %% [markdown]
 # That last message is the price: at $\alpha=0$ a prediction of $\epsilon$ says nothing about $x_0$. Zero terminal SNR
-# needs $v$- or $x_0$-prediction, and a grid that *starts* at the last step ("trailing"; 50 leading steps on the repaired
-# table still give 57 % grey here, 200 are as good as trailing ones). The recipe acts on the root:
+# needs $v$- or $x_0$-prediction, and a grid that *starts* at the last step ("trailing"; 50 leading steps on the
+# repaired table still give 57 % grey here, 200 are as good as trailing ones). The recipe acts on the root:
 # $$\sqrt{\bar\alpha'_t}=(\sqrt{\bar\alpha_t}-\sqrt{\bar\alpha_T})\,\frac{\sqrt{\bar\alpha_1}}{\sqrt{\bar\alpha_1}-\sqrt{\bar\alpha_T}}
 # \qquad\text{(Lin et al. 2023, Algorithm 1)}.$$
 
@@ -1287,8 +1289,8 @@ viz.show(
     caption="Before training an image is about as near to any caption as to its own: the columns are even. Afterwards "
     "the diagonal stands out, and the nearest misses share two traits (two small rings, two large green things). One "
     "alone need not help: the orange ring and the orange triangle are strangers.",
-    alt="Two tables of cosines between seven captions and seven images: even columns before training, a bright diagonal "
-    "after.",
+    alt="Two tables of cosines between seven captions and seven images: even columns before training, a bright "
+    "diagonal after.",
 )
 hit = (logits.argmax(1)[:, None] == torch.arange(64)[:, None]).double().mean()
 print(f"right caption among 64: {hit:.0%} (chance 2 %)")
@@ -1364,19 +1366,18 @@ viz.show(
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # So a single vector per caption knows who has which colour in five cases of six, and who stands where hardly better
-# than a *bag of words* would. But the U-Net reads **one vector per word**. Does the
-# vector of "circle" know that the circle is red? A linear probe: from the vector of each shape word, guess the colour
-# of its thing (8 colours).
+# than a *bag of words* would. But the U-Net reads **one vector per word**. Does the vector of "circle" know that the
+# circle is red? A linear probe: from the vector of each shape word, guess the colour of its thing (8 colours).
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Speaker · 4 min</summary>
 #
 # The probe answers the objection that the binding is lost: it is in the word's own vector, and partly lost in the
 # pooled one. Ask why CLIP's first shape word cannot know the other thing's colour (11 %, chance is 12): its
-# mask is causal.
-# Next slide, a prediction: does the probe find more after 150 steps on missing words? 60 % before and after, although
-# the task is being learned. Common question: "60 % from an untrained network?" Its random attention already mixes the
-# neighbours in. Read two of the glosses aloud, then the price: 36 or 89 captions of 100, with the same U-Net.
+# mask is causal. Next slide, a prediction: does the probe find more after 150 steps on missing words? 60 % before and
+# after, although the task is being learned. Common question: "60 % from an untrained network?" Its random attention
+# already mixes the neighbours in. Read two of the glosses aloud, then the price: 36 or 89 captions of 100, with the
+# same U-Net.
 # </details>
 
 # %% slideshow={"slide_type": "skip"}
@@ -1660,9 +1661,9 @@ widgets.attention_explorer()
 # The maps say *where* each word speaks. So, to change a word and nothing else: paint the source prompt and keep every
 # map, then paint the edited prompt from the same noise with those maps put in place of its own (Hertz et al. 2022,
 # Section 3). The pixels still listen to the same places; what they hear there is "blue". We inject them during the
-# first half of the steps, which settles the places. Does the new word suffer? Hardly, here: of 100 captions 84 came out
-# all right without maps, 86 with maps for half of the steps, 88 with maps to the end. (One leak may help: in this model,
-# as in SDXL, the word also comes in through the pooled vector, which no map controls.)
+# first half of the steps, which settles the places. Does the new word suffer? Not that we saw: of 100 captions 84 came out
+# all right without maps, 86 with maps for half of the steps, 88 with maps to the end. (One leak may help: in this
+# model, as in SDXL, the word also comes in through the pooled vector, which no map controls.)
 
 # %% slideshow={"slide_type": "skip"}
 network = painter.denoiser.network
@@ -1976,9 +1977,9 @@ verify_less(
 )
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# From coarse to fine, in this toy: first the place, then the colour, at last the outline. Compare noise levels between models with
-# care: a latent of $128\times128$ places (SDXL) shows a thing through much more noise than one of $8\times8$. Item 3 of
-# the next section is the remedy.
+# From coarse to fine, in this toy: first the place, then the colour, at last the outline. Compare noise levels between
+# models with care: a latent of $128\times128$ places (SDXL) shows a thing through much more noise than one of
+# $8\times8$. Item 3 of the next section is the remedy.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.12 SD3 and FLUX, as far as this lecture goes
@@ -2179,8 +2180,8 @@ verify_less(
 #   transformers for high-resolution image synthesis* (SD3). [2403.03206](https://arxiv.org/abs/2403.03206)
 # - P. Dhariwal, A. Nichol. *Diffusion models beat GANs on image synthesis* (ADM).
 #   [2105.05233](https://arxiv.org/abs/2105.05233); N. Shazeer. *GLU variants improve transformer.*
-#   [2002.05202](https://arxiv.org/abs/2002.05202); C. Saharia et al. *Photorealistic text-to-image diffusion models with
-#   deep language understanding* (Imagen). [2205.11487](https://arxiv.org/abs/2205.11487)
+#   [2002.05202](https://arxiv.org/abs/2002.05202); C. Saharia et al. *Photorealistic text-to-image diffusion models
+#   with deep language understanding* (Imagen). [2205.11487](https://arxiv.org/abs/2205.11487)
 # - N. Guttenberg. *Diffusion with offset noise*, 2023, crosslabs.org
 # - E. Hu et al. *LoRA.* [2106.09685](https://arxiv.org/abs/2106.09685)
 #
