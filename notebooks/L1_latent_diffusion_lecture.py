@@ -1661,8 +1661,8 @@ widgets.attention_explorer()
 # The maps say *where* each word speaks. So, to change a word and nothing else: paint the source prompt and keep every
 # map, then paint the edited prompt from the same noise with those maps put in place of its own (Hertz et al. 2022,
 # Section 3). The pixels still listen to the same places; what they hear there is "blue". We inject them during the
-# first half of the steps, which settles the places. Does the new word suffer? Not that we saw: of 100 captions 84 came out
-# all right without maps, 86 with maps for half of the steps, 88 with maps to the end. (One leak may help: in this
+# first half of the steps, which settles the places. Does the new word suffer? Not that we saw: of 100 captions 84 came
+# out all right without maps, 86 with maps for half of the steps, 88 with maps to the end. (One leak may help: in this
 # model, as in SDXL, the word also comes in through the pooled vector, which no map controls.)
 
 # %% slideshow={"slide_type": "skip"}
