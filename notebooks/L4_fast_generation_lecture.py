@@ -937,7 +937,7 @@ for gamma in (0.0, 0.5, 1.0):
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.10 Progressive distillation
-# The oldest of the family. A student learns to do in *one* DDIM step what its teacher does in *two*; then it is the teacher.
+# The oldest distillation of this lecture. A student learns to do in *one* DDIM step what its teacher does in *two*; then it is the teacher.
 # $N\to N/2\to\dots\to1$. The target is not the end of the trajectory, and not the teacher's $x_0$, but the $x_0$ with which one
 # step of the student's arrives where two of the teacher's do:
 #
@@ -983,8 +983,8 @@ viz.show(viz.halving_tree((16, 8, 4, 2, 1), ["the teacher", *notes]), caption="E
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # Two conventions meet here. LCM writes $(1+\omega)\epsilon_c-\omega\epsilon_\varnothing$; that is $w=1+\omega$. And its
-# $c_{skip}=\sigma_d^2/((10k)^2+\sigma_d^2)$, $c_{out}=10k/\sqrt{(10k)^2+\sigma_d^2}$ (here $k$ is the timestep itself, not the 20
-# above) have *no* factor $\sigma_d$ in front of $c_{out}$: already at $k=19$ the function *is* the network's $\hat z_0$. The lab trains one.
+# $c_{skip}=\sigma_d^2/((10k)^2+\sigma_d^2)$, $c_{out}=10k/\sqrt{(10k)^2+\sigma_d^2}$ differ from (3) too: $k$ is here the
+# timestep itself, not the 20 above, and $c_{out}$ has *no* factor $\sigma_d$: already at $k=19$ the function *is* the network's $\hat z_0$. The lab trains one.
 
 # %% slideshow={"slide_type": "skip"}
 eps_c, eps_0 = torch.randn(2, 4, generator=seeded(16))
@@ -1107,7 +1107,7 @@ ax.set(
     title="Who still says which way to go?",
 )
 viz.legend(ax)
-viz.show(figure, caption="Clean densities that do not overlap are log 2 apart, however far. Noised, KL has a slope everywhere.",
+viz.show(figure, caption="Jensen-Shannon: clean densities that do not overlap are log 2 apart, however far. Noised, KL has a slope at every distance.",
          alt="Three curves against distance: one saturates at log 2, one is a parabola, one a line.")  # fmt: skip
 verify("JS is at its ceiling log 2 beyond one unit", js[10:], [math.log(2)] * 21, tol=1e-3)
 verify("noised KL is a parabola: m^2 / (2 (0.01 + 1))", noised_kl, (distances**2 / 2.02).tolist(), tol=1e-6)
@@ -1147,7 +1147,8 @@ verify_less(
 verify("and pays log 2 for half the data", oracles.divergence(oracles.REVERSE_KL, both, single), math.log(2), tol=1e-3)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# Now the ring. Same network, 4000 to 6000 updates, three ideas and a mixture of two (`acm`: consistency with a critic). All but
+# Now the ring. Same network, 4000 to 6000 updates, three ideas and a mixture of two (`acm`: consistency with a critic;
+# `dmd` is DMD2, which has a weak one as well). All but
 # the GAN start from a trained flow (10 000 updates of its own; InstaFlow from a reflow, 10 000 more):
 
 # %%
