@@ -311,9 +311,9 @@ verify("Gaussian data: f(x, 80) = x s / sqrt(s^2 + 80^2)", exact, 0.5 / math.hyp
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.3 The boundary, and why it is built in
-# The second half of (2), that stopping changes nothing, does not determine $f$: a constant satisfies it too. What pins $f$ down
-# is the first half, the **boundary condition** $f(x,\varepsilon)=x$: a picture without noise is its own end. Every consistency
-# method of this lecture builds it into the parameterization, so that no training can lose it:
+# The second half of (2), that stopping changes nothing, does not determine $f$: a constant satisfies it too. What pins
+# $f$ down is the first half, the **boundary condition** $f(x,\varepsilon)=x$: a picture without noise is its own end.
+# Every consistency method of this lecture builds it into the parameterization, so that no training can lose it:
 #
 # $$f(x,t)=c_{skip}(t)\,x+c_{out}(t)\,F(x,t),\qquad c_{skip}(\varepsilon)=1,\quad c_{out}(\varepsilon)=0\tag{3}$$
 #
@@ -480,8 +480,8 @@ verify(
 #
 # - *"CT is inaccurate because of its one-step Euler."* CT never solves an ODE; its error on Gaussian data *equals* that of
 #   CD with Euler steps.
-# - *Loss (4) without a stop-gradient.* Both ends then move towards each other, and too little of what is known at the data
-#   travels up. However fine the grid, the map (here with weight $1/(t-u)$) stays at 0.64 of the truth.
+# - *Loss (4) without a stop-gradient.* Both ends then move towards each other, and too little of what is known at the
+#   data travels up. However fine the grid, the map (here with weight $1/(t-u)$) stays at 0.64 of the truth.
 # - *Fresh noise for $x_u$.* Then $x_t$ tells nothing about $x_u$ but its $x_0$, each rung loses a factor, and $f$ collapses
 #   to the mean.
 
@@ -543,13 +543,13 @@ verify("with zero loss on 400 points (Heun), the promise holds", zero_loss, phi(
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Speaker · 6 min</summary>
 #
-# Two forces, on the board: coarse grid, biased target; fine grid, slow and noisy climb. In the table only the column
-# of pairs matters today. Widget: iCT at share 0 has 10 jumps and would fall short by 24.7 %, at 0.3 by 6.9 % (40
-# jumps), at 1 by 0.2 % (1280 jumps). Then ECT at share 0: 81 % of its pairs have clean data as the target, so it
-# begins as a denoiser. Before the scatter plots ask for a ranking of the four, and after them for the reason; the
-# natural guess, "too coarse a grid", is wrong. Only then the fragment: it is mostly the weight (its 0.089 and 0.108 are the
-# same two networks on other draws than the picture's 0.083 and 0.104). Warn against a ranking of methods: one small
-# ring, one run each.
+# Two forces, on the board: coarse grid, biased target; fine grid, slow and noisy climb. In the table only the column of
+# pairs matters today. Widget: iCT at share 0 has 10 jumps and would fall short by 24.7 %, at 0.3 by 6.9 % (40 jumps),
+# at 1 by 0.2 % (1280 jumps). Then ECT at share 0: 81 % of its pairs have clean data as the target, so it begins as a
+# denoiser. Before the scatter plots ask for a ranking of the four, and after them for the reason; the natural guess,
+# "too coarse a grid", is wrong. Only then the fragment: it is mostly the weight (its 0.089 and 0.108 are the same two
+# networks on other draws than the picture's 0.083 and 0.104). Warn against a ranking of methods: one small ring, one
+# run each.
 # </details>
 
 # %% slideshow={"slide_type": "skip"}
@@ -605,9 +605,9 @@ verify(
 widgets.curriculum_explorer()
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# Four students of a ring of eight modes, one network each, same size, 8000 updates each (70 to 84 s of one core). CT and iCT see
-# data alone; CD has the ring's exact denoiser as its teacher; ECT starts from a denoiser that was trained before (6000 more
-# updates). One step each:
+# Four students of a ring of eight modes, one network each, same size, 8000 updates each (70 to 84 s of one core). CT
+# and iCT see data alone; CD has the ring's exact denoiser as its teacher; ECT starts from a denoiser that was trained
+# before (6000 more updates). One step each:
 
 # %%
 DISCRETE = ("ring-ct", "ring-cd", "ring-ict", "ring-ect")
@@ -634,10 +634,11 @@ viz.show(figure, caption="4000 samples each, one evaluation per sample; the numb
          alt="Four scatter plots of one-step samples on a ring of eight modes.")  # fmt: skip
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# Why are CT and CD two to three times as far away as iCT and ECT? Not because of CD's grid: what it would learn in the end, which
-# `cd_limit` computes, is as near the ring as data are. It is mostly the weight. Unweighted squares let the wide gaps at high noise,
-# where targets vary most, drown the narrow ones near the data. We trained both once more with nothing changed but iCT's weight
-# $1/(t-u)$: CD ends at 0.019 instead of 0.089, CT at 0.055 instead of 0.108 (other draws than the picture's, one run each).
+# Why are CT and CD two to three times as far away as iCT and ECT? Not because of CD's grid: what it would learn in the
+# end, which `cd_limit` computes, is as near the ring as data are. It is mostly the weight. Unweighted squares let the
+# wide gaps at high noise, where targets vary most, drown the narrow ones near the data. We trained both once more with
+# nothing changed but iCT's weight $1/(t-u)$: CD ends at 0.019 instead of 0.089, CT at 0.055 instead of 0.108 (other
+# draws than the picture's, one run each).
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # <details><summary>How to repeat this (a minute of one core)</summary>
@@ -717,8 +718,8 @@ verify_less("the denoiser's is not", 0.05, by_difference.abs().max())
 #
 # $$\mathrm E\big|\tfrac{df}{dt}\big|^2_{\text{pair}}=\big|\tfrac{df}{dt}\big|^2_{\text{true}}+\mathrm E\big|J_xf\,(v_{\text{pair}}-v)\big|^2$$
 #
-# The second term rewards a *flat* $f$. On Gaussian data ($s=0.5$, $T=80$) the minimum is known: with one
-# weight over time 0.64 of the truth, so that samples have standard deviation 0.32 instead of 0.5; with another 0.79, and 0.39.
+# The second term rewards a *flat* $f$. On Gaussian data ($s=0.5$, $T=80$) the minimum is known: with one weight over
+# time 0.64 of the truth, so that samples have standard deviation 0.32 instead of 0.5; with another 0.79, and 0.39.
 
 # %%
 g, n = seeded(8), 400_000
@@ -785,13 +786,13 @@ verify("r = 1: g = cos t df/dt", g_1, math.cos(1.1) * by_difference, tol=1e-5)
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Speaker · 5 min</summary>
 #
-# Cover the output and ask what $f(f(x))$ does: nothing, the end is its own end. So why does it help to add noise
-# again? It makes room for a second, shorter jump to mend the first. Still on this slide let everybody draw one curve,
-# distance against steps; expect falling ones. The picture: iCT goes from 0.036 to 0.023 at eight steps (its
-# 0.033 at sixteen is within chance), CT rises from 0.104 to 0.277. Widget: ring-ect at 1, 2 and 8 steps, then ring-flow at 1, 2, 4, 8,
-# a plain solver that keeps gaining (0.70, 0.35, 0.10, 0.05). Its dashed line is higher than the picture's, 0.030
-# against 0.023, because it has 3000 points and not 8000; with seeds 0 to 3 ring-ect's best number of steps is 8, 12,
-# 6, 12, so its small ups and downs are chance.
+# Cover the output and ask what $f(f(x))$ does: nothing, the end is its own end. So why does it help to add noise again?
+# It makes room for a second, shorter jump to mend the first. Still on this slide let everybody draw one curve, distance
+# against steps; expect falling ones. The picture: iCT goes from 0.036 to 0.023 at eight steps (its 0.033 at sixteen is
+# within chance), CT rises from 0.104 to 0.277. Widget: ring-ect at 1, 2 and 8 steps, then ring-flow at 1, 2, 4, 8, a
+# plain solver that keeps gaining (0.70, 0.35, 0.10, 0.05). Its dashed line is higher than the picture's, 0.030 against
+# 0.023, because it has 3000 points and not 8000; with seeds 0 to 3 ring-ect's best number of steps is 8, 12, 6, 12, so
+# its small ups and downs are chance.
 # </details>
 
 # %%
@@ -836,10 +837,11 @@ for name in ("ring-ct", "ring-cd"):
     verify_less(f"{name}: sixteen are worse than one", 1.2 * curves[name][0], curves[name][-1])
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# iCT and ECT gain up to about four steps; what goes up and down after that is chance (other draws move each point by up to
-# 0.015). CT and CD lose from the second step on. CD's grid is not to blame: its exact limit on the same 40 points (`cd_limit`)
-# is as good as data. What these two networks have not learned in their 8000 updates, plain squares at uniform $n$, each
-# further step adds once more. The sampler is the same for all four: here it is the student that says how many steps help.
+# iCT and ECT gain up to about four steps; what goes up and down after that is chance (other draws move each point by up
+# to 0.015). CT and CD lose from the second step on. CD's grid is not to blame: its exact limit on the same 40 points
+# (`cd_limit`) is as good as data. What these two networks have not learned in their 8000 updates, plain squares at
+# uniform $n$, each further step adds once more. The sampler is the same for all four: here it is the student that says
+# how many steps help.
 
 # %% slideshow={"slide_type": "slide"}
 widgets.steps_explorer()
@@ -937,9 +939,9 @@ for gamma in (0.0, 0.5, 1.0):
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.10 Progressive distillation
-# The oldest distillation of this lecture. A student learns to do in *one* DDIM step what its teacher does in *two*; then it is the teacher.
-# $N\to N/2\to\dots\to1$. The target is not the end of the trajectory, and not the teacher's $x_0$, but the $x_0$ with which one
-# step of the student's arrives where two of the teacher's do:
+# The oldest distillation of this lecture. A student learns to do in *one* DDIM step what its teacher does in *two*;
+# then it is the teacher. $N\to N/2\to\dots\to1$. The target is not the end of the trajectory, and not the teacher's
+# $x_0$, but the $x_0$ with which one step of the student's arrives where two of the teacher's do:
 #
 # $$\tilde x=\frac{z_{t''}-(\sigma_{t''}/\sigma_t)\,z_t}{\alpha_{t''}-(\sigma_{t''}/\sigma_t)\,\alpha_t},\qquad w=\max(\mathrm{SNR},1)\tag{10}$$
 
@@ -983,8 +985,9 @@ viz.show(viz.halving_tree((16, 8, 4, 2, 1), ["the teacher", *notes]), caption="E
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # Two conventions meet here. LCM writes $(1+\omega)\epsilon_c-\omega\epsilon_\varnothing$; that is $w=1+\omega$. And its
-# $c_{skip}=\sigma_d^2/((10k)^2+\sigma_d^2)$, $c_{out}=10k/\sqrt{(10k)^2+\sigma_d^2}$ differ from (3) too: $k$ is here the
-# timestep itself, not the 20 above, and $c_{out}$ has *no* factor $\sigma_d$: already at $k=19$ the function *is* the network's $\hat z_0$. The lab trains one.
+# $c_{skip}=\sigma_d^2/((10k)^2+\sigma_d^2)$, $c_{out}=10k/\sqrt{(10k)^2+\sigma_d^2}$ differ from (3) too: $k$ is here
+# the timestep itself, not the 20 above, and $c_{out}$ has *no* factor $\sigma_d$: already at $k=19$ the function *is*
+# the network's $\hat z_0$. The lab trains one.
 
 # %% slideshow={"slide_type": "skip"}
 eps_c, eps_0 = torch.randn(2, 4, generator=seeded(16))
@@ -1190,8 +1193,9 @@ verify_less(
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.14 The front
-# All students of this lecture in one picture (with the GAN, and with `flow`, a flow that nobody distilled, asked once), beside the
-# solvers, which are the rivals that need no training at all. How far from the data, for how many evaluations?
+# All students of this lecture in one picture (with the GAN, and with `flow`, a flow that nobody distilled, asked once),
+# beside the solvers, which are the rivals that need no training at all. How far from the data, for how many
+# evaluations?
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Speaker · 5 min</summary>
@@ -1264,11 +1268,11 @@ widgets.front_explorer()
 # <details><summary>Speaker · 4 min</summary>
 #
 # Let them find the error before you say anything: one minute in pairs. Whoever attacks the units is right (bits over
-# nats; 1591 instead of 2296), but a wrong unit does not make a theorem false. The stronger hit: its own budget,
-# summed over all dimensions, asks for half a step. Then the principle: against "nobody can" one example is enough,
-# and here are three. The second is the prettiest: on Gaussian data (mean and $s$ known) the plain denoiser, asked
-# once, gives the exact end. If somebody sees that 2296 is not 2284: that is our recalculation of the printed figure, and the difference
-# decides nothing.
+# nats; 1591 instead of 2296), but a wrong unit does not make a theorem false. The stronger hit: its own budget, summed
+# over all dimensions, asks for half a step. Then the principle: against "nobody can" one example is enough, and here
+# are three. The second is the prettiest: on Gaussian data (mean and $s$ known) the plain denoiser, asked once, gives
+# the exact end. If somebody sees that 2296 is not 2284: that is our recalculation of the printed figure, and the
+# difference decides nothing.
 # </details>
 
 # %%
@@ -1405,8 +1409,8 @@ verify(
 #
 # <details><summary>Answer</summary>
 #
-# Hardly reverse KL: its value does (log 2 for half the data, 3.13), but its gradient is taken where the student is, and there
-# little pulls towards a mode far away. A regression term (DMD) or a critic that sees data (DMD2) may.
+# Hardly reverse KL: its value does (log 2 for half the data, 3.13), but its gradient is taken where the student is, and
+# there little pulls towards a mode far away. A regression term (DMD) or a critic that sees data (DMD2) may.
 # </details>
 #
 # 6. Eight half-steps of a shortcut model against one whole: what ties the shortest jump to the data?
@@ -1432,7 +1436,8 @@ print("N(k) of iCT:", doubling)
 #
 # <details><summary>Hint</summary>
 #
-# First a denoiser (`stage=0` is close to it; a tenth of the updates is enough), then the stages, up to eight. The risers come last.
+# First a denoiser (`stage=0` is close to it; a tenth of the updates is enough), then the stages, up to eight. The
+# risers come last.
 # </details>
 
 # %% slideshow={"slide_type": "skip"}
