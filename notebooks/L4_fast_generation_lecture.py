@@ -145,8 +145,8 @@ widgets.flow_map_explorer()
 #
 # <details><summary>Answers</summary>
 #
-# 1. At the borders between the modes' catchment areas. There the function is as steep as a cliff, everywhere else nearly
-#    flat.
+# 1. At the borders between the modes' catchment areas. There the function is as steep as a cliff, everywhere else far
+#    flatter.
 # 2. The denoiser says the mean of all data, whatever it is shown. The function says where *this* noise will end.
 # 3. At large $t$. Near the data it is almost the identity: little is left to be decided.
 # </details>
@@ -311,9 +311,9 @@ verify("Gaussian data: f(x, 80) = x s / sqrt(s^2 + 80^2)", exact, 0.5 / math.hyp
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.3 The boundary, and why it is built in
-# Equation (2) alone does not determine $f$: a constant satisfies it too. What pins $f$ down is the **boundary condition**
-# $f(x,\varepsilon)=x$: a picture without noise is its own end. Every method of this lecture builds it into the
-# parameterization, so that no training can lose it:
+# The second half of (2), that stopping changes nothing, does not determine $f$: a constant satisfies it too. What pins
+# $f$ down is the first half, the **boundary condition** $f(x,\varepsilon)=x$: a picture without noise is its own end.
+# Every consistency method of this lecture builds it into the parameterization, so that no training can lose it:
 #
 # $$f(x,t)=c_{skip}(t)\,x+c_{out}(t)\,F(x,t),\qquad c_{skip}(\varepsilon)=1,\quad c_{out}(\varepsilon)=0\tag{3}$$
 #
@@ -411,7 +411,8 @@ verify_less("... and not the point of the ODE", 1e-3, (interpolated - phi(x_t, 2
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.5 What these losses converge to
-# On Gaussian data $N(0,s^2)$ everything is linear: the best $f(x,t_n)$ is $a_nx$, and each method is one factor per rung.
+# On Gaussian data $N(0,s^2)$ everything is linear: the best $f(x,t_n)$ is $a_nx$, and each method that stops its
+# target's gradient is one factor per rung.
 #
 # $$a_{n+1}=a_n\,\frac{\mathrm E[\hat x_n x_{n+1}]}{\mathrm E[x_{n+1}^2]},\qquad
 # \text{CT: }\frac{s^2+t_nt_{n+1}}{s^2+t_{n+1}^2},\qquad \text{truth: }\sqrt{\frac{s^2+t_n^2}{s^2+t_{n+1}^2}}\tag{5}$$
@@ -463,7 +464,7 @@ ax.set(
     title="Where training ends",
 )
 viz.legend(ax, "right")
-viz.show(figure, caption="CT and CD with Euler's step lie on one line of slope 1, Heun's on a line of slope 2. The two mistakes do not converge at all.",
+viz.show(figure, caption="CT and CD with Euler's step lie on one line of slope 1, Heun's on a line of slope 2. The two mistakes never get near the truth.",
          alt="Errors against grid size: two falling lines of slope one and two, and two horizontal ones.")  # fmt: skip
 slopes = {name: -math.log2(values[-1] / values[-2]) for name, values in errors.items()}
 verify("orders of CT, CD-Euler and CD-Heun", [slopes[n] for n in list(ends)[:3]], [1.0, 1.0, 2.0], tol=0.02)
@@ -475,12 +476,12 @@ verify(
 )
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# Three popular sentences fall here.
+# Three popular mistakes fall here.
 #
 # - *"CT is inaccurate because of its one-step Euler."* CT never solves an ODE; its error on Gaussian data *equals* that of
 #   CD with Euler steps.
-# - *Loss (4) without a stop-gradient.* Both ends then move towards each other, and what is known at the data does not
-#   travel up. However fine the grid, the map stays at 0.64 of the truth.
+# - *Loss (4) without a stop-gradient.* Both ends then move towards each other, and too little of what is known at the
+#   data travels up. However fine the grid, the map (here with weight $1/(t-u)$) stays at 0.64 of the truth.
 # - *Fresh noise for $x_u$.* Then $x_t$ tells nothing about $x_u$ but its $x_0$, each rung loses a factor, and $f$ collapses
 #   to the mean.
 
@@ -542,13 +543,13 @@ verify("with zero loss on 400 points (Heun), the promise holds", zero_loss, phi(
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Speaker · 6 min</summary>
 #
-# Two forces, on the board: coarse grid, biased target; fine grid, slow and noisy climb. In the table only the column
-# of pairs matters today. Widget: iCT at share 0 has 10 jumps and would fall short by 24.7 %, at 0.3 by 6.9 % (40
-# jumps), at 1 by 0.2 % (1280 jumps). Then ECT at share 0: 81 % of its pairs have clean data as the target, so it
-# begins as a denoiser. Before the scatter plots ask for a ranking of the four, and after them for the reason; the
-# natural guess, "too coarse a grid", is wrong. Only then the fragment: it is the weight (its 0.089 and 0.108 are the
-# same two networks on other draws than the picture's 0.083 and 0.104). Warn against a ranking of methods: one small
-# ring, one run each.
+# Two forces, on the board: coarse grid, biased target; fine grid, slow and noisy climb. In the table only the column of
+# pairs matters today. Widget: iCT at share 0 has 10 jumps and would fall short by 24.7 %, at 0.3 by 6.9 % (40 jumps),
+# at 1 by 0.2 % (1280 jumps). Then ECT at share 0: 81 % of its pairs have clean data as the target, so it begins as a
+# denoiser. Before the scatter plots ask for a ranking of the four, and after them for the reason; the natural guess,
+# "too coarse a grid", is wrong. Only then the fragment: it is mostly the weight (its 0.089 and 0.108 are the same two
+# networks on other draws than the picture's 0.083 and 0.104). Warn against a ranking of methods: one small ring, one
+# run each.
 # </details>
 
 # %% slideshow={"slide_type": "skip"}
@@ -604,8 +605,9 @@ verify(
 widgets.curriculum_explorer()
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# Four students of a ring of eight modes, one network each, same size, 8000 updates each (70 to 84 s of one core). Their teacher is the
-# ring's exact denoiser. One step each:
+# Four students of a ring of eight modes, one network each, same size, 8000 updates each (70 to 84 s of one core). CT
+# and iCT see data alone; CD has the ring's exact denoiser as its teacher; ECT starts from a denoiser that was trained
+# before (6000 more updates). One step each:
 
 # %%
 DISCRETE = ("ring-ct", "ring-cd", "ring-ict", "ring-ect")
@@ -632,10 +634,11 @@ viz.show(figure, caption="4000 samples each, one evaluation per sample; the numb
          alt="Four scatter plots of one-step samples on a ring of eight modes.")  # fmt: skip
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# Why are CT and CD three times as far away as iCT and ECT? Not because of their grids: what both would learn in the end, which
-# `distill.exact` computes, is near the ring. It is the weight. Unweighted squares let the wide gaps at high noise, where targets
-# vary most, drown the narrow ones near the data. We trained both once more with nothing changed but iCT's weight $1/(t-u)$: CD ends at 0.019 instead of 0.089, CT at
-# 0.055 instead of 0.108.
+# Why are CT and CD two to three times as far away as iCT and ECT? Not because of CD's grid: what it would learn in the
+# end, which `cd_limit` computes, is as near the ring as data are. It is mostly the weight. Unweighted squares let the
+# wide gaps at high noise, where targets vary most, drown the narrow ones near the data. We trained both once more with
+# nothing changed but iCT's weight $1/(t-u)$: CD ends at 0.019 instead of 0.089, CT at 0.055 instead of 0.108 (other
+# draws than the picture's, one run each).
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # <details><summary>How to repeat this (a minute of one core)</summary>
@@ -715,8 +718,8 @@ verify_less("the denoiser's is not", 0.05, by_difference.abs().max())
 #
 # $$\mathrm E\big|\tfrac{df}{dt}\big|^2_{\text{pair}}=\big|\tfrac{df}{dt}\big|^2_{\text{true}}+\mathrm E\big|J_xf\,(v_{\text{pair}}-v)\big|^2$$
 #
-# The second term rewards a *flat* $f$. On Gaussian data ($s=0.5$, $T=80$) the minimum is known: 0.64 of the truth; the
-# samples have standard deviation 0.32 instead of 0.5 with one weight over time, and 0.39 with another.
+# The second term rewards a *flat* $f$. On Gaussian data ($s=0.5$, $T=80$) the minimum is known: with one weight over
+# time 0.64 of the truth, so that samples have standard deviation 0.32 instead of 0.5; with another 0.79, and 0.39.
 
 # %%
 g, n = seeded(8), 400_000
@@ -783,13 +786,13 @@ verify("r = 1: g = cos t df/dt", g_1, math.cos(1.1) * by_difference, tol=1e-5)
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Speaker · 5 min</summary>
 #
-# Cover the output and ask what $f(f(x))$ does: nothing, the end is its own end. So why does it help to add noise
-# again? It makes room for a second, shorter jump to mend the first. Still on this slide let everybody draw one curve,
-# distance against steps; expect falling ones. The picture: iCT goes from 0.036 to 0.023 at eight steps and back to
-# 0.033 at sixteen, CT rises from 0.104 to 0.277. Widget: ring-ect at 1, 2 and 8 steps, then ring-flow at 1, 2, 4, 8,
-# a plain solver that keeps gaining (0.70, 0.35, 0.10, 0.05). Its dashed line is higher than the picture's, 0.030
-# against 0.023, because it has 3000 points and not 8000; with seeds 0 to 3 ring-ect's best number of steps is 8, 12,
-# 6, 12, so its small ups and downs are chance.
+# Cover the output and ask what $f(f(x))$ does: nothing, the end is its own end. So why does it help to add noise again?
+# It makes room for a second, shorter jump to mend the first. Still on this slide let everybody draw one curve, distance
+# against steps; expect falling ones. The picture: iCT goes from 0.036 to 0.023 at eight steps (its 0.033 at sixteen is
+# within chance), CT rises from 0.104 to 0.277. Widget: ring-ect at 1, 2 and 8 steps, then ring-flow at 1, 2, 4, 8, a
+# plain solver that keeps gaining (0.70, 0.35, 0.10, 0.05). Its dashed line is higher than the picture's, 0.030 against
+# 0.023, because it has 3000 points and not 8000; with seeds 0 to 3 ring-ect's best number of steps is 8, 12, 6, 12, so
+# its small ups and downs are chance.
 # </details>
 
 # %%
@@ -827,17 +830,18 @@ ax.set(
 ax.set_xticks(COUNTS, [str(k) for k in COUNTS])
 viz.legend(ax, "right")
 viz.show(figure, caption="Ring of eight modes, 8000 samples. The dashed line is what two clouds of real data are apart.",
-         alt="Distance against number of steps for four students; the curves fall at first and then flatten or rise.")  # fmt: skip
+         alt="Distance against number of steps for four students: two curves rise from one step on, two fall at first and then flatten.")  # fmt: skip
 for name in ("ring-ict", "ring-ect"):
     verify_less(f"{name}: a few steps are better than one", min(curves[name][2:6]), 0.9 * curves[name][0])
 for name in ("ring-ct", "ring-cd"):
     verify_less(f"{name}: sixteen are worse than one", 1.2 * curves[name][0], curves[name][-1])
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# iCT and ECT gain up to six or eight steps, then turn up again. CT and CD lose from the second step on. Their grids are not to
-# blame: the exact limits on the same grids (`cd_limit`, `ct_curve`) are as good as data. What these two networks have not
-# learned in their 8000 updates, plain squares at uniform $n$, each further step adds once more. How many steps help is a
-# property of the student, not of the sampler.
+# iCT and ECT gain up to about four steps; what goes up and down after that is chance (other draws move each point by up
+# to 0.015). CT and CD lose from the second step on. CD's grid is not to blame: its exact limit on the same 40 points
+# (`cd_limit`) is as good as data. What these two networks have not learned in their 8000 updates, plain squares at
+# uniform $n$, each further step adds once more. The sampler is the same for all four: here it is the student that says
+# how many steps help.
 
 # %% slideshow={"slide_type": "slide"}
 widgets.steps_explorer()
@@ -915,7 +919,7 @@ squares = {name: jump_errors(model, times) for name, model in models.items()}
 viz.show(viz.jump_squares(times, squares), caption="Every jump from t (across) down to s (up) by its distance from the exact end. The lower right corner is the one-step jump.",
          alt="Three triangular maps of errors of jumps between times t and s.")  # fmt: skip
 verify_less(
-    "the longest jump is harder than the shortest, for each",
+    "to the data the longest jump is harder than the shortest, for each",
     [e[0, 1] for e in squares.values()],
     [e[0, -1] for e in squares.values()],
 )
@@ -935,9 +939,9 @@ for gamma in (0.0, 0.5, 1.0):
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.10 Progressive distillation
-# The oldest of the family. A student learns to do in *one* DDIM step what its teacher does in *two*; then it is the teacher.
-# $N\to N/2\to\dots\to1$. The target is not the end of the trajectory, and not the teacher's $x_0$, but the $x_0$ with which one
-# step of the student's arrives where two of the teacher's do:
+# The oldest distillation of this lecture. A student learns to do in *one* DDIM step what its teacher does in *two*;
+# then it is the teacher. $N\to N/2\to\dots\to1$. The target is not the end of the trajectory, and not the teacher's
+# $x_0$, but the $x_0$ with which one step of the student's arrives where two of the teacher's do:
 #
 # $$\tilde x=\frac{z_{t''}-(\sigma_{t''}/\sigma_t)\,z_t}{\alpha_{t''}-(\sigma_{t''}/\sigma_t)\,\alpha_t},\qquad w=\max(\mathrm{SNR},1)\tag{10}$$
 
@@ -981,8 +985,9 @@ viz.show(viz.halving_tree((16, 8, 4, 2, 1), ["the teacher", *notes]), caption="E
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # Two conventions meet here. LCM writes $(1+\omega)\epsilon_c-\omega\epsilon_\varnothing$; that is $w=1+\omega$. And its
-# $c_{skip}=\sigma_d^2/((10k)^2+\sigma_d^2)$, $c_{out}=10k/\sqrt{(10k)^2+\sigma_d^2}$ in timesteps $k$ have *no* factor
-# $\sigma_d$: already at $k=19$ the function *is* the network's $\hat z_0$. The lab trains one.
+# $c_{skip}=\sigma_d^2/((10k)^2+\sigma_d^2)$, $c_{out}=10k/\sqrt{(10k)^2+\sigma_d^2}$ differ from (3) too: $k$ is here
+# the timestep itself, not the 20 above, and $c_{out}$ has *no* factor $\sigma_d$: already at $k=19$ the function *is*
+# the network's $\hat z_0$. The lab trains one.
 
 # %% slideshow={"slide_type": "skip"}
 eps_c, eps_0 = torch.randn(2, 4, generator=seeded(16))
@@ -1024,7 +1029,7 @@ for ax, (name, way) in zip(axes, lines.items(), strict=True):
     ax.scatter(*way[-1, :60].T, s=8, color=viz.DATA, zorder=3)
     ax.set_title(f"{name}: S = {bends[name]:.2g}")
     viz.square(ax, (-2.4, 2.4, -2.4, 2.4))
-viz.show(figure, caption="Sixty trajectories from noise (outside) to the ring's modes (dots). Left they curve, right they are nearly lines.",
+viz.show(figure, caption="Sixty trajectories from noise (the free ends, inside and outside) to the ring's modes (dots). Left they curve, right they are nearly lines.",
          alt="Curved trajectories before, straight ones after reflow.")  # fmt: skip
 print({name: f"one Euler step misses by {float(v):.3f}" for name, v in euler_error.items()})
 verify_less("reflow straightens", bends["after one reflow"], bends["before"] / 5)
@@ -1105,7 +1110,7 @@ ax.set(
     title="Who still says which way to go?",
 )
 viz.legend(ax)
-viz.show(figure, caption="Clean densities that do not overlap are log 2 apart, however far. Noised, KL has a slope everywhere.",
+viz.show(figure, caption="Jensen-Shannon: clean densities that do not overlap are log 2 apart, however far. Noised, KL has a slope at every distance.",
          alt="Three curves against distance: one saturates at log 2, one is a parabola, one a line.")  # fmt: skip
 verify("JS is at its ceiling log 2 beyond one unit", js[10:], [math.log(2)] * 21, tol=1e-3)
 verify("noised KL is a parabola: m^2 / (2 (0.01 + 1))", noised_kl, (distances**2 / 2.02).tolist(), tol=1e-6)
@@ -1145,7 +1150,9 @@ verify_less(
 verify("and pays log 2 for half the data", oracles.divergence(oracles.REVERSE_KL, both, single), math.log(2), tol=1e-3)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# Now the ring. Same network, similar budgets, three ideas:
+# Now the ring. Same network, 4000 to 6000 updates, three ideas and a mixture of two (`acm`: consistency with a critic;
+# `dmd` is DMD2, which has a weak one as well). All but
+# the GAN start from a trained flow (10 000 updates of its own; InstaFlow from a reflow, 10 000 more):
 
 # %%
 KINDS = ("ring-instaflow", "ring-dmd", "ring-gan", "ring-acm")
@@ -1161,7 +1168,7 @@ for ax, name in zip(axes, KINDS, strict=True):
     )
     viz.square(ax, (-1.6, 1.6, -1.6, 1.6))
 viz.show(figure, caption="4000 one-step samples. \"Between\": further than three standard deviations from every mode (data: 1.1 %).",
-         alt="Four scatter plots on a ring of eight modes: two clean ones with thin bridges, one collapsed onto two modes, one with all modes and bridges.")  # fmt: skip
+         alt="Four scatter plots on a ring of eight modes: one with eight clean modes, one with eight modes and bridges, one collapsed onto two modes, one with eight modes and bridges.")  # fmt: skip
 
 # %% slideshow={"slide_type": "skip"}
 verify(
@@ -1174,7 +1181,7 @@ verify_less("a plain GAN of the same size drops some", counts["ring-gan"].covere
 verify_less(
     "regression on a straightened flow leaves least between the modes",
     counts["ring-instaflow"].between,
-    0.5 * counts["ring-dmd"].between,
+    0.5 * min(counts[k].between for k in ("ring-dmd", "ring-gan", "ring-acm")),
 )
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
@@ -1186,8 +1193,9 @@ verify_less(
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### 3.14 The front
-# All students of this lecture in one picture, beside the solvers, which are the
-# rivals that need no training at all. How far from the data, for how many evaluations?
+# All students of this lecture in one picture (with the GAN, and with `flow`, a flow that nobody distilled, asked once),
+# beside the solvers, which are the rivals that need no training at all. How far from the data, for how many
+# evaluations?
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Speaker · 5 min</summary>
@@ -1260,11 +1268,11 @@ widgets.front_explorer()
 # <details><summary>Speaker · 4 min</summary>
 #
 # Let them find the error before you say anything: one minute in pairs. Whoever attacks the units is right (bits over
-# nats; 1591 instead of 2296), but a wrong unit does not make a theorem false. The stronger hit: its own budget,
-# summed over all dimensions, asks for half a step. Then the principle: against "nobody can" one example is enough,
-# and here are three. The second is the prettiest: on Gaussian data the plain denoiser, asked once, gives the exact
-# end. If somebody sees that 2296 is not 2284: that is our recalculation of the printed figure, and the difference
-# decides nothing.
+# nats; 1591 instead of 2296), but a wrong unit does not make a theorem false. The stronger hit: its own budget, summed
+# over all dimensions, asks for half a step. Then the principle: against "nobody can" one example is enough, and here
+# are three. The second is the prettiest: on Gaussian data (mean and $s$ known) the plain denoiser, asked once, gives
+# the exact end. If somebody sees that 2296 is not 2284: that is our recalculation of the printed figure, and the
+# difference decides nothing.
 # </details>
 
 # %%
@@ -1291,7 +1299,7 @@ verify(
 # %%
 x_T = 80 * torch.randn(20_000, 1, generator=seeded(24), dtype=torch.float64)
 verify(
-    "1. the flow map: one evaluation, all three modes of the mixture",
+    "1. the flow map of the mixture: one evaluation, the data's standard deviation",
     phi(x_T[:4000], 80, 0).std(),
     data.std(),
     tol=0.05,
@@ -1299,13 +1307,13 @@ verify(
 p = gaussian.denoise(path)(x_T, at(80, 20_000))
 by_denoiser = oracles.one_evaluation(p, torch.zeros(1, dtype=torch.float64), 0.5, at(0.002, 20_000))
 verify(
-    "2. Gaussian data: one evaluation of the plain denoiser is exact",
+    "2. Gaussian data N(0, s^2), s known: one evaluation of the plain denoiser is exact",
     by_denoiser,
     flow_map(gaussian.denoise(path), path, x_T, at(80, 20_000), at(0.002, 20_000)),
     tol=1e-8,
 )
 digits_test = digits("test").images
-verify_less("3. a one-step student of digits: as many strokes as the data", 0.8, fast.std() / digits_test.std())
+verify_less("3. a one-step student of digits: at least 0.8 of the data's contrast", 0.8, fast.std() / digits_test.std())
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # What went wrong, in one line each: mutual information between *training* picture and sample is zero for every good sampler, it
@@ -1401,7 +1409,8 @@ verify(
 #
 # <details><summary>Answer</summary>
 #
-# None of reverse KL's: where $q=0$ nothing is charged. A regression term (DMD) or a critic that sees data (DMD2) may.
+# Hardly reverse KL: its value does (log 2 for half the data, 3.13), but its gradient is taken where the student is, and
+# there little pulls towards a mode far away. A regression term (DMD) or a critic that sees data (DMD2) may.
 # </details>
 #
 # 6. Eight half-steps of a shortcut model against one whole: what ties the shortest jump to the data?
@@ -1427,7 +1436,8 @@ print("N(k) of iCT:", doubling)
 #
 # <details><summary>Hint</summary>
 #
-# Half the updates as a denoiser (`stage=0` is close to it), then three or four stages. The risers come last.
+# First a denoiser (`stage=0` is close to it; a tenth of the updates is enough), then the stages, up to eight. The
+# risers come last.
 # </details>
 
 # %% slideshow={"slide_type": "skip"}
@@ -1485,7 +1495,7 @@ ax.plot(axis, end, color=viz.EXACT, linestyle="--", label="exact")
 ax.plot(axis, staircase, color=viz.STUDENT, label="your network, one step")
 ax.set(xlabel="$x_{80}/80$", ylabel="$x_0$", title="the staircase, learned")
 viz.legend(ax)
-viz.show(figure, caption="The treads come first, the risers stay ramps: there a network of this size is wrong.",
+viz.show(figure, caption="The treads are nearly there, the risers stay ramps: there, and at the outer ends, this network is wrong.",
          alt="The exact staircase, dashed, and a learned one that smooths its risers.")  # fmt: skip
 
 mine_x = f(noise_T.float(), torch.full((4000,), 80.0))
