@@ -91,7 +91,7 @@ viz.show(
 # | **2** | **Guidance** | Turn one knob and pictures get sharper: which distribution are you sampling? | **[lecture](L2_guidance_lecture.ipynb) · [lab](L2_guidance_lab.ipynb)** |
 # | **3** | **Diffusion transformers** | Why did everyone leave the U-Net? | **[lecture](L3_transformers_lecture.ipynb) · [lab](L3_transformers_lab.ipynb)** |
 # | **4** | **Consistency models** | The solver takes fifty steps to evaluate a function: learn the function. | **[lecture](L4_fast_generation_lecture.ipynb) · [lab](L4_fast_generation_lab.ipynb)** |
-# | **5** | **Unified interpolants** | Thirty families, one sentence: $x_t=\alpha x_0+\beta x_1+\gamma z$. | **[lecture](L5_unified_interpolants_lecture.ipynb) · [lab](L5_unified_interpolants_lab.ipynb)** |
+# | **5** | **Unified interpolants** | Thirty-six families, and the sentence that many of them share: $x_t=\alpha x_0+\beta x_1+\gamma z$. | **[lecture](L5_unified_interpolants_lecture.ipynb) · [lab](L5_unified_interpolants_lab.ipynb)** |
 #
 # Each lecture is a pair: the *lecture* (play, intuition, mathematics; 90 minutes) and the *lab* (build, measure,
 # frontier; 105 minutes).

@@ -26,7 +26,7 @@
 # - tell the three families of one-step students apart by what they do between two modes;
 # - take apart the claim that information theory demands thousands of steps.
 #
-# **Time** 110 min reading · runs in 80 s · peak memory 0.8 GB (2 CPU cores)
+# **Time** 110 min reading · runs in 73 s · peak memory 0.8 GB (2 CPU cores)
 #
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is
 # the plain conditional model. Most of this lecture lives on EDM's path, where $x_t=x_0+t\,\epsilon$ and $t$ runs to 80.

@@ -900,4 +900,4 @@ verify_less(
 #   Y. Huang et al. *The GAN is dead; long live the GAN!* (R3GAN). [2501.05441](https://arxiv.org/abs/2501.05441)
 # - T. Kynkäänniemi et al. *Improved precision and recall metric.* [1904.06991](https://arxiv.org/abs/1904.06991)
 #
-# That was the last lecture. Thirty families, one sentence, five verbs. Go and write the next one.
+# That was the last lecture. Thirty-six families, one sentence that many share, five verbs. Go and write the next one.

@@ -26,7 +26,7 @@
 # - see a GAN, an energy, a JKO step and a Schrödinger bridge as ways of moving a density;
 # - name the families that are *no* interpolants, and add a new family in fifteen lines.
 #
-# **Time** 120 min reading · runs in 68 s · peak memory 0.8 GB (2 CPU cores)
+# **Time** 120 min reading · runs in 60 s · peak memory 0.8 GB (2 CPU cores)
 #
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise or, in this lecture, *any other* distribution.
 # Lecture 1 derived the one-sided case, Lecture 4 the flow map.

@@ -3,12 +3,12 @@
 All hear the logarithm of the noise level and none has a target average (theta^- is theta without gradient, as in CD on
 CIFAR-10, iCT and ECT): what is left of each method is its leg, its pairs, its distance and its weight.
 
-CT and CD, with the square, uniform n and weight 1, end three times as far from the ring as iCT and ECT. The weight is
-to blame. With iCT's 1/(t - u) and all else as it is, CD ends at 0.019 instead of 0.089 and CT at 0.055 instead of
-0.108: unweighted squares let the wide gaps at high noise, where targets vary most, drown the narrow ones near the data.
-Lognormal n alone brings CT to 0.061, iCT's grid with both to 0.042 and its distance to 0.035. Their grids are not to
-blame (what both would learn in the end, ``distill.exact``, is near the ring), nor is the square: with the plain norm CD
-ends at 0.125, and CT collapses onto the middle, the median of what its first targets say.
+CT and CD, with the square, uniform n and weight 1, end two to three times as far from the ring as iCT and ECT. It is
+mostly the weight. With iCT's 1/(t - u) and all else as it is, CD ends at 0.019 instead of 0.089 and CT at 0.055
+instead of 0.108: unweighted squares let the wide gaps at high noise, where targets vary most, drown the narrow ones
+near the data. Lognormal n alone brings CT to 0.061, iCT's grid with both to 0.042 and its distance to 0.035. Their
+grids are not to blame (what CD would learn in the end, ``distill.exact``, is near the ring), nor is the square: with
+the plain norm CD ends at 0.125, and CT collapses onto the middle, the median of what its first targets say.
 """
 
 from __future__ import annotations
