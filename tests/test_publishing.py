@@ -86,6 +86,7 @@ def test_notebooks_and_sources_still_agree_and_no_output_is_lost(copy):
     for book in project.notebooks(copy / "notebooks"):
         assert pairing.drift(book) == ""
         after = nbformat.read(book.paired, as_version=4)
+        assert [cell.id for cell in after.cells] == [cell.id for cell in pairing.read_source(book.source).cells]
         nbformat.validate(after)
         for old, new in zip(before[book.paired].cells, after.cells, strict=True):
             assert old.get("outputs") == new.get("outputs")

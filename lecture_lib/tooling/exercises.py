@@ -45,11 +45,16 @@ def sources(root: Path) -> list[Path]:
     return sorted((root / "solutions").glob("E*.py"))
 
 
-def students_text(source: Path) -> str:
-    """The text of the ``.ipynb`` that students get for one solution notebook."""
+def as_text(nb: NotebookNode) -> str:
+    """The text of the ``.ipynb`` that students get for a solution notebook (which is stripped in place)."""
     import nbformat
 
-    return nbformat.writes(stripped(pairing.read_source(source))) + "\n"
+    return nbformat.writes(stripped(nb)) + "\n"
+
+
+def students_text(source: Path) -> str:
+    """The same for the solution notebook in a file."""
+    return as_text(pairing.read_source(source))
 
 
 def target(source: Path) -> Path:

@@ -135,12 +135,10 @@ def _notebook(source: Path, paired: Path, new: Address, path: str) -> dict[Path,
 
 
 def _exercise(source: Path, new: Address) -> dict[Path, str]:
-    import nbformat
-
     target = exercises.target(source)
     solved = addressed(pairing.read_source(source), new, f"exercises/{target.name}")
     text = pairing.as_source(solved, source)
-    return {source: text, target: nbformat.writes(exercises.stripped(solved)) + "\n"}
+    return {source: text, target: exercises.as_text(solved)}
 
 
 def _papers(root: Path, new: Address) -> list[tuple[Path, re.Pattern[str], str]]:
