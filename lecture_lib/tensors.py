@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from numbers import Integral
 
 import torch
@@ -30,34 +31,63 @@ Number = float | Float[Tensor, " b"]
 
 
 def blend(*terms: tuple[Number, Float[Tensor, " b *d"]]) -> Float[Tensor, " b *d"]:
-    """``sum_k c_k x_k``: the linear algebra of every sampler, one pass over memory per term.
+    """``sum_k c_k x_k``: the linear algebra of every sampler, one pass over memory per term, or less.
 
     Terms of one and the same tensor are merged, those with c = 0.0 dropped. Outside autograd the sum grows in place
     in a new tensor; the inputs are never changed.
     """
     if len(terms) > 2 or terms[0][1] is terms[-1][1]:
         terms = _merged(terms)
-    kept = [(c, x) for c, x in terms if isinstance(c, Tensor) or c != 0.0]
+    kept = [term for term in terms if isinstance(term[0], Tensor) or term[0] != 0.0]
     if not kept:
         return torch.zeros_like(terms[0][1])
+    for c, _ in kept:
+        if isinstance(c, Tensor):
+            return _per_sample_blend(kept)
+    # Two terms in one pass where the weights allow it: x + d y, (1 - d) x + d y, and any mean as a running mean. On the
+    # clocks of EDM and of the straight path they often do.
     (c, x), *rest = kept
-    add = torch.add if torch.is_grad_enabled() else Tensor.add_
-    if len(kept) == 1 or any(isinstance(c, Tensor) for c, _ in kept):
-        total = per_sample(c, x) * x
-        for c, y in rest:
-            total = add(total, per_sample(c, y) * y)
-        return total
-    # Two terms in one pass where the weights allow it: x + d y, and (1 - d) x + d y. On the EDM clock they often do.
-    d, y = rest.pop()
-    if c == 1.0:
+    if c == 1.0 and rest:
+        d, y = rest.pop()
         total = torch.add(x, y, alpha=d)
-    elif c + d == 1.0:
+    elif rest and abs(c + rest[-1][0] - 1.0) < 1e-15:
+        d, y = rest.pop()
         total = torch.lerp(x, y, d)
+    elif _is_mean(kept):
+        return _running_mean(kept)
     else:
-        total = add(c * x, y, alpha=d)
-    for c, y in rest:
-        total = add(total, y, alpha=c)
+        total = c * x
+    if rest:
+        add = torch.add if torch.is_grad_enabled() else Tensor.add_
+        for c, y in rest:
+            total = add(total, y, alpha=c)
     return total
+
+
+def _per_sample_blend(terms: list[tuple[Number, Tensor]]) -> Tensor:
+    (c, x), *rest = terms
+    total = per_sample(c, x) * x
+    add = torch.add if torch.is_grad_enabled() else Tensor.add_
+    for c, y in rest:
+        total = add(total, per_sample(c, y) * y)
+    return total
+
+
+def _is_mean(terms: list[tuple[float, Tensor]]) -> bool:
+    """Whether the weights add up to 1, and no sum on the way is so small that dividing by it would cost digits."""
+    sums = list(accumulate(c for c, _ in terms))
+    return abs(sums[-1] - 1.0) < 1e-15 and all(abs(s) > 0.1 for s in sums[1:])
+
+
+def _running_mean(terms: list[tuple[float, Tensor]]) -> Tensor:
+    """``sum_k c_k x_k`` for weights that add up to 1: each term pulls the mean of those before it."""
+    (so_far, mean), *rest = terms
+    lerp = torch.lerp  # the first one makes the new tensor
+    for c, y in rest:
+        so_far += c
+        mean = lerp(mean, y, c / so_far)
+        lerp = torch.lerp if torch.is_grad_enabled() else Tensor.lerp_
+    return mean
 
 
 def _merged(terms: Sequence[tuple[Number, Tensor]]) -> list[tuple[Number, Tensor]]:
@@ -67,12 +97,9 @@ def _merged(terms: Sequence[tuple[Number, Tensor]]) -> list[tuple[Number, Tensor
     return list(sums.values())
 
 
-def all_finite(*numbers: Number) -> bool:
-    """Whether none of the coefficients is NaN or infinite."""
-    for c in numbers:  # noqa: SIM110  (twice as fast as all(...), and called at every step)
-        if not (torch.isfinite(c).all() if isinstance(c, Tensor) else math.isfinite(c)):
-            return False
-    return True
+def all_finite(c: Number) -> bool:
+    """Whether the coefficient is neither NaN nor infinite, for every sample."""
+    return bool(torch.isfinite(c).all()) if isinstance(c, Tensor) else math.isfinite(c)
 
 
 def randn_like(x: Float[Tensor, " b *d"], generator: torch.Generator | None = None) -> Float[Tensor, " b *d"]:
@@ -138,7 +165,9 @@ def check_count(name: str, value: int, low: int = 1) -> int:
 
 def root(c: Number) -> Number:
     """``sqrt(c)``, where rounding below zero counts as zero (a float's ``** 0.5`` would turn complex)."""
-    return c.clamp(min=0).sqrt() if isinstance(c, Tensor) else math.sqrt(max(c, 0.0))
+    if isinstance(c, Tensor):
+        return c.clamp(min=0).sqrt()
+    return math.sqrt(c) if c > 0 else 0.0
 
 
 def all_zero(c: Number) -> bool:

@@ -269,3 +269,17 @@ def test_timestep_grid_reads_a_table():
     grid = timestep_grid(path, [999, 499, 0])
     assert gap(path.alpha(grid[:3]) ** 2, stable_diffusion()[[999, 499, 0]]) <= 1e-14
     assert grid[-1] == 0 and len(grid) == 4
+
+
+@every_path
+def test_moments_of_a_grid_are_those_of_its_times(path):
+    # Computed together, with and without the times per sample ready, or one by one: the same numbers.
+    grid, x = uniform_grid(path, 6, end=0.05 * path.t_max), torch.zeros(3, 2)
+    for time, bare, ready in zip(grid.tolist(), path.along(grid), path.along(grid, x), strict=True):
+        alone, each = path.at(time), path.coeffs(times(time, time, time))
+        for name in ("alpha", "sigma", "lam", "dalpha", "dsigma"):
+            value = getattr(bare, name)
+            assert value == getattr(ready, name) and value == pytest.approx(getattr(alone, name), rel=1e-12)
+            assert getattr(each, name).tolist() == pytest.approx([value] * 3, rel=1e-9)
+        for moment in (bare, ready, alone, each):
+            assert torch.equal(moment.batch(x), times(time, time, time)) and moment.batch(x).dtype == F64

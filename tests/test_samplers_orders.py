@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
@@ -41,7 +42,7 @@ from lecture_lib.samplers import (
     sample,
 )
 from lecture_lib.samplers.base import Watched
-from lecture_lib.samplers.weights import adams_weights, phi
+from lecture_lib.samplers.weights import adams_weights, matching, phi
 
 PATH = VPLinear()
 PROBLEM = Problem.of(plane(), PATH, 12, lam=(-3.0, 2.5), seed=1)
@@ -271,3 +272,13 @@ def test_adams_weights_integrate_lagrange_polynomials(tau):
 
         assert weight == pytest.approx(quad(basis, 0, 1)[0], rel=1e-9)
     assert adams_weights([0.0, -1.0, -2.0, -3.0], 0.0) == pytest.approx([55 / 24, -59 / 24, 37 / 24, -9 / 24])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_moments_are_matched_as_by_a_matrix_solver(n):
+    nodes = [0.0, -0.4, -1.7, 1.0, -2.6][:n]
+    moments = [1.0, -0.3, 0.8, 0.1, 2.0][:n]
+    given = list(moments)
+    exact = np.linalg.solve(np.vander(nodes, n, increasing=True).T, moments)
+    assert matching(nodes, moments) == pytest.approx(exact, rel=1e-12, abs=1e-13)
+    assert moments == given

@@ -21,6 +21,8 @@ X, Y, Z = normal(3, 2, 4), normal(3, 2, 4, seed=1), normal(3, 2, 4, seed=2)
         (0.3, -1.2, 0.7),
         (1.0, 0.5, 0.0),  # x + d y in one pass
         (0.25, 0.0, 0.75),  # (1 - d) x + d z in one pass
+        (0.7, 0.5, -0.2),  # a running mean
+        (0.5, -0.4999999999, 0.9999999999),  # a mean, but its first two weights nearly cancel
         (0.0, 0.0, 2.0),
         (times(0.1, 0.2, 0.3), 1.0, 0.0),
         (1.0, 0.5, times(-1.0, 0.0, 2.0)),
@@ -66,7 +68,8 @@ def test_finite_is_told_from_overflow():
 
 
 def test_numbers_are_floats_or_tensors():
-    assert all_finite(1.0, times(1, 2)) and not all_finite(1.0, times(1, math.inf)) and not all_finite(math.nan)
+    assert all_finite(1.0) and all_finite(times(1, 2))
+    assert not all_finite(math.nan) and not all_finite(times(1, math.inf)) and not all_finite(times(1, math.nan))
     assert all_zero(0.0) and all_zero(times(0, 0)) and not all_zero(times(0, 1)) and not all_zero(1e-30)
     assert root(-1e-17) == 0.0 and root(4.0) == 2.0
     assert torch.equal(root(times(-1e-17, 9.0)), torch.tensor([0.0, 3.0], dtype=F64))

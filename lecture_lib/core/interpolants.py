@@ -156,7 +156,7 @@ class TwoSided:
             SingularError: where a slope is infinite, as that of sqrt(t (1 - t)) at both ends.
         """
         slopes = self.path.derivatives(self.t)
-        if not all_finite(*slopes):
+        if not all(map(all_finite, slopes)):
             raise SingularError(
                 "velocity: a slope is infinite, as that of gamma = sqrt(t (1 - t)) at both ends (gamma' z tends to a "
                 "limit there, but as infinity times 0); expected times a little inside, such as 1e-3 from each end"

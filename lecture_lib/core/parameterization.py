@@ -52,7 +52,7 @@ class Parameterization:
             a, b = self.row(c)
         except ZeroDivisionError:  # floats raise where tensors say inf
             a, b = math.inf, math.inf
-        if not all_finite(a, b):
+        if not all_finite(a + b):  # a sum keeps every inf and NaN of its terms
             raise SingularError(
                 f"{self.name} is infinite {_place(c, _size(a) + _size(b))}; "
                 "expected a time inside the path: stop the time grid a little earlier"

@@ -62,8 +62,8 @@ class Coeffs:
         """``d sigma / dt``."""
         return self._slopes[1]
 
-    def batch(self, b: int, device: torch.device) -> Float[Tensor, " b"]:
-        """The time as a network wants it: one per sample."""
+    def batch(self, x: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
+        """The time as a network wants it: one per sample of ``x``."""
         return self.time
 
     @property
@@ -78,16 +78,17 @@ class _Shared(Coeffs):
     """Coefficients that were computed together with those of a whole grid."""
 
     def __init__(self, path, time, alpha, sigma, lam, clock, slopes):
-        vars(self).update(path=path, time=time, alpha=alpha, sigma=sigma, lam=lam, _clock=clock, _find_slopes=slopes)
+        self.path, self.time, self.alpha, self.sigma, self.lam = path, time, alpha, sigma, lam
+        self._clock, self._all_slopes = clock, slopes
 
-    def batch(self, b, device):
-        if device.type == "cpu":
-            return self._clock.expand(b)  # half the price of a new tensor
-        return torch.full((b,), self.time, dtype=torch.float64, device=device)
+    def batch(self, x):
+        if self._clock is not None:
+            return self._clock
+        return torch.full(x.shape[:1], self.time, dtype=torch.float64, device=x.device)
 
-    @cached_property
+    @property
     def _slopes(self):
-        return self._find_slopes()
+        return self._all_slopes()[self.time]
 
 
 class Path(ABC):
@@ -120,15 +121,22 @@ class Path(ABC):
         """alpha, sigma, lam and slopes at ``t``, one time per sample, in float64."""
         return Coeffs(self, t.double())
 
-    def along(self, grid: Float[Tensor, " n"]) -> list[Coeffs]:
-        """The moments of a time grid, as floats: all of them computed at once, slopes when the first is asked for."""
+    def along(self, grid: Float[Tensor, " n"], x: Float[Tensor, " b *d"] | None = None) -> list[Coeffs]:
+        """The moments of a time grid, as floats: all of them computed at once, slopes when the first is asked for.
+
+        With ``x``, the batch that is going to be there, each has its times ``(b,)`` ready as well: one tensor for the
+        whole run, not one per step.
+        """
         grid = grid.detach().double().cpu()
         with torch.no_grad():
             rows = [v.tolist() for v in (grid, self.alpha(grid), self.sigma(grid), self.lam(grid))]
-        moments, slopes = [], cache(lambda: [v.tolist() for v in self.slopes(grid)])
-        for i, numbers in enumerate(zip(*rows, grid.unbind(), strict=True)):
-            moments.append(_Shared(self, *numbers, lambda i=i: (slopes()[0][i], slopes()[1][i])))
-        return moments
+        clocks = [None] * len(grid) if x is None else grid.to(x.device)[:, None].expand(-1, x.shape[0]).unbind()
+
+        @cache
+        def slopes() -> dict[float, tuple[float, float]]:
+            return dict(zip(rows[0], zip(*(v.tolist() for v in self.slopes(grid)), strict=True), strict=True))
+
+        return [_Shared(self, *numbers, slopes) for numbers in zip(*rows, clocks, strict=True)]
 
     def at(self, time: float) -> Coeffs:
         """The moment at one time, as floats."""

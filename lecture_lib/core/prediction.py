@@ -63,10 +63,6 @@ class Prediction:
         """alpha, sigma and slopes of the path at ``t``."""
         return self.path.coeffs(self.t)
 
-    @cached_property
-    def _inverse(self) -> tuple[tuple[Number, Number], tuple[Number, Number]]:
-        return self._output.inverse(self.coeffs)
-
     def parts(
         self, *, x0: Number = 0.0, eps: Number = 0.0, velocity: Number = 0.0, score: Number = 0.0
     ) -> list[tuple[Number, Tensor]]:
@@ -78,13 +74,15 @@ class Prediction:
         Raises:
             SingularError: a quantity that is infinite at this time, e.g. a VP path's velocity at t = 0.
         """
-        for weight, kind in ((velocity, VELOCITY), (score, SCORE)):
-            if isinstance(weight, Tensor) or weight != 0.0:
-                a, b = kind.finite_row(self.coeffs)
-                x0, eps = x0 + weight * a, eps + weight * b
+        if isinstance(velocity, Tensor) or velocity != 0.0:
+            a, b = VELOCITY.finite_row(self.coeffs)
+            x0, eps = x0 + velocity * a, eps + velocity * b
+        if isinstance(score, Tensor) or score != 0.0:
+            a, b = SCORE.finite_row(self.coeffs)
+            x0, eps = x0 + score * a, eps + score * b
         if "_y" not in vars(self):
             return [(x0, self.x0), (eps, self.eps)]
-        (x0_x, x0_y), (eps_x, eps_y) = self._inverse
+        (x0_x, x0_y), (eps_x, eps_y) = self._output.inverse(self.coeffs)
         return [(x0 * x0_x + eps * eps_x, self.x_t), (x0 * x0_y + eps * eps_y, self._y)]
 
     @property
@@ -123,7 +121,6 @@ class Prediction:
     def at(self, c: Coeffs) -> Prediction:
         """The prediction itself, reckoning from now on with ``c``, the coefficients at its time, instead of its own."""
         vars(self)["coeffs"] = c
-        vars(self).pop("_inverse", None)
         return self
 
     def with_score_shift(self, g: Float[Tensor, " b *d"]) -> Prediction:

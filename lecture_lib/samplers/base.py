@@ -112,16 +112,19 @@ def sample(
 
 
 def _frames(denoise, path, sampler, grid, x, generator) -> Iterator[Frame]:
-    moments, state, nfe, as_it_is = path.along(grid), None, 0, nullcontext()
+    moments, state, watched, as_it_is = path.along(grid, x), None, Watched(denoise, path), nullcontext()
+
+    def noise() -> Tensor:
+        return randn_like(x, generator)
+
     yield Frame(0, moments[0].time, x, None, 0)
     for i, (t, s) in enumerate(pairwise(moments), start=1):
-        watched = Watched(denoise, path)
+        watched.first = None
         with torch.no_grad() if torch.is_grad_enabled() else as_it_is:  # switching costs as much as a small step
-            x, state = sampler.step(watched, x, t, s, state, lambda x=x: randn_like(x, generator))
-        nfe += watched.nfe
+            x, state = sampler.step(watched, x, t, s, state, noise)
         if i == len(moments) - 1:
             check_finite("sample", x)  # a silent wrong picture is worse than an error
-        yield Frame(i, s.time, x, watched.first, nfe)
+        yield Frame(i, s.time, x, watched.first, watched.nfe)
 
 
 class Watched:
@@ -130,11 +133,12 @@ class Watched:
     def __init__(self, denoise: Denoise, path: Path):
         self.denoise, self.path, self.nfe, self.first = denoise, path, 0, None
 
-    def __call__(self, x: Float[Tensor, " b *d"], t: Coeffs | Float[Tensor, " b"]) -> Prediction:
-        p = self.denoise(x, t if isinstance(t, Tensor) else t.batch(x.shape[0], x.device)).on(self.path)
+    def __call__(self, x: Float[Tensor, " b *d"], t: Coeffs) -> Prediction:
+        p = self.denoise(x, t.batch(x)).on(self.path).at(t)
         self.nfe += p.nfe
-        self.first = self.first or p
-        return p if isinstance(t, Tensor) else p.at(t)
+        if self.first is None:
+            self.first = p
+        return p
 
 
 def one_step(

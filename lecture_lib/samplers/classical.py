@@ -89,7 +89,7 @@ class RK45(Sampler):
 
     def step(self, denoise, x, t, s, state, noise):
         def ask(y, time):  # scipy works in float64, the network in its own precision
-            return denoise(y.to(x.dtype), time)
+            return denoise(y.to(x.dtype), t.path.coeffs(time))
 
         ends = (torch.full((len(x),), c.time, dtype=torch.float64, device=x.device) for c in (t, s))
         return integrate(ask, t.path, x, *ends, method="RK45", rtol=self.tolerance, atol=self.tolerance), None

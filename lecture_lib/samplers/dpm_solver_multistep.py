@@ -32,11 +32,10 @@ class DPMSolverPP2M(Sampler):
         p, h = denoise(x, t), s.lam - t.lam
         ratio, gain = s.sigma / t.sigma, -s.alpha * expm1(-h)
         if state is None or isinf(h):  # first order at the first step, out of pure noise, and to clean data
-            return blend((ratio, x), *p.parts(x0=gain)), (p.x0, h)
-        x0_prev, h_prev = state
-        r = h_prev / h  # infinite after a step out of pure noise: first order once more
-        terms = [*p.parts(x0=gain * (1 + 1 / (2 * r))), (-gain / (2 * r), x0_prev)]
-        return blend((ratio, x), *terms), (p.x0, h)
+            return blend((ratio, x), *p.parts(x0=gain)), (p, h)
+        previous, h_prev = state
+        k = h / (2 * h_prev)  # 1/2r; zero after a step out of pure noise: first order once more
+        return blend((ratio, x), *p.parts(x0=gain * (1 + k)), *previous.parts(x0=-gain * k)), (p, h)
 
 
 def differences(history: list[tuple[float, Tensor]], h: float) -> tuple[Tensor, Tensor | float]:

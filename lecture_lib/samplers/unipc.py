@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from math import expm1, factorial, isinf
 from typing import ClassVar, NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 from lecture_lib.core.paths import Coeffs
 from lecture_lib.samplers.base import Sampler
 from lecture_lib.samplers.exponential import DATA, Form, endless
-from lecture_lib.samplers.weights import jump, phi, remember
+from lecture_lib.samplers.weights import jump, matching, phi, remember
 from lecture_lib.tensors import blend, check_count
 
 
@@ -73,15 +72,13 @@ class UniPC(Sampler):
         ratio, amp, tau = self.form.scales(memory.t, s)
         h = s.lam - lam
         nodes = [((at - lam) / h, value) for at, value in past] + ([] if arrived is None else [(1.0, arrived)])
-        rho = self.coefficients([r for r, _ in nodes], tau)
-        gains = [-amp * self.B(tau) * k / r for k, (r, _) in zip(rho, nodes, strict=True)]
-        terms = [(gain, value) for gain, (_, value) in zip(gains, nodes, strict=True)]
-        return blend((ratio, memory.x), (-amp * expm1(tau) - sum(gains), m), *terms)
+        rho, scale = self.coefficients([r for r, _ in nodes], tau), -amp * self.B(tau)
+        terms = [(scale * k / r, value) for k, (r, value) in zip(rho, nodes, strict=True)]
+        return blend((ratio, memory.x), (-amp * expm1(tau) - sum(gain for gain, _ in terms), m), *terms)
 
     def coefficients(self, r: list[float], tau: float) -> list[float]:
         """``rho_k`` for nodes ``r_k``: 1/2 for a single one, as in the paper; else its linear system solved."""
         if len(r) < 2:
             return [0.5] * len(r)
-        orders = range(1, len(r) + 1)
-        b = [factorial(i) * tau * phi(i + 1, tau) / self.B(tau) for i in orders]
-        return np.linalg.solve([[node ** (i - 1) for node in r] for i in orders], b).tolist()
+        scale = tau / self.B(tau)
+        return matching(r, [factorial(i) * phi(i + 1, tau) * scale for i in range(1, len(r) + 1)])
