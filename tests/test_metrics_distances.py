@@ -15,6 +15,7 @@ from lecture_lib.metrics import (
     PolynomialKernel,
     frechet_distance,
     frechet_gaussians,
+    frechet_infinity,
     median_bandwidth,
     mmd2,
     sliced_wasserstein,
@@ -75,6 +76,21 @@ def test_frechet_distance_is_biased_upwards_for_few_samples():
     few = frechet_distance(normal(5, 200, 64), normal(6, 200, 64))
     many = frechet_distance(normal(5, 2000, 64), normal(6, 2000, 64))
     assert few == pytest.approx(11, abs=1.5) and many == pytest.approx(1.07, abs=0.2)  # MISTAKES B20 gives 11.1 at 200
+
+
+def test_frechet_at_infinity_is_the_distance_of_the_law_itself():
+    # Draws from a known Gaussian against a fixed set: the limit is a closed form; a finite set lies well above it.
+    d, y = 32, normal(1, 500, 32) + 0.1
+    exact = float(frechet_gaussians(torch.zeros(d).double(), torch.eye(d).double(), y.mean(0), torch.cov(y.T)))
+    clouds = [normal(100 + seed, 1400, d) for seed in range(40)]
+    plain, limit = (np.array([f(x, y) for x in clouds]) - exact for f in (frechet_distance, frechet_infinity))
+    error = limit.std() / math.sqrt(len(limit))
+    assert abs(limit.mean()) < 3 * error
+    assert plain.mean() > 10 * error > 0
+    with pytest.raises(RangeError, match="parts"):
+        frechet_infinity(y[:5], y, parts=3)
+    with pytest.raises(RangeError, match="parts"):
+        frechet_infinity(y, y, parts=1)
 
 
 def test_mmd_closed_form_of_a_unit_shift():

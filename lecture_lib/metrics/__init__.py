@@ -2,7 +2,7 @@
 
 from lecture_lib.metrics.bits import bits_per_dim
 from lecture_lib.metrics.crossings import crossings
-from lecture_lib.metrics.frechet import frechet_distance, frechet_gaussians
+from lecture_lib.metrics.frechet import frechet_distance, frechet_gaussians, frechet_infinity
 from lecture_lib.metrics.front import Price, pareto, read_prices
 from lecture_lib.metrics.inception import inception_score
 from lecture_lib.metrics.judge import Judge
@@ -40,6 +40,7 @@ __all__ = [
     "fidelity_diversity",
     "frechet_distance",
     "frechet_gaussians",
+    "frechet_infinity",
     "inception_score",
     "linear_probe",
     "median_bandwidth",

@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lecture_lib.errors import RangeError
 from lecture_lib.metrics._clouds import two_clouds
+from lecture_lib.tensors import check_count
 
 Features = Callable[[Tensor], Tensor]
 
@@ -45,6 +47,31 @@ def frechet_distance(x: Float[Tensor, " n *d"], y: Float[Tensor, " m *d"], featu
         x, y = features(x), features(y)
     x, y = two_clouds(x, y)
     return float(frechet_gaussians(x.mean(0), _covariance(x), y.mean(0), _covariance(y)))
+
+
+@torch.no_grad()
+def frechet_infinity(
+    x: Float[Tensor, " n *d"], y: Float[Tensor, " m *d"], features: Features | None = None, *, parts: int = 7
+) -> float:
+    """The Frechet distance that more and more samples like ``x`` would tend to, with ``y`` as it stands.
+
+    The bias is c/n to leading order, so it is k c/n for a k-th part of x, and the two tell c: with the mean over k
+    parts, ``D_inf = (k D(x) - mean D(part))/(k - 1)``, Richardson's extrapolation. Chong & Forsyth 2020 (1911.07023)
+    fit a line through many n for the same purpose.
+
+    Args:
+        x, y, features: as for ``frechet_distance``.
+        parts: k, into how many consecutive parts x falls; each must be a fair sample of it.
+
+    Raises:
+        ShapeError, NonFiniteError, RangeError: clouds that cannot be compared; fewer than two samples per part.
+    """
+    if check_count("parts", parts, 2) > len(x) // 2:
+        raise RangeError(f"parts: got {parts} of {len(x)} samples, expected at least two samples per part")
+    if features is not None:
+        x, y = features(x), features(y)
+    apart = [frechet_distance(part, y) for part in x.tensor_split(parts)]
+    return (parts * frechet_distance(x, y) - sum(apart) / parts) / (parts - 1)
 
 
 def _covariance(x: Float[Tensor, " n d"]) -> Float[Tensor, " d d"]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lecture_lib.core import Denoiser, Path, RectifiedFlow, rebase, uniform_grid
 from lecture_lib.data import LabelledImages, digits
 from lecture_lib.guidance import fused, linear
-from lecture_lib.metrics import fidelity_diversity, frechet_distance
+from lecture_lib.metrics import fidelity_diversity, frechet_distance, frechet_infinity
 from lecture_lib.samplers import DPMSolverPP2M, Heun, Sampler, last, sample
 from lecture_lib.zoo import evaluate_control, evaluate_lcm, evaluate_masked, evaluate_shapes
 from lecture_lib.zoo.evaluate_families import family_rows
@@ -148,7 +148,8 @@ def _frechet(name: str, pools: list[Tensor], sets: list[Tensor]) -> Iterator[Row
     The distance is biased upwards for few samples. A model is a distribution, so it is measured on a whole pool, where
     that bias is small; what is left is scatter from pool to pool. The training digits are the fixed set that it was to
     learn: drawing those and nothing else would score 1. Below 1 is not "better than real digits": as draws from all
-    handwriting, 1442 of them carry the bias themselves. The last row shows it: the ratio of sets as small as that.
+    handwriting, 1442 of them carry the bias themselves. The last two rows show it: the ratio that a pool tends to as
+    it grows, and that of sets as small as the training split.
     """
     train, test, features = digits("train").images, digits("test").images, load("digits-features").features
 
@@ -159,6 +160,8 @@ def _frechet(name: str, pools: list[Tensor], sets: list[Tensor]) -> Iterator[Row
     yield Row(name, f"Frechet distance, {PLAIN}", fakes)
     measure, ratios = f"... over train against test ({real:.3f}), n = {len(pools[0])}", tuple(x / real for x in fakes)
     yield Row(name, measure, ratios, _bar(name, 0), at_least=False)
+    limits = tuple(frechet_infinity(pool, test, features) / real for pool in pools)
+    yield Row(name, "... the same, extrapolated to n = infinity", limits, _bar(name, 0), at_least=False)
     yield Row(name, f"... the same, n = {len(sets[0])}", tuple(distance(x) / real for x in sets))
 
 
