@@ -53,7 +53,7 @@ def blend(*terms: tuple[Number, Float[Tensor, " b *d"]]) -> Float[Tensor, " b *d
     elif rest and abs(c + rest[-1][0] - 1.0) < 1e-15:
         d, y = rest.pop()
         total = torch.lerp(x, y, d)
-    elif _is_mean(kept):
+    elif rest and _is_mean(kept):
         return _running_mean(kept)
     else:
         total = c * x
@@ -167,7 +167,7 @@ def root(c: Number) -> Number:
     """``sqrt(c)``, where rounding below zero counts as zero (a float's ``** 0.5`` would turn complex)."""
     if isinstance(c, Tensor):
         return c.clamp(min=0).sqrt()
-    return math.sqrt(c) if c > 0 else 0.0
+    return 0.0 if c < 0 else math.sqrt(c)
 
 
 def all_zero(c: Number) -> bool:

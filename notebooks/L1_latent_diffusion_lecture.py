@@ -26,7 +26,7 @@
 # - follow a word from its token through cross-attention into the pixels it paints, and swap it on the way;
 # - read a U-Net's parts list down to its 859,520,964th parameter.
 #
-# **Time** 90 min reading · runs in 41 s · peak memory 1.1 GB (2 CPU cores)
+# **Time** 90 min reading · runs in 44 s · peak memory 1.1 GB (2 CPU cores)
 #
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $t=1$ is noise,
 # $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is the plain conditional model.

@@ -24,6 +24,7 @@ X, Y, Z = normal(3, 2, 4), normal(3, 2, 4, seed=1), normal(3, 2, 4, seed=2)
         (0.7, 0.5, -0.2),  # a running mean
         (0.5, -0.4999999999, 0.9999999999),  # a mean, but its first two weights nearly cancel
         (0.0, 0.0, 2.0),
+        (0.0, 1.0, 0.0),  # still a new tensor
         (times(0.1, 0.2, 0.3), 1.0, 0.0),
         (1.0, 0.5, times(-1.0, 0.0, 2.0)),
     ],
@@ -71,5 +72,5 @@ def test_numbers_are_floats_or_tensors():
     assert all_finite(1.0) and all_finite(times(1, 2))
     assert not all_finite(math.nan) and not all_finite(times(1, math.inf)) and not all_finite(times(1, math.nan))
     assert all_zero(0.0) and all_zero(times(0, 0)) and not all_zero(times(0, 1)) and not all_zero(1e-30)
-    assert root(-1e-17) == 0.0 and root(4.0) == 2.0
+    assert root(-1e-17) == 0.0 and root(4.0) == 2.0 and math.isnan(root(math.nan))
     assert torch.equal(root(times(-1e-17, 9.0)), torch.tensor([0.0, 3.0], dtype=F64))
