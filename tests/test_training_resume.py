@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from lecture_lib import files
 from lecture_lib.errors import DamagedFileError
 from lecture_lib.training import Ema, adamw, checkpoint, restore, save
 
@@ -24,9 +25,9 @@ SCRIPT = textwrap.dedent("""
     from pathlib import Path
     import torch
     from torch import nn
-    import lecture_lib.training.checkpoint as module
+    from lecture_lib import files
     from lecture_lib.data import Batches
-    from lecture_lib.training import Ema, adamw, restore, save, train, warmup_cosine
+    from lecture_lib.training import Ema, adamw, checkpoint, restore, save, train, warmup_cosine
 
     torch.set_num_threads(1)
 
@@ -60,7 +61,7 @@ SCRIPT = textwrap.dedent("""
         for step in train(model, loss, Batches((x, x[:, :2].sin()), 8), steps=40, optimizer=optimizer,
                           generator=generator, ema=ema, schedule=warmup_cosine(40, warmup=5), start=start):
             if step.number == kill_at and where == "saving":
-                module.os.replace = die  # the temporary file is complete, its name is not yet the checkpoint's
+                files.os.replace = die  # the temporary file is complete, its name is not yet the checkpoint's
             if step.number % 7 == 0 or step.number == 40:
                 save(path, step.number, parts, generator)
             if step.number == kill_at and where == "training":
@@ -137,7 +138,7 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_no_debris(saved, monkeypat
     def fail(*_):
         raise full
 
-    monkeypatch.setattr(checkpoint.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="no space"):
         save(path, 13, model_and_parts(1)[1], torch.Generator())
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["run.ckpt"]

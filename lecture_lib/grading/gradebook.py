@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import sysconfig
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from lecture_lib.errors import CourseError, MissingPackageError
 from lecture_lib.exercises.task import Sheet
+from lecture_lib.files import all_at_once
 from lecture_lib.grading.grade import Mark
 from lecture_lib.grading.report import NOT_ISOLATED
 
@@ -169,10 +169,6 @@ def _make(path: Path) -> None:
     """An empty gradebook, there at once and whole."""
     from nbgrader.utils import setenv
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     programs = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}"  # nbgrader calls alembic
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        whole = Path(scratch) / path.name
-        with setenv(PATH=programs):
-            _connect(whole).close()
-        os.replace(whole, path)
+    with all_at_once(path) as whole, setenv(PATH=programs):
+        _connect(whole).close()

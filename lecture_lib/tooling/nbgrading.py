@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from lecture_lib.errors import CourseError
+from lecture_lib.files import all_at_once
 from lecture_lib.tooling import exercises, pairing, project
 
 CONFIG = f"""# nbgrader reads this file in the folder in which it is called. The sources are made by `course nbgrader`.
@@ -33,13 +32,10 @@ def lay_out(out: Path) -> Path:
 
     if out.exists():
         raise CourseError(f"nbgrader: {out} exists already; expected a new name")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        folder = Path(scratch) / out.name
+    with all_at_once(out) as folder:
         for source in exercises.sources(project.root()):
             assignment = folder / "source" / source.stem.split("_")[0]
             assignment.mkdir(parents=True)
             nbformat.write(pairing.read_source(source), assignment / f"{source.stem}.ipynb")
         (folder / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
-        os.replace(folder, out)  # at once, so that nothing is ever there by half
     return out

@@ -7,7 +7,6 @@ README. Outputs stay as they are, since nothing is run.
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lecture_lib.errors import CourseError
+from lecture_lib.files import write_atomically
 from lecture_lib.tooling import exercises, pairing, project
 
 if TYPE_CHECKING:
@@ -100,9 +100,7 @@ def publish(root: Path, new: Address) -> list[Path]:
         texts |= _exercise(source, new)
     changed = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
     for path in changed:
-        scratch = path.with_name(f".{path.name}.new")
-        scratch.write_text(texts[path], encoding="utf-8")
-        os.replace(scratch, path)
+        write_atomically(path, texts[path].encode())
     return changed
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 
 from lecture_lib.errors import CourseError
 from lecture_lib.exercises.catalogue import sheet
+from lecture_lib.files import all_at_once
 from lecture_lib.tooling import deck, exercises, project, publishing, running
 
 SOLVED = re.compile(r"### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)### END", re.DOTALL)
@@ -38,9 +37,9 @@ def release(lecture: int, out: Path) -> Path:
         raise CourseError(f"release: {out} exists already; expected a new name")
     root, asked = project.root(), sheet(lecture)
     source = root / "solutions" / f"{asked.notebook}.py"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        folder = Path(scratch) / out.stem
+    with all_at_once(out) as place:
+        zipped = out.suffix == ".zip"
+        folder = place.with_suffix("") if zipped else place
         folder.mkdir()
         (folder / f"{asked.notebook}.ipynb").write_text(exercises.students_text(source), encoding="utf-8")
         colab = COLAB if publishing.address(root).published else ""
@@ -52,8 +51,8 @@ def release(lecture: int, out: Path) -> Path:
         leaks = leaking(folder, source.read_text(encoding="utf-8"))
         if leaks:
             raise CourseError(f"release: something of the solution would get out: {'; '.join(leaks)}")
-        whole = shutil.make_archive(f"{folder}-all", "zip", scratch, folder.name) if out.suffix == ".zip" else folder
-        os.replace(whole, out)  # at once, so that nothing is ever there by half
+        if zipped:
+            shutil.make_archive(str(folder), "zip", place.parent, folder.name)
     return out
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,6 +17,7 @@ from typing import Protocol
 import torch
 
 from lecture_lib.errors import DamagedFileError
+from lecture_lib.files import write_atomically
 
 MAGIC = b"lecture_lib checkpoint 1\n"
 DIGEST = hashlib.sha256().digest_size
@@ -106,25 +106,6 @@ def read(path: Path | str) -> dict:
         return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except (RuntimeError, UnpicklingError, LookupError, EOFError) as error:
         raise DamagedFileError(f"{path}: intact, but this torch cannot read it ({error})") from error
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write so that the file is either the old one or the whole new one, even if the machine stops in between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the name is on the disk, too
-    finally:
-        os.close(folder)
 
 
 def _load_parts(path: Path, parts: Mapping[str, Stateful], states: Mapping[str, dict]) -> None:

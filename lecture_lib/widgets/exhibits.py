@@ -21,7 +21,7 @@ from torch import Tensor
 from lecture_lib import zoo
 from lecture_lib.errors import CourseError, NotDefined
 from lecture_lib.families import GenerativeModel
-from lecture_lib.training.checkpoint import write_atomically
+from lecture_lib.files import write_atomically
 from lecture_lib.zoo import store
 
 RECORD = Path(__file__).parent / "gallery.npz"

@@ -18,7 +18,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from lecture_lib.errors import DamagedFileError
-from lecture_lib.training.checkpoint import write_atomically
+from lecture_lib.files import write_atomically
 
 WEIGHTS = Path(__file__).parent / "weights"
 FORMAT = "lecture_lib zoo 1"
