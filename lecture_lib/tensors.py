@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
 from numbers import Integral
 
 import torch
@@ -75,8 +74,12 @@ def _per_sample_blend(terms: list[tuple[Number, Tensor]]) -> Tensor:
 
 def _is_mean(terms: list[tuple[float, Tensor]]) -> bool:
     """Whether the weights add up to 1, and no sum on the way is so small that dividing by it would cost digits."""
-    sums = list(accumulate(c for c, _ in terms))
-    return abs(sums[-1] - 1.0) < 1e-15 and all(abs(s) > 0.1 for s in sums[1:])
+    so_far = 0.0
+    for c, _ in terms:
+        so_far += c
+        if abs(so_far) < 0.1:
+            return False
+    return abs(so_far - 1.0) < 1e-15
 
 
 def _running_mean(terms: list[tuple[float, Tensor]]) -> Tensor:

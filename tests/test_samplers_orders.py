@@ -42,7 +42,7 @@ from lecture_lib.samplers import (
     sample,
 )
 from lecture_lib.samplers.base import Watched
-from lecture_lib.samplers.weights import adams_weights, matching, phi
+from lecture_lib.samplers.weights import adams_weights, matching, phi, phis
 
 PATH = VPLinear()
 PROBLEM = Problem.of(plane(), PATH, 12, lam=(-3.0, 2.5), seed=1)
@@ -259,6 +259,7 @@ def test_phi_functions_are_their_integrals(k, tau):
 
     exact, _ = quad(integrand, 0, 1, epsabs=0, epsrel=1e-13)
     assert phi(k, tau) == pytest.approx(exact, rel=1e-11)
+    assert phis(6, tau)[k - 1] == pytest.approx(exact, rel=1e-11)
 
 
 @pytest.mark.parametrize("tau", [-4.0, 0.0, 2.5])

@@ -12,7 +12,7 @@ from torch import Tensor
 from lecture_lib.core.paths import Coeffs
 from lecture_lib.samplers.base import Sampler
 from lecture_lib.samplers.exponential import DATA, Form, endless
-from lecture_lib.samplers.weights import jump, matching, phi, remember
+from lecture_lib.samplers.weights import jump, matching, phis, remember
 from lecture_lib.tensors import blend, check_count
 
 
@@ -69,16 +69,18 @@ class UniPC(Sampler):
     def update(self, memory: Memory, s: Coeffs, arrived: Tensor | None = None) -> Tensor:
         """x_s from where ``memory`` stands; with the prediction ``arrived`` at s it is the corrector."""
         (lam, m), *past = memory.history
+        if arrived is not None:
+            past.append((s.lam, arrived))
         ratio, amp, tau = self.form.scales(memory.t, s)
-        h = s.lam - lam
-        nodes = [((at - lam) / h, value) for at, value in past] + ([] if arrived is None else [(1.0, arrived)])
-        rho, scale = self.coefficients([r for r, _ in nodes], tau), -amp * self.B(tau)
-        terms = [(scale * k / r, value) for k, (r, value) in zip(rho, nodes, strict=True)]
-        return blend((ratio, memory.x), (-amp * expm1(tau) - sum(gain for gain, _ in terms), m), *terms)
+        r = [(at - lam) / (s.lam - lam) for at, _ in past]
+        scale = -amp * self.B(tau)
+        gains = [scale * rho / node for rho, node in zip(self.coefficients(r, tau), r, strict=True)]
+        terms = [(gain, value) for gain, (_, value) in zip(gains, past, strict=True)]
+        return blend((ratio, memory.x), (-amp * expm1(tau) - sum(gains), m), *terms)
 
     def coefficients(self, r: list[float], tau: float) -> list[float]:
         """``rho_k`` for nodes ``r_k``: 1/2 for a single one, as in the paper; else its linear system solved."""
         if len(r) < 2:
             return [0.5] * len(r)
         scale = tau / self.B(tau)
-        return matching(r, [factorial(i) * phi(i + 1, tau) * scale for i in range(1, len(r) + 1)])
+        return matching(r, [factorial(i) * scale * value for i, value in enumerate(phis(len(r) + 1, tau))][1:])

@@ -13,21 +13,29 @@ from lecture_lib.core.prediction import Prediction
 from lecture_lib.tensors import Number, blend
 
 
-def phi(k: int, tau: float) -> float:
-    r"""``phi_k(tau) = int_0^1 e^{(1-u) tau} u^{k-1}/(k-1)! du``, the functions of exponential integrators.
+def phis(n: int, tau: float) -> list[float]:
+    r"""``phi_1 .. phi_n`` with ``phi_k(tau) = int_0^1 e^{(1-u) tau} u^{k-1}/(k-1)! du``, of exponential integrators.
 
-    ``phi_1 = (e^tau - 1)/tau`` and ``phi_{k+1} = (phi_k - 1/k!)/tau`` (Hochbruck & Ostermann 2010); near
-    zero that recursion cancels, and the power series ``sum_j tau^j/(j+k)!`` is summed instead, by Horner's rule.
+    ``phi_1 = (e^tau - 1)/tau`` and ``phi_{k+1} = (phi_k - 1/k!)/tau`` (Hochbruck & Ostermann 2010). Near zero that
+    recursion cancels; there the last one is summed as a power series, ``sum_j tau^j/(j+n)!``, and it runs downwards.
     """
-    if abs(tau) < 1:
-        value = 1.0
-        for j in range(k + 18, k, -1):  # 1/19! is below the rounding of float64
-            value = 1.0 + tau / j * value
-        return value / math.factorial(k)
-    value = math.expm1(tau) / tau
-    for j in range(1, k):
-        value = (value - 1 / math.factorial(j)) / tau
-    return value
+    if abs(tau) >= 1:
+        values = [math.expm1(tau) / tau]
+        for k in range(1, n):
+            values.append((values[-1] - 1 / math.factorial(k)) / tau)
+        return values
+    series = 1.0
+    for j in range(n + 18, n, -1):  # Horner's rule; 1/19! is below the rounding of float64
+        series = 1.0 + tau / j * series
+    values = [series / math.factorial(n)]
+    for k in range(n - 1, 0, -1):
+        values.append(tau * values[-1] + 1 / math.factorial(k))
+    return values[::-1]
+
+
+def phi(k: int, tau: float) -> float:
+    """``phi_k(tau)`` alone."""
+    return phis(k, tau)[-1]
 
 
 def adams_weights(nodes: Sequence[float], tau: float) -> list[float]:
@@ -36,7 +44,7 @@ def adams_weights(nodes: Sequence[float], tau: float) -> list[float]:
     A step runs from u = 0 to u = 1, past values of f lie at negative nodes. ``tau = 0``: Adams–Bashforth with unequal
     steps. The powers of u integrate to ``k! phi_{k+1}(tau)``, so w solves a Vandermonde system.
     """
-    return matching(nodes, [math.factorial(k) * phi(k + 1, tau) for k in range(len(nodes))])
+    return matching(nodes, [math.factorial(k) * value for k, value in enumerate(phis(len(nodes), tau))])
 
 
 def matching(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:

@@ -52,6 +52,6 @@ def network_map(blocks: Sequence[Block], *, title: str = "", ax: Axes | None = N
     ax.set(xlim=(-0.01, left + 0.01), ylim=(-0.6, len(levels) - 0.4), xticks=[])
     ax.set_yticks(np.arange(len(levels)), [f"{size} x {size}" for size in levels])
     ax.grid(axis="x", visible=False)
-    label_axes(ax, "blocks in the order of computation; width: share of the parameters", "resolution (pixels)", title)
+    label_axes(ax, "blocks in the order of computation; width: share of the parameters", "map (places)", title)
     legend(ax, "below")
     return figure

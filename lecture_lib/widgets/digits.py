@@ -250,6 +250,6 @@ def two_conventions() -> Explorer:
         conventions_scene,
         controls,
         caption="Move either slider, the other follows. Rows one and two are one picture in two notations. Row three "
-        "is the most common bug report on guidance: the number of one convention in the formula of the other.",
+        "is what you get when a number in the one convention is typed into a formula of the other.",
         alt="Three rows of ten digits: scale w, the equal scale w' = w - 1, and w typed as w' by mistake.",
     )
