@@ -26,7 +26,7 @@
 # - tell the three families of one-step students apart by what they do between two modes;
 # - take apart the claim that information theory demands thousands of steps.
 #
-# **Time** 110 min reading · runs in 73 s · peak memory 0.8 GB (2 CPU cores)
+# **Time** 110 min reading · runs in 77 s · peak memory 0.8 GB (2 CPU cores)
 #
 # **You need** the conventions page of `00_start_here`: $t=0$ is data, $x_t=\alpha_t x_0+\sigma_t\epsilon$, and $w=1$ is
 # the plain conditional model. Most of this lecture lives on EDM's path, where $x_t=x_0+t\,\epsilon$ and $t$ runs to 80.
@@ -610,7 +610,7 @@ widgets.curriculum_explorer()
 # before (6000 more updates). One step each:
 
 # %%
-DISCRETE = ("ring-ct", "ring-cd", "ring-ict", "ring-ect")
+DISCRETE = {"ring-ct": "CT", "ring-cd": "CD", "ring-ict": "iCT", "ring-ect": "ECT"}
 ring = zoo.plane.ring()
 
 
@@ -625,10 +625,10 @@ def apart(points, seed=6):
 
 with viz.style():
     figure, axes = viz.panels(1, 4, size=(11.0, 3.4), sharex=True, sharey=True)
-for ax, name in zip(axes, DISCRETE, strict=True):
+for ax, (name, title) in zip(axes, DISCRETE.items(), strict=True):
     points = one_step(name)
     viz.scatter(points, colour=viz.STUDENT, size=2, ax=ax)
-    ax.set_title(f"{name.removeprefix('ring-').upper()}: {apart(points):.3f}")
+    ax.set_title(f"{title}: {apart(points):.3f}")
     viz.square(ax, (-1.6, 1.6, -1.6, 1.6))
 viz.show(figure, caption="4000 samples each, one evaluation per sample; the number is the sliced Wasserstein distance to fresh data.",
          alt="Four scatter plots of one-step samples on a ring of eight modes.")  # fmt: skip
@@ -818,7 +818,7 @@ floor = apart(ring.sample(8000, generator=seeded(12)))
 with viz.style():
     figure, ax = viz.panels(1, 1, size=(7.2, 3.8))
 for k, (name, values) in enumerate(curves.items()):
-    ax.plot(COUNTS, values, **viz.other(k), markersize=4, label=name.removeprefix("ring-").upper())
+    ax.plot(COUNTS, values, **viz.other(k), markersize=4, label=DISCRETE[name])
 ax.axhline(floor, color=viz.EXACT, linestyle="--", label="two clouds of data")
 ax.set(
     xscale="log",

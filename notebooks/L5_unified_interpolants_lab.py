@@ -25,7 +25,7 @@
 # - make a JEPA collapse, on purpose, and learn which of three numbers shows it;
 # - read a benchmark of generative models, and say what may be compared with what.
 #
-# **Time** 120 min with the exercises · runs in 162 s · peak memory 0.8 GB (2 CPU cores)
+# **Time** 120 min with the exercises · runs in 159 s · peak memory 0.8 GB (2 CPU cores)
 
 # %% tags=["setup"]
 # On Colab this fetches the course, and replaces nothing that is there. Elsewhere it only says what runs here.
@@ -119,13 +119,13 @@ target = moons(256, generator=seeded(1))[0]
 with viz.style():
     figure, axes = viz.panels(1, 6, size=(11.6, 2.4), sharex=True, sharey=True)
 for ax, (name, demo) in zip(axes, demos.items(), strict=True):
-    viz.scatter(target, colour=viz.NOISE, size=6, ax=ax)
+    viz.scatter(target, colour=viz.DATA, size=6, ax=ax)
     viz.scatter(demo.samples, colour=viz.STUDENT, size=6, ax=ax)
     updates = sum(len(losses) for losses in demo.losses.values())
     ax.set_title(f"{name}, {updates} updates", fontsize=9)
     ax.set_xlabel("first coordinate", fontsize=8)
 axes[0].set_ylabel("second coordinate", fontsize=8)
-viz.show(figure, caption="Six families after a few seconds of the same trainer, 256 samples (purple) over the data (grey).",
+viz.show(figure, caption="Six families after a few seconds of the same trainer, 256 samples (purple) over the data (blue).",
          alt="Six scatter plots of two moons as learned by six families.")  # fmt: skip
 
 # %%
