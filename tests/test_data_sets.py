@@ -131,3 +131,9 @@ def test_batches_refuse_what_cannot_be_drawn():
         Batches((), 2)
     with pytest.raises(RangeError):
         Batches((torch.zeros(3),), 0)
+
+
+def test_a_mixture_has_a_weight_for_each_component():
+    """Two weights for four means drew from the first two, silently."""
+    with pytest.raises(ShapeError, match="weights"):
+        labelled_mixture(10, torch.zeros(4, 2), weights=torch.ones(2))

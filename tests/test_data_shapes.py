@@ -304,3 +304,10 @@ def test_places_overlap_only_as_they_should():
 def test_wrong_arguments_are_named(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+@pytest.mark.parametrize("second", ["a blue square", "a large blue hexagon", "blue square"])
+def test_a_second_thing_that_cannot_be_read_is_not_left_out(second):
+    """A picture of both was judged to have one thing too many."""
+    with pytest.raises(UnknownNameError, match="two things"):
+        parse(f"a small red circle left of {second}")

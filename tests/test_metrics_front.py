@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 
 import pytest
 
-from lecture_lib.errors import RangeError, ShapeError
+from lecture_lib.errors import NonFiniteError, RangeError, ShapeError
 from lecture_lib.metrics import Price, pareto, read_prices
 
 
@@ -37,3 +38,17 @@ def test_bad_input_is_named():
         pareto([1, 2], [1])
     with pytest.raises(RangeError, match="nfe"):
         Price("none", 0, 1.0, 1.0)
+
+
+def test_nan_is_named_where_it_would_upset_the_order():
+    """Sorted with a NaN in between, (2, 1) was on the front and (1, 1) was not."""
+    with pytest.raises(NonFiniteError, match="costs"):
+        pareto([2.0, math.nan, 1.0], [1.0, 0.5, 1.0])
+    with pytest.raises(NonFiniteError, match="losses"):
+        pareto([1.0], [math.nan])
+    assert pareto([1.0, math.inf], [1.0, 0.5]) == [True, True]  # what no money buys
+
+
+def test_evaluations_are_whole_or_they_would_not_be_read_back():
+    with pytest.raises(RangeError, match="nfe"):
+        Price("euler", 1.5, 1.0, 1.0)

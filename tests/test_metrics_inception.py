@@ -44,5 +44,7 @@ def test_as_torchmetrics():
 def test_refusals():
     with pytest.raises(ShapeError, match="logits"):
         inception_score(torch.zeros(10))
+    with pytest.raises(ShapeError, match="logits"):  # a NaN until now
+        inception_score(torch.zeros(0, 10))
     with pytest.raises(NonFiniteError, match="logits"):
         inception_score(torch.full((2, 2), torch.nan))

@@ -131,3 +131,16 @@ def test_data_of_the_plane_cover_all_modes_and_leave_e_to_minus_4_5_between():
     )
     assert covered == 8 and between == pytest.approx(math.exp(-4.5), abs=1e-3)
     assert shares.tolist() == pytest.approx([(1 - math.exp(-4.5)) / 8] * 8, abs=4e-3)
+
+
+def test_a_trajectory_of_no_length_is_not_straight():
+    with pytest.raises(RangeError, match="end"):
+        straightness(lambda x, t: x, torch.ones(2, 2), start=0.5, end=0.5)
+
+
+def test_a_judge_names_what_does_not_fit():
+    images, labels = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 0, 1, 0, 1])
+    with pytest.raises(ShapeError, match="labels"):
+        Judge(images, labels[:5])
+    with pytest.raises(ShapeError, match="images"):
+        Judge(images, labels).predict(torch.zeros(2, 1, 3, 3))

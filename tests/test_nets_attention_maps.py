@@ -15,9 +15,12 @@ from lecture_lib.nets import (
     quadrant_shares,
     quadrants,
     recorded_attention,
+    tiled_attention,
+    with_kernel,
     word_map,
     word_shares,
 )
+from lecture_lib.training import mup_attention
 
 G = torch.Generator().manual_seed(5)
 MASK = torch.tensor([[True, True, True, False, False], [True] * 5])
@@ -142,3 +145,23 @@ def test_bad_maps_are_named():
     for words in (0, 5, 6):
         with pytest.raises(RangeError, match=f"words: got {words}, expected 1..4"):
             quadrants(torch.zeros(1, 2, 5, 5), words)
+
+
+@pytest.mark.parametrize("kernel", [mup_attention(3), tiled_attention])
+def test_a_recorded_network_keeps_its_kernel(kernel):
+    """μP's logits are q.k sqrt(base)/d: a map with sqrt(d) would be another network's."""
+    net = with_kernel(shaken(NETS["mmdit"]()), kernel)
+    x, t = randn(2, 4, 4, 4), torch.tensor([100.0, 700.0])
+    cond = {"tokens": randn(2, 5, 12), "vector": randn(2, 7), "mask": MASK}
+    expected = net(x, t, cond)
+    with recorded_attention(net) as maps:
+        got = net(x, t, cond)
+    assert distance(got, expected) < 1e-5 * expected.abs().max()
+    assert all(distance(probs.sum(-1), torch.ones(())) < 1e-5 for probs in maps.values())
+
+
+def test_shares_of_no_layers_are_named():
+    with pytest.raises(RangeError, match="maps"):
+        quadrant_shares({}, MASK)
+    with pytest.raises(RangeError, match="maps"):
+        word_shares({}, 3)

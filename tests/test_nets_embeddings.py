@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lecture_lib.errors import CourseError, RangeError, ShapeError
+from lecture_lib.errors import CourseError, RangeError, ShapeError, UnknownNameError
 from lecture_lib.nets import LabelAndScale, LabelEmbedding, TimestepEmbedding, timestep_features
 
 
@@ -71,3 +71,13 @@ def test_label_and_scale_defaults_and_sum():
 def test_timestep_embedding_follows_the_dtype_of_its_weights():
     assert TimestepEmbedding(8)(torch.tensor([5.0], dtype=torch.float64)).dtype == torch.float32
     assert TimestepEmbedding(8).double()(torch.tensor([5.0])).dtype == torch.float64
+
+
+def test_label_and_scale_hear_nothing_else():
+    both = LabelAndScale(10, 8)
+    with pytest.raises(UnknownNameError, match="'scale'"):
+        both({"label": torch.tensor([1]), "scale": torch.tensor([3.0])}, 1)
+    with pytest.raises(ShapeError, match="cond"):
+        both(torch.tensor([1]), 1)
+    with pytest.raises(ShapeError, match="cond\\['w'\\]"):
+        both({"w": torch.tensor([3.0])}, 2)

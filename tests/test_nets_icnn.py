@@ -90,3 +90,13 @@ def test_event_mlp_refuses_what_it_was_not_made_for():
         EventMLP((2,), timed=True)(torch.zeros(3, 2))
     with pytest.raises(ShapeError, match="expected None"):
         EventMLP((2,))(torch.zeros(3, 2), torch.zeros(3))
+
+
+def test_potentials_push_and_pull_in_inference_mode(psi):
+    x = torch.randn(4, 2, generator=seeded(2), dtype=torch.float64)
+    there, hessian = psi.push(x)
+    with torch.inference_mode():
+        again, same = psi.push(x.clone())
+        back = psi.pull(again)
+    assert torch.equal(again, there) and torch.equal(same, hessian)
+    assert (back - x).abs().max() < 1e-7

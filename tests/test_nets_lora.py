@@ -231,3 +231,11 @@ def test_adapters_refuse():
     net[0].weight.data += 1
     with pytest.raises(CourseError, match="have changed since"):
         adapter.unmerge()
+
+
+def test_a_strength_that_is_refused_leaves_the_adapter_merged():
+    adapter = filled(add_lora(small(), 2))
+    adapter.merge()
+    with pytest.raises(RangeError, match="scale"):
+        adapter.scale = float("nan")
+    assert adapter.merged and adapter.scale == 1.0

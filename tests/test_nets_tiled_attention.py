@@ -161,3 +161,18 @@ def test_peak_memory_counts_what_lives_at_the_same_time():
 def test_the_tile_is_a_whole_number():
     with pytest.raises(RangeError, match="tile: got 0"):
         tiled_attention(*qkv(), tile=0)
+
+
+@pytest.mark.parametrize("tile", TILES)
+def test_each_query_may_have_a_mask_of_its_own(tile):
+    """As the causal transformers give their kernel."""
+    q, k, v = qkv()
+    mask = torch.ones(1, 1, 37, 50, dtype=torch.bool).tril(3)
+    mask[..., 20, :] = False
+    expected, got = fused_attention(q, k, v, mask), tiled_attention(q, k, v, mask, tile=tile)
+    assert (got - expected).abs().max() < 2e-6
+    grad = torch.randn(got.shape, generator=torch.Generator().manual_seed(3))
+    for mine, theirs in zip(
+        torch.autograd.grad(got, (q, k, v), grad), torch.autograd.grad(expected, (q, k, v), grad), strict=True
+    ):
+        assert (mine - theirs).abs().max() < 1e-5

@@ -286,3 +286,11 @@ def test_named_errors():
         movement_slopes({64: {"a": 1.0}})
     with pytest.raises(RangeError, match="'b' did not move"):
         movement_slopes({64: {"a": 1.0, "b": 0.0}, 128: {"a": 1.0, "b": 1.0}})
+
+
+def test_dropout_is_no_movement():
+    """Training leaves the model in training mode: with a rate of 0 its output "moved" by 0.3."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 1)).eval()
+    x = torch.ones(3, 4)
+    moved = movement(model, lambda model: model(x), iter([model.train()]))
+    assert set(moved.values()) == {0.0} and model.training

@@ -10,13 +10,15 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lecture_lib import files
-from lecture_lib.errors import DamagedFileError
-from lecture_lib.training import Ema, adamw, checkpoint, restore, save
+from lecture_lib.data import Batches
+from lecture_lib.errors import CourseError, DamagedFileError
+from lecture_lib.training import Ema, adamw, checkpoint, restore, save, train
 
 # A training with everything that has a state: dropout, batch norm, Adam's moments, an average, a noisy loss.
 # torch is imported once; every run is a child of its own, forked before anything is drawn, and really killed.
@@ -187,3 +189,21 @@ def test_checkpoints_of_another_training_are_refused_and_change_nothing(saved):
     assert torch.equal(model.weight, before)  # the model fitted, but not all did: it was put back
     with pytest.raises(FileNotFoundError):
         restore(path.with_name("none"), parts, g)
+
+
+def test_what_could_not_be_restored_is_not_saved(saved):
+    path, parts, generator = saved[0], {"model": saved[1]}, torch.Generator()
+    before = path.read_bytes()
+    with pytest.raises(CourseError, match="plain values"):
+        save(path, 13, parts, generator, about={"rate": np.float64(0.1)})
+    assert path.read_bytes() == before
+
+
+def test_a_schedule_of_numpy_numbers_can_be_saved(tmp_path):
+    model, generator = nn.Linear(2, 1), torch.Generator().manual_seed(0)
+    optimizer, batches = adamw(model, 1e-3), Batches([torch.ones(4, 2)], 2)
+    options = {"optimizer": optimizer, "generator": generator, "schedule": lambda done: np.exp(-done / 10)}
+    list(train(model, lambda model, batch, _: model(batch[0])[:, 0] ** 2, batches, steps=2, **options))
+    parts = {"model": model, "optimizer": optimizer}
+    save(tmp_path / "run.ckpt", 2, parts, generator)
+    assert restore(tmp_path / "run.ckpt", parts, generator) == 2

@@ -305,3 +305,12 @@ def test_named_errors():
         bootstrap(list, x, x, degrees=1, resamples=0, generator=seeded(0))
     with pytest.raises(RangeError, match="level"):
         interval([1.0], 2.0)
+
+
+def test_a_forecast_needs_more_runs_than_its_parabolas_have_constants():
+    """With three sizes at each budget nothing is left over to measure the noise by."""
+    three = [
+        Run(c, size, 100, 0, 1 + (np.log(size / c**0.5) / 9) ** 2) for c in (1e4, 1e5, 1e6) for size in (50, 200, 900)
+    ]
+    with pytest.raises(ShapeError, match="runs: got 9 for 3 budgets"):
+        forecast(three, generator=seeded(0))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lecture_lib.errors import ShapeError
 from lecture_lib.tensors import check_count, check_number
 
 Points = Float[Tensor, " n 2"]
@@ -80,7 +81,13 @@ def labelled_mixture(
     weights: Float[Tensor, " k"] | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Points, Int[Tensor, " n"]]:
-    """Isotropic Gaussians at ``means`` with the given weights (equal by default); the label is the component."""
+    """Isotropic Gaussians at ``means`` with the given weights (equal by default); the label is the component.
+
+    Raises:
+        ShapeError: not one weight per mean.
+    """
     weights = torch.ones(len(means)) if weights is None else weights
+    if weights.shape != (len(means),):
+        raise ShapeError(f"weights: got shape {tuple(weights.shape)}, expected ({len(means)},), one per mean")
     labels = torch.multinomial(weights.to(means.device), check_count("n", n), replacement=True, generator=generator)
     return means[labels] + check_number("std", std, 0.0) * _normal(n, generator, means.shape[1]), labels

@@ -20,13 +20,17 @@ def frechet_gaussians(
 ) -> Float[Tensor, ""]:
     """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), the squared 2-Wasserstein distance of two Gaussians.
 
-    The trace of the root is taken through C1^(1/2) C2 C1^(1/2), which is symmetric, so that singular covariances
+    With C = R R^T, the trace of the root is the sum of the singular values of R1^T R2, so that singular covariances
     need neither complex numbers nor an added epsilon. Source: Dowson & Landau 1982, eq. 4.
     """
-    values, vectors = torch.linalg.eigh(cov1)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ cov2 @ root).clamp(min=0).sqrt().sum()
+    cross = torch.linalg.svdvals(_root(cov1).T @ _root(cov2)).sum()
     return (mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * cross
+
+
+def _root(cov: Float[Tensor, " d d"]) -> Float[Tensor, " d d"]:
+    """R with R R^T the covariance."""
+    values, vectors = torch.linalg.eigh(cov)
+    return vectors * values.clamp(min=0).sqrt()
 
 
 @torch.no_grad()

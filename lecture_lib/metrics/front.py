@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lecture_lib.errors import ShapeError
-from lecture_lib.tensors import check_number
+from lecture_lib.errors import NonFiniteError, ShapeError
+from lecture_lib.tensors import check_count, check_number
 
 _ROW = re.compile(r"(.+), (\d+) NFE: (quality|milliseconds)")
 
@@ -29,7 +30,7 @@ class Price:
     quality: float
 
     def __post_init__(self):
-        check_number("nfe", self.nfe, 1), check_number("ms", self.ms, 0), check_number("quality", self.quality, 0)
+        check_count("nfe", self.nfe), check_number("ms", self.ms, 0), check_number("quality", self.quality, 0)
 
     def rows(self) -> dict[str, float]:
         """As two rows of a table, ``what -> value``; ``read_prices`` reads them back."""
@@ -53,9 +54,13 @@ def pareto(costs: Sequence[float], losses: Sequence[float]) -> list[bool]:
 
     Raises:
         ShapeError: not as many costs as losses.
+        NonFiniteError: a NaN, which has no place in any order.
     """
     if len(costs) != len(losses):
         raise ShapeError(f"losses: got {len(losses)} for {len(costs)} costs, expected as many")
+    for name, values in (("costs", costs), ("losses", losses)):
+        if any(math.isnan(value) for value in values):
+            raise NonFiniteError(f"{name}: got NaN among {len(values)} numbers, expected numbers that can be compared")
     on, best, best_cost = [False] * len(costs), float("inf"), float("nan")
     for i in sorted(range(len(costs)), key=lambda i: (costs[i], losses[i])):  # from cheap to dear
         if losses[i] < best or (losses[i] == best and costs[i] == best_cost):  # twins stand or fall together

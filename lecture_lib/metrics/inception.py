@@ -20,12 +20,12 @@ def inception_score(logits: Float[Tensor, " n k"]) -> float:
         logits: of any classifier, one row per sample.
 
     Raises:
-        ShapeError: not (n, k).
+        ShapeError: not (n, k), or no rows.
         NonFiniteError: NaN or infinity.
 
     Source: Salimans et al. 2016 (1606.03498), section 4; Barratt & Sharma 2018 (1801.01973) on its limits.
     """
-    if logits.ndim != 2:
+    if logits.ndim != 2 or not logits.numel():
         raise ShapeError(f"logits: got shape {tuple(logits.shape)}, expected (n, k), one row of classes per sample")
     log_p = torch.log_softmax(check_finite("logits", logits).double(), dim=1)
     marginal = torch.logsumexp(log_p, dim=0) - torch.log(torch.tensor(float(len(log_p)), dtype=torch.float64))

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lecture_lib.errors import RangeError
 from lecture_lib.metrics._clouds import two_clouds
-from lecture_lib.tensors import check_count, check_number
+from lecture_lib.tensors import check_batch, check_count, check_number
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 
@@ -52,8 +53,17 @@ class PolynomialKernel:
 
 
 def median_bandwidth(x: Float[Tensor, " n *d"]) -> float:
-    """Median distance between the samples: the usual choice of bandwidth (at most 2000 samples are looked at)."""
-    return float(torch.pdist(x.detach()[:2000].flatten(1).double()).median())
+    """Median distance between the samples: the usual choice of bandwidth (at most 2000 samples are looked at).
+
+    Raises:
+        ShapeError, NonFiniteError: not a cloud.
+        RangeError: a single sample, or more than half of all pairs in one place: there is no such distance.
+    """
+    distances = torch.pdist(check_batch("x", x).detach()[:2000].flatten(1).double())
+    median = float(distances.median()) if len(distances) else 0.0
+    if not median > 0:
+        raise RangeError(f"x: got a median distance of 0 between {len(x)} samples, expected samples that differ")
+    return median
 
 
 @torch.no_grad()
@@ -68,6 +78,7 @@ def mmd2(x: Float[Tensor, " n *d"], y: Float[Tensor, " m *d"], kernel: Kernel | 
 
     Raises:
         ShapeError, NonFiniteError: clouds that cannot be compared.
+        RangeError: no kernel is given, and the samples that would choose one hardly differ.
     """
     x, y = two_clouds(x, y)
     kernel = kernel or GaussianKernel(median_bandwidth(y))

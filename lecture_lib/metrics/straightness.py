@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lecture_lib.errors import RangeError
 from lecture_lib.tensors import check_batch, check_count, check_number, per_sample
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
@@ -36,8 +37,8 @@ def straightness(
     """
     check_batch("x", x)
     check_count("steps", steps)
-    check_number("start", start)
-    check_number("end", end)
+    if check_number("end", end) == check_number("start", start):
+        raise RangeError(f"end: got {end}, expected another time than start = {start}")
     times = torch.linspace(start, end, steps + 1, dtype=torch.float64).to(x.device)
     first, speeds = x, [velocity(x, times[:1].expand(len(x)))]
     for t, s in itertools.pairwise(times):

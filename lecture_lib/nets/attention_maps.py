@@ -19,7 +19,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lecture_lib.errors import RangeError, ShapeError, UnknownNameError
-from lecture_lib.nets.attention import AttentionKernel, KeyMask, MultiHeadAttention, attention_weights
+from lecture_lib.nets.attention import (
+    AttentionKernel,
+    KeyMask,
+    MultiHeadAttention,
+    attention_weights,
+    explicit_attention,
+    fused_attention,
+)
 from lecture_lib.nets.flux import SingleStreamBlock
 from lecture_lib.nets.joint_attention import JointAttention
 from lecture_lib.nets.spatial_transformer import CrossAttention
@@ -53,12 +60,23 @@ class Tap:
         Raises:
             ShapeError: the control returned something of another shape.
         """
-        before = (self.inner.weights if isinstance(self.inner, Tap) else attention_weights)(q, k, mask)
+        before = _probabilities(self.inner, q, k, mask)
         after = self.control(self.name, before)
         if not isinstance(after, Tensor) or after.shape != before.shape:
             got = tuple(after.shape) if isinstance(after, Tensor) else type(after).__name__
             raise ShapeError(f"control must return probabilities {tuple(before.shape)} for {self.name}, got {got}")
         return after.to(before)
+
+
+def _probabilities(kernel: AttentionKernel, q: Tensor, k: Tensor, mask: KeyMask | None) -> Float[Tensor, " b h n m"]:
+    """What a kernel multiplies the values with."""
+    if isinstance(kernel, Tap):
+        return kernel.weights(q, k, mask)
+    if kernel in (fused_attention, explicit_attention):
+        return attention_weights(q, k, mask)
+    # Another kernel, such as that of μP, has other probabilities: with the unit matrix for values they are its output.
+    unit = torch.eye(k.shape[-2], dtype=q.dtype, device=q.device).expand(*k.shape[:-1], -1)
+    return kernel(q, k, unit, *(() if mask is None else (mask,)))
 
 
 @contextmanager
@@ -161,10 +179,10 @@ def quadrant_shares(maps: Mapping[str, Tensor], mask: Bool[Tensor, " b m"]) -> F
         mask: True for words, False for padding.
 
     Raises:
-        ShapeError, RangeError: as ``quadrants``.
+        ShapeError, RangeError: as ``quadrants``; no maps.
     """
     shares = []
-    for probs in maps.values():
+    for probs in _some(maps).values():
         parts = [part.sum(-1).mean(1) for part in quadrants(probs, mask.shape[1])]  # (b, readers) each
         text = [(part * mask).sum(1) / mask.sum(1) for part in parts[:2]]
         shares.append(torch.stack([*text, *(part.mean(1) for part in parts[2:])], dim=-1).unflatten(-1, (2, 2)))
@@ -176,7 +194,7 @@ def word_shares(maps: Mapping[str, Tensor], words: int) -> Float[Tensor, " layer
 
     The sum over words is the image's share for text in ``quadrant_shares``. Raises as ``quadrants``.
     """
-    return torch.stack([quadrants(probs, words).image_text.mean(dim=(1, 2)) for probs in maps.values()])
+    return torch.stack([quadrants(probs, words).image_text.mean(dim=(1, 2)) for probs in _some(maps).values()])
 
 
 def word_map(maps: Mapping[str, Tensor], word: int, size: tuple[int, int]) -> Float[Tensor, " b h w"]:
@@ -194,10 +212,14 @@ def word_map(maps: Mapping[str, Tensor], word: int, size: tuple[int, int]) -> Fl
 
     Source: Tang et al. 2023 (DAAM), section 3.
     """
+    pictures = [_picture(name, probs, word, size) for name, probs in _some(maps).items()]
+    return torch.stack(pictures).mean(dim=0)
+
+
+def _some(maps: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     if not maps:
         raise RangeError("maps: got none, expected at least one layer (call the network inside recorded_attention)")
-    pictures = [_picture(name, probs, word, size) for name, probs in maps.items()]
-    return torch.stack(pictures).mean(dim=0)
+    return maps
 
 
 def _picture(

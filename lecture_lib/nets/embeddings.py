@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lecture_lib.errors import RangeError, ShapeError
+from lecture_lib.errors import RangeError, ShapeError, UnknownNameError
 
 
 def timestep_features(t: Float[Tensor, " b"], dim: int = 256, max_period: float = 10_000.0) -> Float[Tensor, " b d"]:
@@ -109,10 +109,22 @@ class LabelAndScale(nn.Module):
         self.scale = TimestepEmbedding(dim, scale=100.0)
 
     def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Float[Tensor, " b d"]:
+        """The vector of ``cond``.
+
+        Raises:
+            ShapeError: no dictionary, or not one label, or one scale, per sample.
+            UnknownNameError: an entry of another name.
+        """
         cond = {} if cond is None else cond
+        if not isinstance(cond, Mapping):
+            raise ShapeError(f"cond: got {type(cond).__name__}, expected a dictionary with 'label' and 'w'")
+        if unknown := set(cond) - {"label", "w"}:
+            raise UnknownNameError(f"cond: got {sorted(unknown)}, expected 'label' and 'w'")
         weight = self.label.table.weight
         w = cond.get("w")
         w = torch.ones(batch, device=weight.device) if w is None else w.to(weight.device)
+        if w.shape != (batch,):
+            raise ShapeError(f"cond['w']: got shape {tuple(w.shape)}, expected ({batch},), one scale per sample")
         return self.label(cond.get("label"), batch) + self.scale(w)
 
 

@@ -30,7 +30,7 @@ class ICNN(nn.Module):
         z_1 = s(A_0 x + b_0),   z_{i+1} = s(W_i z_i + A_i x + b_i),   psi = w.z_L + a.x + c |x|^2/2
 
     with W_i, w, c > 0, A_i free, and s = softplus, which is convex, increasing and smooth (a ReLU's psi has no Hessian
-    where a map needs one). At initialisation grad psi is close to the identity.
+    where a map needs one). At initialisation a = 0, c = 1: grad psi is the identity and bends beside it.
 
     Args:
         features: length of x.
@@ -63,7 +63,8 @@ class ICNN(nn.Module):
         """``grad psi(x)`` and the Hessian of psi, positive definite; both with graphs of their own where x or the
         weights need them. One gradient per dimension: for few dimensions."""
         graph = torch.is_grad_enabled()
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
+            x = x.clone() if x.is_inference() else x
             x = x if x.requires_grad else x.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self(x).sum(), x, create_graph=True)
             rows = [

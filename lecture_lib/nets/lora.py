@@ -99,8 +99,9 @@ class Adapter(nn.Module):
 
     @scale.setter
     def scale(self, s: float) -> None:
+        s = check_number("scale", s)
         with self._apart():
-            self._scale = check_number("scale", s)
+            self._scale = s
             for part in self.parts.values():
                 part.gain = self._scale * self.alpha / self.rank
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
@@ -123,7 +123,12 @@ class _TiledAttention(torch.autograd.Function):
 def _logits(q: Tensor, k: Tensor, mask: Tensor | None, rows: slice, columns: slice) -> Float[Tensor, "*b r c"]:
     """q·k / sqrt(d) of one tile, -inf for masked keys."""
     logits = _precise(q[..., rows, :]) @ _precise(k[..., columns, :]).mT / q.shape[-1] ** 0.5
-    return logits if mask is None else logits.masked_fill(~mask[..., columns], -torch.inf)
+    return logits if mask is None else logits.masked_fill(~_tile_of(mask, rows, columns), -torch.inf)
+
+
+def _tile_of(mask: Bool[Tensor, "*b n m"], rows: slice, columns: slice) -> Bool[Tensor, "*b r c"]:
+    """The part of a mask that belongs to a tile; one row serves all queries."""
+    return mask[..., rows if mask.shape[-2] > 1 else slice(None), columns]
 
 
 def _tiles(x: Float[Tensor, "*b n d"], tile: int) -> Iterator[slice]:

@@ -16,11 +16,12 @@ from typing import Protocol
 
 import torch
 
-from lecture_lib.errors import DamagedFileError
+from lecture_lib.errors import CourseError, DamagedFileError
 from lecture_lib.files import write_atomically
 
 MAGIC = b"lecture_lib checkpoint 1\n"
 DIGEST = hashlib.sha256().digest_size
+UNREADABLE = (RuntimeError, UnpicklingError, LookupError, EOFError)  # what ``torch.load`` raises
 
 
 class Stateful(Protocol):
@@ -46,6 +47,10 @@ def save(
         parts: everything with a state, e.g. ``{"model": model, "optimizer": optimizer, "ema": ema}``.
         generator: the source of randomness of the training.
         about: plain values that say whose training this is; ``restore`` compares them.
+
+    Raises:
+        CourseError: something in it is neither a tensor nor a plain value, a NumPy number for example, so that
+            ``restore`` could not read it. The file is as it was.
     """
     content = {
         "step": step,
@@ -58,6 +63,13 @@ def save(
     buffer = io.BytesIO()
     torch.save(content, buffer)
     payload = buffer.getvalue()
+    try:
+        _parsed(payload)
+    except UNREADABLE as error:
+        raise CourseError(
+            f"{path}: got something that could not be restored, expected tensors and plain values in parts and about "
+            f"({error})"
+        ) from error
     write_atomically(Path(path), MAGIC + hashlib.sha256(payload).digest() + payload)
 
 
@@ -103,9 +115,13 @@ def read(path: Path | str) -> dict:
     if hashlib.sha256(payload).digest() != digest:
         raise DamagedFileError(f"{path}: the {len(payload)} bytes do not match their SHA-256: truncated or altered")
     try:
-        return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, LookupError, EOFError) as error:
+        return _parsed(payload)
+    except UNREADABLE as error:
         raise DamagedFileError(f"{path}: intact, but this torch cannot read it ({error})") from error
+
+
+def _parsed(payload: bytes) -> dict:
+    return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
 
 
 def _load_parts(path: Path, parts: Mapping[str, Stateful], states: Mapping[str, dict]) -> None:

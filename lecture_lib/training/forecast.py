@@ -51,7 +51,7 @@ class Run:
 
     @property
     def what(self) -> str:
-        """The run in words, as in the table of the benchmark; ``read_runs`` is its inverse."""
+        """The run in words, as in the table of the benchmark; ``read_runs`` is its inverse (six digits of compute)."""
         return f"{self.compute:g} FLOP, {self.size} parameters, {self.samples} samples, seed {self.seed}: test loss"
 
 
@@ -138,11 +138,16 @@ def forecast(runs: Sequence[Run], *, resamples: int = 200, generator: torch.Gene
     """Fit the best losses of ``runs``; to see how far that can be trusted, leave the largest budgets out and compare.
 
     Raises:
-        ShapeError: fewer than three budgets, or fewer than three sizes at one of them.
+        ShapeError: fewer than three budgets, or fewer than three sizes at one of them, or only three runs at each.
         RangeError: a budget at which no size is best, in the runs or in more than half of the resamples.
     """
     compute, size, losses = (np.array([getattr(run, name) for run in runs]) for name in ("compute", "size", "loss"))
     valleys = isoflop_valleys(compute, size, losses)
+    if len(runs) <= 3 * len(valleys):
+        raise ShapeError(
+            f"runs: got {len(runs)} for {len(valleys)} budgets, expected more than {3 * len(valleys)}: "
+            "a parabola through three runs leaves no residual"
+        )
     straight = fit_straight_line([valley.compute for valley in valleys], [valley.loss for valley in valleys])
     predicted = np.select([compute == valley.compute for valley in valleys], [valley(size) for valley in valleys])
     resampled = bootstrap(

@@ -191,8 +191,12 @@ Probe = Callable[[nn.Module], object]
 
 
 def activations(model: nn.Module, probe: Probe) -> dict[str, Float[Tensor, "*s"]]:
-    """Outputs of all layers that own weights, by name, on the probe; "" is the output of the model itself."""
-    seen, handles = {}, []
+    """Outputs of all layers that own weights, by name, on the probe; "" is the output of the model itself.
+
+    The probe runs in evaluation mode, so that dropout does not look like movement.
+    """
+    seen, handles, modes = {}, [], {module: module.training for module in model.modules()}
+    model.eval()
     for name, module in model.named_modules():
         if name == "" or next(module.parameters(recurse=False), None) is not None:
             handles.append(module.register_forward_hook(partial(_keep, seen, name)))
@@ -202,6 +206,8 @@ def activations(model: nn.Module, probe: Probe) -> dict[str, Float[Tensor, "*s"]
     finally:
         for handle in handles:
             handle.remove()
+        for module, mode in modes.items():
+            module.training = mode
     return seen
 
 

@@ -113,7 +113,7 @@ def train(
     for done in range(start, steps):
         model.train()
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * schedule(done)
+            group["lr"] = float(group["initial_lr"] * schedule(done))  # a plain number, for checkpoints
         batch, now = batches.draw(generator), loss.at(done) if isinstance(loss, ByStep) else loss
         with precision(device):
             mean = _mean(now(model, batch, generator), done)

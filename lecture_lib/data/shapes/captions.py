@@ -170,7 +170,7 @@ def parse(text: str) -> Wish:
     The inverse of ``caption``; a few free wordings outside its grammar are refused rather than guessed.
 
     Raises:
-        UnknownNameError: no thing, or more than two, can be read in the text.
+        UnknownNameError: no thing, or more than two, can be read in the text, or one in a relation to nothing.
     """
     text = text.lower()
     things = tuple(
@@ -182,6 +182,8 @@ def parse(text: str) -> Wish:
         raise UnknownNameError(f"text: got {text!r}, expected one or two of 'a SIZE COLOUR SHAPE'")
     ground = next((name for name in ("black", "white") if f"on a {name} background" in text), "grey")
     if len(things) == 1:
+        if any(f" {option} " in text for word in RELATIONS for option in SYNONYMS[word]):
+            raise UnknownNameError(f"text: got {text!r}, expected two things of 'a SIZE COLOUR SHAPE' with a relation")
         return Wish(things, None, ground, next((words for words in PLACES if words in text), None))
     told = [word for word in RELATIONS if any(f" {option} a " in text for option in SYNONYMS[word])]
     if len(told) != 1:

@@ -171,6 +171,7 @@ def _thing(meaning: tuple[int, float, float, float], colour: int, corner: tuple[
 class Verdict:
     """Which wishes of the captions the images fulfil; every attribute is (n,), True where nothing was asked.
 
+    Where the count is wrong, nothing but the background is compared: all other attributes are False.
     ``all`` is their conjunction. With two things, shape, colour and size must be right for both of them.
     """
 
