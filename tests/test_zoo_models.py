@@ -178,3 +178,9 @@ def test_what_is_opened_in_inference_mode_can_be_differentiated_through_later():
     y = torch.randn(4, 2, generator=seeded(0), requires_grad=True)
     assert slope.abs().max() > 0 and torch.autograd.grad(world.log_prob(y).sum(), y)[0].abs().max() > 0
     assert not any(weight.is_inference() for pipeline in pipelines for weight in pipeline.parameters())
+
+
+def test_sizes_are_told_without_drawing():
+    before = torch.random.get_rng_state()
+    assert all(zoo.recipe(name).size() > 0 for name in ("digits-dit", "shapes-lcm-lora"))
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -78,7 +78,7 @@ class Recipe(ABC):
 
     def size(self) -> int:
         """How many weights the model has; nothing is drawn and nothing kept."""
-        with torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
             return parameter_count(self.build())
 
     def batches(self) -> Draws:
