@@ -43,6 +43,11 @@ def test_ict_doubles_as_published():
     assert [ict_points(k, 400_000) for k in at] == [11, 11, 21, 41, 161, 641, 1281, 1281]
 
 
+def test_ict_reaches_its_last_grid_whatever_it_is():
+    """s_1/s_0 = 6 is no power of two: K' = floor(100/(log2 6 + 1)) = 27, so the last 19 updates have 61 points."""
+    assert [ict_points(k, 100, last=60) for k in (0, 26, 27, 53, 54, 80, 81, 100)] == [11, 11, 21, 21, 41, 41, 61, 61]
+
+
 def test_ct_grows_from_2_to_151_and_its_average_slows_down():
     assert [ct_points(k, 800_000) for k in (0, 800_000)] == [2, 151]
     assert ct_points(1, 4) == math.ceil(math.sqrt((151**2 - 4) / 4 + 4) - 1) + 1 == 76

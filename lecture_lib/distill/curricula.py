@@ -201,7 +201,7 @@ def ict_points(done: int, total: int, *, first: int = 10, last: int = 1280) -> i
     Source: Song & Dhariwal 2023 (iCT), section 3.4, eq. 9.
     """
     _progress(done, total)
-    doublings = math.floor(math.log2(check_count("last", last, first) // check_count("first", first, 2)))
+    doublings = math.log2(check_count("last", last, first) // check_count("first", first, 2))
     stage = done // max(1, math.floor(total / (doublings + 1)))
     return min(first * 2**stage, last) + 1
 
