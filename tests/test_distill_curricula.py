@@ -33,6 +33,8 @@ def test_the_grid_is_the_papers():
     for path in (VPLinear(), RectifiedFlow()):
         levels = torch.exp(-path.lam(rising_grid(path, n)))
         assert torch.allclose(levels, torch.tensor(by_hand, dtype=F64), rtol=1e-9)
+    rising_grid(EDM(), n).zero_(), NeighbourPairs(EDM(), n).grid.zero_()  # a grid is its caller's own
+    assert torch.allclose(rising_grid(EDM(), n), torch.tensor(by_hand, dtype=F64), rtol=1e-12)
     with pytest.raises(RangeError, match="points"):
         rising_grid(EDM(), 1)
 

@@ -38,7 +38,6 @@ class Pairs(Protocol):
     def sample(self, n: int, *, generator: torch.Generator | None = None, device=None) -> Pair: ...
 
 
-@functools.lru_cache(maxsize=64)
 def rising_grid(path: Path, points: int, sigma_max: float = 80.0, sigma_min: float = 0.002) -> Float[Tensor, " points"]:
     """``t_1 < ... < t_N`` of the consistency papers: Karras's grid (rho = 7) from its other end, without 0.
 
@@ -46,6 +45,11 @@ def rising_grid(path: Path, points: int, sigma_max: float = 80.0, sigma_min: flo
 
     Source: Song et al. 2023, section 2; Karras et al. 2022, eq. 5.
     """
+    return _kept_grid(path, points, sigma_max, sigma_min).clone()
+
+
+@functools.lru_cache(maxsize=64)
+def _kept_grid(path: Path, points: int, sigma_max: float, sigma_min: float) -> Float[Tensor, " points"]:
     if check_count("points", points) < 2:
         raise RangeError(f"points: got {points}, expected at least 2: a pair has two times")
     return karras_grid(path, points, sigma_max=sigma_max, sigma_min=sigma_min)[:-1].flip(0)
