@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from worlds import F64, seeded, times
 
-from lecture_lib.core import EDM, RectifiedFlow, Trigonometric, VPLinear
+from lecture_lib.core import EDM, LearnedSchedule, RectifiedFlow, Trigonometric, VPLinear
 from lecture_lib.distill import (
     EqualPairs,
     LogNormalPairs,
@@ -37,6 +37,16 @@ def test_the_grid_is_the_papers():
     assert torch.allclose(rising_grid(EDM(), n), torch.tensor(by_hand, dtype=F64), rtol=1e-12)
     with pytest.raises(RangeError, match="points"):
         rising_grid(EDM(), 1)
+
+
+def test_the_grid_follows_a_path_that_learns():
+    path = LearnedSchedule()
+    first = rising_grid(path, 6, 10.0)
+    with torch.no_grad():
+        for weight in path.parameters():
+            weight += torch.randn(weight.shape, generator=seeded())
+        levels = torch.exp(-path.lam(rising_grid(path, 6, 10.0)))
+        assert levels[-1].item() == pytest.approx(10) != torch.exp(-path.lam(first))[-1].item()
 
 
 def test_ict_doubles_as_published():

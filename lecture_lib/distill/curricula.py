@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from lecture_lib.core import LogNormalNoise, Path, karras_grid
 from lecture_lib.errors import RangeError
@@ -45,14 +45,18 @@ def rising_grid(path: Path, points: int, sigma_max: float = 80.0, sigma_min: flo
 
     Source: Song et al. 2023, section 2; Karras et al. 2022, eq. 5.
     """
+    if isinstance(path, nn.Module):  # a path that learns has other times tomorrow
+        return _grid(path, points, sigma_max, sigma_min)
     return _kept_grid(path, points, sigma_max, sigma_min).clone()
 
 
-@functools.lru_cache(maxsize=64)
-def _kept_grid(path: Path, points: int, sigma_max: float, sigma_min: float) -> Float[Tensor, " points"]:
+def _grid(path: Path, points: int, sigma_max: float, sigma_min: float) -> Float[Tensor, " points"]:
     if check_count("points", points) < 2:
         raise RangeError(f"points: got {points}, expected at least 2: a pair has two times")
     return karras_grid(path, points, sigma_max=sigma_max, sigma_min=sigma_min)[:-1].flip(0)
+
+
+_kept_grid = functools.lru_cache(maxsize=64)(_grid)
 
 
 @dataclass(frozen=True)
