@@ -228,3 +228,7 @@ def test_distances_by_hand():
     twin = torch.zeros(1, 4, requires_grad=True)
     pseudo_huber(0.0)(twin, b).sum().backward()
     assert torch.isfinite(twin.grad).all()
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):  # where both are the same
+        twin = torch.zeros(1, 4, dtype=dtype, requires_grad=True)
+        pseudo_huber(0.0)(twin, torch.zeros(1, 4, dtype=dtype)).sum().backward()
+        assert torch.equal(twin.grad, torch.zeros_like(twin))
