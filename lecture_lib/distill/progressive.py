@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lecture_lib.core import X0, Denoise, Denoiser, Path, truncated_snr
+from lecture_lib.distill.curricula import EqualPairs
 from lecture_lib.distill.maps import Jump, stay
 from lecture_lib.distill.semigroup import Leg, semigroup_loss, solved
 from lecture_lib.errors import RangeError
@@ -102,8 +103,7 @@ class Round:
     ) -> Float[Tensor, " b"]:
         """``progressive_loss`` at one of the N steps of each sample: for ``training.train``; ``batch[0]`` is x0."""
         x0, path = batch[0], model.path
-        i = torch.randint(self.steps, (len(x0),), generator=generator, device=x0.device).double()
-        t, s = ((i + k) / self.steps * path.t_max for k in (1, 0))
+        t, s = EqualPairs(path, self.steps).sample(len(x0), generator=generator, device=x0.device)
         x_t = path.mix(x0, randn_like(x0, generator), t)
         return progressive_loss(model, self.teacher, path, x_t, t, s)
 
