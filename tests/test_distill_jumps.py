@@ -187,6 +187,8 @@ def test_dyadic_jumps_halve():
     assert torch.equal(k, k.round()) and set(k.tolist()) == {0.0, 1.0, 2.0, 3.0, 4.0}
     assert torch.equal(t * 2**k, (t * 2**k).round()) and s.min() == 0 and t.max() == 1
     assert all(abs((k == level).double().mean() - 0.2) < 0.03 for level in range(5))
+    with pytest.raises(RangeError, match=r"^levels: got 0"):
+        dyadic_jumps(4, 0)
 
 
 def test_ctm_by_hand_and_where_its_gradient_goes():
