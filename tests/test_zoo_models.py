@@ -8,6 +8,7 @@ import torch
 from lecture_lib import zoo
 from lecture_lib.core import Denoiser, uniform_grid
 from lecture_lib.data import digits
+from lecture_lib.errors import RangeError
 from lecture_lib.guidance import classifier_guidance, extrapolate, fused, linear
 from lecture_lib.samplers import DDIM, last, sample
 from lecture_lib.zoo import store
@@ -153,6 +154,8 @@ def test_evaluate_yields_rows_as_it_goes():
     rows = list(zoo.evaluate(["digits-features"], seeds=(0,)))
     assert len(rows) == 2 and all(0.96 < row.mean <= 1 for row in rows)
     assert isinstance(zoo.load("digits-unet"), Denoiser)
+    with pytest.raises(RangeError, match=r"^seeds: got 0"):
+        next(zoo.evaluate(["digits-classifier"], seeds=()))
 
 
 def test_the_continuous_flow_is_followed_by_its_few_steps():
