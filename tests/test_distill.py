@@ -10,7 +10,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import nn
 
-from lecture_lib.core import EDM, EPS, VELOCITY, X0, Denoiser, RectifiedFlow, Trigonometric, V, VPLinear, edm
+from lecture_lib.core import EDM, EPS, VELOCITY, X0, Denoiser, RectifiedFlow, Trigonometric, V, VPCosine, VPLinear, edm
 from lecture_lib.distill import (
     ConsistencyFunction,
     FlowMapModel,
@@ -185,6 +185,23 @@ def test_solved_legs_are_the_samplers_own_steps_one_time_per_sample(x):
         solved(teacher, path, DPMSolverPP2M(), x, t, u)
 
 
+@pytest.mark.parametrize("sampler", [DDIM(), Heun()], ids=["DDIM", "Heun"])
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_solved_legs_end_at_u_itself(steps, sampler):
+    """``t - t k/k`` is not always 0: a step to 1e-17 beside it divides noise by noise, or leaves the path."""
+    world, path = GaussianMixture([1.0], [[0.5] * 3], [0.25]), VPCosine()
+    t = torch.linspace(0.1, 0.99, 200, dtype=torch.float64)
+    x, asked = torch.randn(200, 3, generator=seeded(), dtype=torch.float64), []
+
+    def teacher(x, t):
+        asked.append(t)
+        return world.denoise(path)(x, t)
+
+    found = solved(teacher, path, sampler, x, t, torch.zeros_like(t), steps=steps).x_u
+    assert torch.isfinite(found).all()
+    assert torch.stack(asked).min() > 1e-3  # the data end is a place to arrive at, not to ask
+
+
 def test_the_loss_is_zero_for_the_truth_and_stops_the_gradient_at_the_target(x):
     path, world = EDM(), GaussianMixture([1.0], [[0.0] * 3], [0.25])
     exact = exact_consistency(world.denoise(path), path)
@@ -211,3 +228,7 @@ def test_distances_by_hand():
     twin = torch.zeros(1, 4, requires_grad=True)
     pseudo_huber(0.0)(twin, b).sum().backward()
     assert torch.isfinite(twin.grad).all()
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):  # where both are the same
+        twin = torch.zeros(1, 4, dtype=dtype, requires_grad=True)
+        pseudo_huber(0.0)(twin, torch.zeros(1, 4, dtype=dtype)).sum().backward()
+        assert torch.equal(twin.grad, torch.zeros_like(twin))

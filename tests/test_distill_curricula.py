@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from worlds import F64, seeded, times
 
-from lecture_lib.core import EDM, RectifiedFlow, Trigonometric, VPLinear
+from lecture_lib.core import EDM, LearnedSchedule, RectifiedFlow, Trigonometric, VPLinear
 from lecture_lib.distill import (
     EqualPairs,
     LogNormalPairs,
@@ -33,14 +33,31 @@ def test_the_grid_is_the_papers():
     for path in (VPLinear(), RectifiedFlow()):
         levels = torch.exp(-path.lam(rising_grid(path, n)))
         assert torch.allclose(levels, torch.tensor(by_hand, dtype=F64), rtol=1e-9)
+    rising_grid(EDM(), n).zero_(), NeighbourPairs(EDM(), n).grid.zero_()  # a grid is its caller's own
+    assert torch.allclose(rising_grid(EDM(), n), torch.tensor(by_hand, dtype=F64), rtol=1e-12)
     with pytest.raises(RangeError, match="points"):
         rising_grid(EDM(), 1)
+
+
+def test_the_grid_follows_a_path_that_learns():
+    path = LearnedSchedule()
+    first = rising_grid(path, 6, 10.0)
+    with torch.no_grad():
+        for weight in path.parameters():
+            weight += torch.randn(weight.shape, generator=seeded())
+        levels = torch.exp(-path.lam(rising_grid(path, 6, 10.0)))
+        assert levels[-1].item() == pytest.approx(10) != torch.exp(-path.lam(first))[-1].item()
 
 
 def test_ict_doubles_as_published():
     """FORMULAS.md: K = 400 000 and k = 0, 50k, 100k, 200k, 300k, 399 999."""
     at = (0, 49_999, 50_000, 100_000, 200_000, 300_000, 399_999, 400_000)
     assert [ict_points(k, 400_000) for k in at] == [11, 11, 21, 41, 161, 641, 1281, 1281]
+
+
+def test_ict_reaches_its_last_grid_whatever_it_is():
+    """s_1/s_0 = 6 is no power of two: K' = floor(100/(log2 6 + 1)) = 27, so the last 19 updates have 61 points."""
+    assert [ict_points(k, 100, last=60) for k in (0, 26, 27, 53, 54, 80, 81, 100)] == [11, 11, 21, 21, 41, 41, 61, 61]
 
 
 def test_ct_grows_from_2_to_151_and_its_average_slows_down():

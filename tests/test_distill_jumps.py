@@ -135,6 +135,8 @@ def test_mean_flow_without_length_is_flow_matching():
     twin, gap = x0.clone().requires_grad_(), x0 - eps
     (slope,) = torch.autograd.grad(normalised(0.5, 0.1)(twin, eps).sum(), twin)
     assert torch.allclose(slope, 2 * gap / (gap.square().sum(1, keepdim=True) + 0.1).sqrt(), atol=1e-12)
+    (slope,) = torch.autograd.grad(normalised(1.0, 1e-12)(twin, eps).sum(), twin)
+    assert torch.allclose(slope.norm(dim=1), 2 / gap.norm(dim=1), rtol=1e-9)  # the worst sample pulls least
     with pytest.raises(ShapeError, match="RectifiedFlow"):
         null = {"s": torch.tensor(0.0, dtype=F64)}
         mean_flow_loss(FlowMapModel(Denoiser(ExactVelocity(MIXTURE), EDM(), edm(0.5), null=null)), X, T, S, v)
@@ -185,6 +187,8 @@ def test_dyadic_jumps_halve():
     assert torch.equal(k, k.round()) and set(k.tolist()) == {0.0, 1.0, 2.0, 3.0, 4.0}
     assert torch.equal(t * 2**k, (t * 2**k).round()) and s.min() == 0 and t.max() == 1
     assert all(abs((k == level).double().mean() - 0.2) < 0.03 for level in range(5))
+    with pytest.raises(RangeError, match=r"^levels: got 0"):
+        dyadic_jumps(4, 0)
 
 
 def test_ctm_by_hand_and_where_its_gradient_goes():

@@ -8,7 +8,7 @@ from torch import nn
 from worlds import F64, normal, seeded, times
 
 from lecture_lib.core import EDM, VELOCITY, X0, Denoiser, RectifiedFlow, Trigonometric, V, VPCosine, uniform_grid
-from lecture_lib.distill import clean_target, ddim_jump, halving, progressive_loss, solved
+from lecture_lib.distill import Leg, clean_target, ddim_jump, halving, progressive_loss, solved
 from lecture_lib.errors import RangeError
 from lecture_lib.oracles import GaussianMixture
 from lecture_lib.samplers import DDIM, last, sample
@@ -49,6 +49,16 @@ def test_the_loss_is_the_papers(path):
     snr = (path.alpha(t) / path.sigma(t)) ** 2
     by_hand = torch.maximum(snr, torch.ones(4)) * (student(z, t).x0 - target).square().mean(1)
     assert torch.allclose(progressive_loss(student, teacher, path, z, t, s), by_hand, rtol=1e-10)
+
+
+def test_a_step_without_length_is_refused():
+    """Its weight on x0 is zero, and the quotient NaN."""
+    path, t = RectifiedFlow(), times(0.5, 0.75)
+    x, teacher = normal(2, 2), WORLD.denoise(path)
+    with pytest.raises(RangeError, match=r"^s: .* s < t"):
+        progressive_loss(teacher, teacher, path, x, t, times(0.25, 0.75))
+    with pytest.raises(RangeError, match=r"^leg: .* s < t"):
+        clean_target(path, Leg(x, t, x, t))
 
 
 class Table(nn.Module):

@@ -59,6 +59,8 @@ def test_the_generator_is_the_jump_from_noise_to_data(kind):
     assert (expected - x).abs().max() > 0.1
     with torch.no_grad():
         assert torch.allclose(OneStepGenerator(model)(x, labels), expected, rtol=1e-5, atol=1e-4)
+    with pytest.raises(ShapeError, match=r"got the inputs noise, label, w, expected noise, label$"):
+        OneStepGenerator(model)(x, labels, torch.ones(11))
 
 
 @pytest.mark.parametrize("n", [1, 7, 64])

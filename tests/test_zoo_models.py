@@ -8,10 +8,14 @@ import torch
 from lecture_lib import zoo
 from lecture_lib.core import Denoiser, uniform_grid
 from lecture_lib.data import digits
+from lecture_lib.errors import RangeError
 from lecture_lib.guidance import classifier_guidance, extrapolate, fused, linear
 from lecture_lib.samplers import DDIM, last, sample
 from lecture_lib.zoo import store
 from lecture_lib.zoo.evaluate import Row, _frechet, _memoriser, distilled_digits, guided_digits
+from lecture_lib.zoo.library import ASSEMBLED
+from lecture_lib.zoo.plane import ring
+from lecture_lib.zoo.recipe import forget
 
 LABELS = torch.arange(10).repeat(10)
 
@@ -150,6 +154,8 @@ def test_evaluate_yields_rows_as_it_goes():
     rows = list(zoo.evaluate(["digits-features"], seeds=(0,)))
     assert len(rows) == 2 and all(0.96 < row.mean <= 1 for row in rows)
     assert isinstance(zoo.load("digits-unet"), Denoiser)
+    with pytest.raises(RangeError, match=r"^seeds: got 0"):
+        next(zoo.evaluate(["digits-classifier"], seeds=()))
 
 
 def test_the_continuous_flow_is_followed_by_its_few_steps():
@@ -159,3 +165,25 @@ def test_the_continuous_flow_is_followed_by_its_few_steps():
     *_, few = flow.reverse_process(z, labels, generator=seeded(1))
     *_, many = flow.reverse_process(z, labels, steps=24, generator=seeded(1))
     assert (few - many).square().mean().sqrt() < 1 / 16
+
+
+def test_what_is_opened_in_inference_mode_can_be_differentiated_through_later():
+    """What is opened is kept for all who ask later, some of whom want gradients."""
+    forget()
+    ring.cache_clear()
+    for opened in ASSEMBLED:
+        opened.cache_clear()
+    with torch.inference_mode():
+        classifier, world = zoo.load("digits-classifier"), ring()
+        pipelines = [zoo.lcm_lora_text_to_image(), zoo.text_to_image("cpu")]
+    x = torch.randn(2, 1, 8, 8, generator=seeded(0), requires_grad=True)
+    (slope,) = torch.autograd.grad(classifier.given(3)(x, torch.full((2,), 0.5)).sum(), x)
+    y = torch.randn(4, 2, generator=seeded(0), requires_grad=True)
+    assert slope.abs().max() > 0 and torch.autograd.grad(world.log_prob(y).sum(), y)[0].abs().max() > 0
+    assert not any(weight.is_inference() for pipeline in pipelines for weight in pipeline.parameters())
+
+
+def test_sizes_are_told_without_drawing():
+    before = torch.random.get_rng_state()
+    assert all(zoo.recipe(name).size() > 0 for name in ("digits-dit", "shapes-lcm-lora"))
+    assert torch.equal(torch.random.get_rng_state(), before)

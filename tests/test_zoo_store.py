@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from lecture_lib.errors import DamagedFileError, UnknownNameError
+from lecture_lib.errors import DamagedFileError, NonFiniteError, UnknownNameError
 from lecture_lib.zoo import store
 
 METADATA = {"recipe": {"name": "net", "steps": 3}, "seed": 1, "metrics": {"judge": 0.99}}
@@ -95,11 +95,31 @@ def test_missing_and_misfitting(folder):
         store.fill(nn.Linear(2, 2), "other", folder)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "other", "files": {}}', "\x00"])
+ENTRIES = [json.dumps({"format": store.FORMAT, "files": files}) for files in ([], {"net": 3}, {"net": {"bytes": 1}})]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "other", "files": {}}', "\x00", *ENTRIES])
 def test_a_broken_manifest_is_named(folder, text):
     (folder / "manifest.json").write_text(text)
     with pytest.raises(DamagedFileError, match="manifest"):
         store.read("net", folder)
+
+
+@pytest.mark.parametrize("value", [1e5, torch.nan, -torch.inf])
+def test_weights_that_half_precision_cannot_hold_are_refused_before_anything_is_written(folder, value):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(NonFiniteError, match=r"net's 0\.bias"):
+        store.write("net", {"0.bias": torch.tensor([1.0, value])}, {}, folder)
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+    store.write("net", {"0.bias": torch.tensor([65504.0]), "count": torch.tensor(3)}, {}, folder)
+
+
+def test_nothing_is_written_beside_a_broken_manifest(folder):
+    (folder / "manifest.json").write_text("{")
+    before = (folder / "net.safetensors").read_bytes()
+    with pytest.raises(DamagedFileError, match="manifest"):
+        store.write("net", nn.Linear(1, 1).state_dict(), {}, folder)
+    assert (folder / "net.safetensors").read_bytes() == before
 
 
 def test_unknown_names():

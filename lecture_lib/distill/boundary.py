@@ -62,7 +62,7 @@ def latent_scalings(base: Parameterization, sigma_data: float = 0.5, scaling: fl
 
         c_skip = s^2 / ((scaling k)^2 + s^2),    c_out = scaling k / sqrt((scaling k)^2 + s^2),    k = 1000 t/t_max
 
-    There is no factor s in c_out, which goes to 1: from the second timestep on f *is* x0_hat, to five digits.
+    There is no factor s in c_out, which goes to 1: from timestep 20 of 1000 on f *is* x0_hat, to five digits.
 
     Source: Luo et al. 2023 (2310.04378), eq. 9, and their training script.
     """

@@ -93,9 +93,10 @@ def continuous_loss(
 ) -> Float[Tensor, " b"]:
     """Continuous-time consistency: ``w d( f(x_t, t),  sg(f - df/dt) )`` per sample.
 
-    With the square its gradient is that of the paper's pseudo-loss ``2 w f^T sg(df/dt)``, and its value ``w |df/dt|^2``
-    says how far f is from the goal. With the teacher's velocity it is distillation (CD); with ``noise_velocity``,
-    training without a teacher (CT): df/dt is linear in the velocity, so that the *gradient* is right on average.
+    With the square, a mean over d numbers, its gradient is 1/d of that of the paper's pseudo-loss
+    ``2 w f^T sg(df/dt)``, and its value ``w |df/dt|^2/d`` says how far f is from the goal. With the teacher's velocity
+    it is distillation (CD); with ``noise_velocity``, training without a teacher (CT): df/dt is linear in the velocity,
+    so that the *gradient* is right on average.
 
     Args:
         f: the consistency function that is trained.

@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from lecture_lib.core import LogNormalNoise, Path, karras_grid
 from lecture_lib.errors import RangeError
@@ -38,7 +38,6 @@ class Pairs(Protocol):
     def sample(self, n: int, *, generator: torch.Generator | None = None, device=None) -> Pair: ...
 
 
-@functools.lru_cache(maxsize=64)
 def rising_grid(path: Path, points: int, sigma_max: float = 80.0, sigma_min: float = 0.002) -> Float[Tensor, " points"]:
     """``t_1 < ... < t_N`` of the consistency papers: Karras's grid (rho = 7) from its other end, without 0.
 
@@ -46,9 +45,18 @@ def rising_grid(path: Path, points: int, sigma_max: float = 80.0, sigma_min: flo
 
     Source: Song et al. 2023, section 2; Karras et al. 2022, eq. 5.
     """
+    if isinstance(path, nn.Module):  # a path that learns has other times tomorrow
+        return _grid(path, points, sigma_max, sigma_min)
+    return _kept_grid(path, points, sigma_max, sigma_min).clone()
+
+
+def _grid(path: Path, points: int, sigma_max: float, sigma_min: float) -> Float[Tensor, " points"]:
     if check_count("points", points) < 2:
         raise RangeError(f"points: got {points}, expected at least 2: a pair has two times")
     return karras_grid(path, points, sigma_max=sigma_max, sigma_min=sigma_min)[:-1].flip(0)
+
+
+_kept_grid = functools.lru_cache(maxsize=64)(_grid)
 
 
 @dataclass(frozen=True)
@@ -201,7 +209,7 @@ def ict_points(done: int, total: int, *, first: int = 10, last: int = 1280) -> i
     Source: Song & Dhariwal 2023 (iCT), section 3.4, eq. 9.
     """
     _progress(done, total)
-    doublings = math.floor(math.log2(check_count("last", last, first) // check_count("first", first, 2)))
+    doublings = math.log2(check_count("last", last, first) // check_count("first", first, 2))
     stage = done // max(1, math.floor(total / (doublings + 1)))
     return min(first * 2**stage, last) + 1
 

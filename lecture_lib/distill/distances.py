@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -33,8 +34,10 @@ def pseudo_huber(c: float | None = None) -> Distance:
     def distance(a: Float[Tensor, " b *d"], b: Float[Tensor, " b *d"]) -> Float[Tensor, " b"]:
         square = (a - b).square().flatten(1)
         width = 0.00054 * square.shape[1] ** 0.5 if c is None else c
-        # The square root has no slope at zero; the smallest number of the dtype keeps c = 0 differentiable.
-        return (square.sum(1) + width**2).clamp(min=1e-30).sqrt() - width
+        # The square root has no slope at zero; a floor below all that matters keeps c = 0 differentiable.
+        kind = torch.finfo(square.dtype)
+        floor = max(1e-30, kind.tiny * kind.eps)  # float16 takes 1e-30 for 0
+        return (square.sum(1) + width**2).clamp(min=floor).sqrt() - width
 
     return distance
 
@@ -46,10 +49,11 @@ def huber(c: float = 0.001) -> Distance:
 
 
 def normalised(power: float = 1.0, c: float = 1e-3) -> Distance:
-    """``S / sg(S + c)^power`` with ``S = |a - b|^2``: MeanFlow's, whose gradient hardly grows with the error.
+    """``S / sg(S + c)^power`` with ``S = |a - b|^2``: MeanFlow's, whose gradient does not grow with the error.
 
-    At power 1 every sample pulls alike and the value is about 1 until an error falls below sqrt(c): read S itself from
-    ``squared`` to see progress. Power 1/2 is the pseudo-Huber distance's gradient, power 0 the plain square.
+    At power 1 it even falls, as 2/|a - b|, and the value is about 1 until an error falls below sqrt(c): read S itself
+    from ``squared`` to see progress. At power 1/2 every sample pulls alike: twice the pseudo-Huber distance's gradient.
+    Power 0 is the plain square.
 
     Source: Geng et al. 2025 (2505.13447), section 4.3 and eq. 22.
     """

@@ -24,7 +24,7 @@ from lecture_lib.distill.maps import FlowMapModel, towards
 from lecture_lib.distill.semigroup import Leg, semigroup_loss, solved
 from lecture_lib.errors import RangeError, ShapeError
 from lecture_lib.samplers import Heun, Sampler
-from lecture_lib.tensors import blend, per_sample
+from lecture_lib.tensors import blend, check_count, per_sample
 
 
 def diagonal_loss(
@@ -123,7 +123,7 @@ def dyadic_jumps(
 
     Half a jump of level k is one of level k + 1; what lies below the last level is left to the diagonal.
     """
-    pieces = 2.0 ** torch.randint(levels, (n,), generator=generator).double()
+    pieces = 2.0 ** torch.randint(check_count("levels", levels), (n,), generator=generator).double()
     i = (torch.rand(n, generator=generator, dtype=torch.float64) * pieces).floor()
     return (i + 1) / pieces, i / pieces
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lecture_lib.core import X0, Denoise, Denoiser, Path, truncated_snr
+from lecture_lib.distill.curricula import EqualPairs
 from lecture_lib.distill.maps import Jump, stay
 from lecture_lib.distill.semigroup import Leg, semigroup_loss, solved
 from lecture_lib.errors import RangeError
@@ -33,10 +34,19 @@ def clean_target(path: Path, leg: Leg) -> Float[Tensor, " b *d"]:
 
     It is neither the end of the teacher's trajectory nor its x0 at t, but what an N-step sampler needs to hear.
 
+    Raises:
+        RangeError: a leg of no length: no x0 is told by it.
+
     Source: Salimans & Ho 2022, algorithm 2.
     """
+    _check_falling("leg", leg.u, leg.t)
     ratio, share = _weights(path, leg.t, leg.u)
     return blend((1 / share, leg.x_u), (-ratio / share, leg.x_t))
+
+
+def _check_falling(name: str, s: Tensor, t: Tensor) -> None:
+    if (s >= t).any():
+        raise RangeError(f"{name}: some end at or above their t, expected s < t: a step of no length hears no x0")
 
 
 def _weights(path: Path, t: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,8 +73,12 @@ def progressive_loss(
         student, teacher: conditions bound.
         t, s: of the student's step, t > s.
 
+    Raises:
+        RangeError: some s is not below its t.
+
     Source: Salimans & Ho 2022 (2202.00512), algorithm 2 and section 4.
     """
+    _check_falling("s", s, t)
     leg = solved(teacher, path, DDIM(), x_t, t, s, steps=2)
     _, share = _weights(path, t, s)
     weight = truncated_snr(X0, path.coeffs(t)) / share**2
@@ -89,8 +103,7 @@ class Round:
     ) -> Float[Tensor, " b"]:
         """``progressive_loss`` at one of the N steps of each sample: for ``training.train``; ``batch[0]`` is x0."""
         x0, path = batch[0], model.path
-        i = torch.randint(self.steps, (len(x0),), generator=generator, device=x0.device).double()
-        t, s = ((i + k) / self.steps * path.t_max for k in (1, 0))
+        t, s = EqualPairs(path, self.steps).sample(len(x0), generator=generator, device=x0.device)
         x_t = path.mix(x0, randn_like(x0, generator), t)
         return progressive_loss(model, self.teacher, path, x_t, t, s)
 

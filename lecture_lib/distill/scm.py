@@ -89,7 +89,7 @@ def scm_loss(
 
     Args:
         denoiser, velocity, warm: as in ``scm_tangent``.
-        c: a tangent shorter than this keeps its length.
+        c: tangents much longer than this get length 1, much shorter ones are divided by it.
         log_weight: ``t -> w`` such as ``LogWeight()``, trained along; None for w = 0.
 
     Raises: as ``scm_tangent``.

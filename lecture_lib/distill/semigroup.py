@@ -81,7 +81,8 @@ def solved(
     """
     if (check_times("u", u, len(x_t), path.t_max) > check_times("t", t, len(x_t), path.t_max)).any():
         raise RangeError("u: some lie above their t, expected u <= t: legs lead from noise to data")
-    x, times = x_t, [t + (u - t) * k / steps for k in range(check_count("steps", steps) + 1)]
+    # The last time is u itself: t + (u - t) k/k may lie a rounding error beside it, on the other side of 0 even.
+    x, times = x_t, [*(t + (u - t) * k / steps for k in range(check_count("steps", steps))), u]
     for high, low in pairwise(times):
         x, _ = one_step(sampler, teacher, path, x, high, low)
     return Leg(x_t, t, x, u)

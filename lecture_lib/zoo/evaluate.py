@@ -13,6 +13,7 @@ from lecture_lib.data import LabelledImages, digits
 from lecture_lib.guidance import fused, linear
 from lecture_lib.metrics import fidelity_diversity, frechet_distance, frechet_infinity
 from lecture_lib.samplers import DPMSolverPP2M, Heun, Sampler, last, sample
+from lecture_lib.tensors import check_count
 from lecture_lib.zoo import evaluate_control, evaluate_lcm, evaluate_masked, evaluate_shapes
 from lecture_lib.zoo.evaluate_families import family_rows
 from lecture_lib.zoo.evaluate_patches import transfusion_rows
@@ -60,6 +61,7 @@ def evaluate(models: Iterable[str] | None = None, *, seeds: Iterable[int] = (0, 
 
     Raises:
         UnknownNameError, DamagedFileError: as in ``load``.
+        RangeError: no seeds.
     """
     measure = {
         "denoiser": _denoiser,
@@ -81,6 +83,7 @@ def evaluate(models: Iterable[str] | None = None, *, seeds: Iterable[int] = (0, 
         "words and pictures": transfusion_rows,
     }
     seeds = tuple(seeds)
+    check_count("seeds", len(seeds))
     for name in names() if models is None else models:
         yield from measure[recipe(name).kind](name, seeds)
 

@@ -53,7 +53,13 @@ class OneStepGenerator(nn.Module):
     def forward(
         self, noise: Float[Tensor, " b c h w"], label: Int[Tensor, " b"], w: Float[Tensor, " b"] | None = None
     ) -> Float[Tensor, " b c h w"]:
-        """The pictures; ``w`` for a student that hears it."""
+        """The pictures; ``w`` for a student that hears it.
+
+        Raises:
+            ShapeError: w is given to a student that does not hear it.
+        """
+        if w is not None and "w" not in self.inputs:
+            raise ShapeError(f"w: got the inputs noise, label, w, expected {', '.join(self.inputs)}")
         time = torch.full_like(noise[:, 0, 0, 0], self.time)
         cond = {"label": label, "w": w} if "w" in self.inputs else label
         return self.on_noise * noise + self.on_output * self.network(self.scale * noise, time, cond)

@@ -85,6 +85,7 @@ def lcm_text_to_image(device: str | None = None) -> TextToImage:
 
 
 @functools.cache
+@torch.inference_mode(False)  # copied weights, that one may want to train
 def lcm_lora_text_to_image(device: str | None = None) -> TextToImage:
     """The transformer of Lecture 3 with LCM-LoRA's difference merged into its weights, for ``jump(prompts, steps=4)``.
 
@@ -126,6 +127,7 @@ def masked_text_to_image(device: str | None = None) -> MaskedTextToImage:
     return _pipeline(MaskedTextToImage, trained(MASKED), load(TOKENS.name), device)
 
 
+@torch.inference_mode(False)
 def _pipeline(kind: type[Pipeline], model: nn.Module, pictures: nn.Module, device: str | None) -> Pipeline:
     """A model with what makes pictures of its output and what reads its prompts, on ``device`` (a copy, if given)."""
     whole = kind(model, pictures, shapes_text(), shapes_tokenizer())

@@ -23,6 +23,7 @@ SIGMA_DATA = (0.5 + STD**2) ** 0.5  # standard deviation of each coordinate of t
 
 
 @functools.cache
+@torch.inference_mode(False)  # kept, and differentiated through by others
 def ring() -> GaussianMixture:
     """The world of the plane's students: eight round modes of standard deviation 0.1 on the unit circle, float32."""
     exact = ring_of_modes(std=STD)

@@ -78,7 +78,7 @@ class Recipe(ABC):
 
     def size(self) -> int:
         """How many weights the model has; nothing is drawn and nothing kept."""
-        with torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
             return parameter_count(self.build())
 
     def batches(self) -> Draws:
@@ -108,9 +108,10 @@ def trained(recipe: Recipe, device: str = "cpu") -> nn.Module:
 @functools.cache
 def _opened(recipe: Recipe, device: str, folder: pathlib.Path) -> nn.Module:
     # Building draws initial weights from the global generator, which may be initialising another model right now.
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    # And whoever opens it first may be in inference mode: weights made there could never be differentiated through.
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]), torch.device("cpu"):
         model = store.fill(recipe.build(), recipe.name, folder)
-    return model.to(device).eval().requires_grad_(False)
+        return model.to(device).eval().requires_grad_(False)
 
 
 def forget() -> None:

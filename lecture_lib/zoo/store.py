@@ -17,7 +17,7 @@ from safetensors.torch import load as parse
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from lecture_lib.errors import DamagedFileError
+from lecture_lib.errors import DamagedFileError, NonFiniteError
 from lecture_lib.files import write_atomically
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -32,13 +32,21 @@ def write(name: str, state: Mapping[str, Tensor], metadata: Mapping[str, object]
         state: a state_dict.
         metadata: plain values to embed.
         folder: where to; default: the package's own weights.
+
+    Raises (before anything is written):
+        NonFiniteError: weights that are NaN, infinite, or too large for float16.
+        DamagedFileError: the folder's manifest cannot be read.
     """
     folder = WEIGHTS if folder is None else Path(folder)
     half = {key: (v.half() if v.is_floating_point() else v).contiguous().cpu() for key, v in state.items()}
+    for key, value in half.items():
+        if not torch.isfinite(value).all():
+            raise NonFiniteError(f"state: {name}'s {key} is not finite in half precision, expected numbers below 65520")
+    entries = manifest(folder)  # before anything is written: a broken one raises
     header = {"format": FORMAT, "name": name} | {key: json.dumps(value) for key, value in metadata.items()}
     data = serialise(half, metadata=header)
     write_atomically(folder / f"{name}.safetensors", data)
-    entries = manifest(folder) | {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}}
+    entries |= {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}}
     text = json.dumps({"format": FORMAT, "files": dict(sorted(entries.items()))}, indent=2) + "\n"
     write_atomically(folder / "manifest.json", text.encode())
     return folder / f"{name}.safetensors"
@@ -57,8 +65,8 @@ def manifest(folder: Path | None = None) -> dict[str, dict[str, object]]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise DamagedFileError(f"{path}: got format {content['format']!r}, expected {FORMAT!r}")
-        return content["files"]
-    except (ValueError, KeyError, TypeError) as error:
+        return {name: {"sha256": str(of["sha256"]), "bytes": int(of["bytes"])} for name, of in content["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, DamagedFileError):
             raise
         raise DamagedFileError(f"{path}: not the manifest of a zoo ({error!r})") from error
@@ -100,7 +108,7 @@ def _check_sum(path: Path, data: bytes, entry: Mapping[str, object]) -> None:
         raise DamagedFileError(f"{path}: truncated or foreign: got {len(data)} bytes, expected {entry['bytes']}")
     got = hashlib.sha256(data).hexdigest()
     if got != entry["sha256"]:
-        raise DamagedFileError(f"{path}: altered: got SHA-256 {got[:16]}..., expected {str(entry['sha256'])[:16]}...")
+        raise DamagedFileError(f"{path}: altered: got SHA-256 {got[:16]}..., expected {entry['sha256'][:16]}...")
 
 
 def _parse(path: Path, name: str, data: bytes) -> tuple[dict[str, Tensor], dict[str, object]]:
