@@ -12,7 +12,7 @@ from torch import nn
 
 from lecture_lib import families
 from lecture_lib.data import Batches, Dequantised, digits
-from lecture_lib.errors import NotDefined, NotTractable, ShapeError
+from lecture_lib.errors import NotDefined, NotTractable, RangeError, ShapeError
 from lecture_lib.families import CATALOGUE, GenerativeModel, LogProb, Phase, fit, laws, phase_optimizer
 from lecture_lib.oracles import ring_of_modes
 from lecture_lib.tensors import randn_like
@@ -33,6 +33,16 @@ def test_laws(family):
     model, batches, _ = built(family)
     broken = [claim for claim, holds in laws(model, batches) if not holds]
     assert not broken
+
+
+@pytest.mark.parametrize("family", CATALOGUE, ids=lambda family: family.__name__)
+def test_a_time_outside_0_to_1_is_refused(family):
+    """Straight lines would go on beyond the noise (alpha = -1/2 at t = 3/2), as if nothing were wrong."""
+    model, batches, _ = built(family)
+    x = batches.draw(seeded())[0][:4]
+    for t in (torch.full((4,), 1.5), torch.full((4,), -0.1), torch.full((4,), math.nan)):
+        with pytest.raises((RangeError, NotDefined)):
+            model.forward_process(x, t, generator=seeded())
 
 
 @pytest.mark.parametrize("family", CATALOGUE, ids=lambda family: family.__name__)
