@@ -45,6 +45,26 @@ def test_a_time_outside_0_to_1_is_refused(family):
             model.forward_process(x, t, generator=seeded())
 
 
+@pytest.mark.parametrize("name", ["VAE", "VQVAE", "FSQVAE", "MMDFlow", "UnbalancedTransport"])
+def test_steps_that_a_family_cannot_take_are_refused(name):
+    model, _, _ = built(getattr(families, name))
+    for steps in (0, 3, 2.5):
+        with pytest.raises(RangeError, match=f"steps: got {steps}, expected {model.steps}"):
+            model.sample(2, steps=steps, generator=seeded())
+    assert len(model.sample(2, steps=model.steps, generator=seeded())) == 2
+
+
+@pytest.mark.parametrize("name", ["VAE", "DiffusionSchrodingerBridge", "JKOFlow"])
+def test_labels_for_a_model_without_classes_are_refused(name):
+    """Unheard they would give p(x) for p(x | label)."""
+    model, batches, _ = built(getattr(families, name))
+    labels = torch.tensor([0, 1])
+    with pytest.raises(ShapeError, match="cond: got labels, but"):
+        model.sample(2, labels, generator=seeded())
+    with pytest.raises((ShapeError, NotTractable), match=r"cond: got labels, but|log_prob: Diffusion"):
+        model.log_prob(batches.draw(seeded())[0][:2], labels, generator=seeded())
+
+
 @pytest.mark.parametrize("family", CATALOGUE, ids=lambda family: family.__name__)
 def test_demo(family):
     """Ten seconds at most on an idle core (processor time, so that a busy machine does not count); no family of the

@@ -21,6 +21,7 @@ from torch import Tensor
 from lecture_lib.errors import ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel
 from lecture_lib.families.denoising import two_moons
+from lecture_lib.families.encoding import check_steps
 from lecture_lib.metrics import EnergyKernel, Kernel
 from lecture_lib.nets import EventMLP
 from lecture_lib.tensors import check_batch, check_count, check_number, randn_like
@@ -139,6 +140,7 @@ class MMDFlow(GenerativeModel):
 
     @torch.no_grad()
     def reverse_process(self, z, cond=None, *, steps=None, generator) -> Iterator[Tensor]:
+        check_steps(steps, 1, "a map takes noise to data at once")
         yield z
         yield self.carry(z, cond)
 
