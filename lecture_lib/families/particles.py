@@ -98,8 +98,8 @@ class MMDFlow(GenerativeModel):
 
         x = G(z),   loss = |G(z) - sg[x + h velocity(x)]|^2 / 2h,   gradient = that of MMD^2(G_# prior, data)
 
-    One step to sample, no critic. With labels, particles meet only particles and data of their own class: the kernel is
-    ``k(x, x') 1[c = c']``.
+    One step to sample, no critic. With labels, particles meet only particles and data of their own class: the MMD^2 is
+    then the mean over classes, each weighed by its share of the batch, of the MMD^2 within it.
 
     Args:
         generator: ``(z (b, *event), None, labels) -> (b, *event)``, added to z.
