@@ -12,7 +12,7 @@ from torch import nn
 
 from lecture_lib import families
 from lecture_lib.data import Batches, Dequantised, digits
-from lecture_lib.errors import NotDefined, NotTractable, ShapeError
+from lecture_lib.errors import NotDefined, NotTractable, RangeError, ShapeError
 from lecture_lib.families import CATALOGUE, GenerativeModel, LogProb, Phase, fit, laws, phase_optimizer
 from lecture_lib.oracles import ring_of_modes
 from lecture_lib.tensors import randn_like
@@ -33,6 +33,36 @@ def test_laws(family):
     model, batches, _ = built(family)
     broken = [claim for claim, holds in laws(model, batches) if not holds]
     assert not broken
+
+
+@pytest.mark.parametrize("family", CATALOGUE, ids=lambda family: family.__name__)
+def test_a_time_outside_0_to_1_is_refused(family):
+    """Straight lines would go on beyond the noise (alpha = -1/2 at t = 3/2), as if nothing were wrong."""
+    model, batches, _ = built(family)
+    x = batches.draw(seeded())[0][:4]
+    for t in (torch.full((4,), 1.5), torch.full((4,), -0.1), torch.full((4,), math.nan)):
+        with pytest.raises((RangeError, NotDefined)):
+            model.forward_process(x, t, generator=seeded())
+
+
+@pytest.mark.parametrize("name", ["VAE", "VQVAE", "FSQVAE", "MMDFlow", "UnbalancedTransport"])
+def test_steps_that_a_family_cannot_take_are_refused(name):
+    model, _, _ = built(getattr(families, name))
+    for steps in (0, 3, 2.5):
+        with pytest.raises(RangeError, match=f"steps: got {steps}, expected {model.steps}"):
+            model.sample(2, steps=steps, generator=seeded())
+    assert len(model.sample(2, steps=model.steps, generator=seeded())) == 2
+
+
+@pytest.mark.parametrize("name", ["VAE", "DiffusionSchrodingerBridge", "JKOFlow"])
+def test_labels_for_a_model_without_classes_are_refused(name):
+    """Unheard they would give p(x) for p(x | label)."""
+    model, batches, _ = built(getattr(families, name))
+    labels = torch.tensor([0, 1])
+    with pytest.raises(ShapeError, match="cond: got labels, but"):
+        model.sample(2, labels, generator=seeded())
+    with pytest.raises((ShapeError, NotTractable), match=r"cond: got labels, but|log_prob: Diffusion"):
+        model.log_prob(batches.draw(seeded())[0][:2], labels, generator=seeded())
 
 
 @pytest.mark.parametrize("family", CATALOGUE, ids=lambda family: family.__name__)

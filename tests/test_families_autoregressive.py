@@ -151,6 +151,7 @@ def test_sharpened():
     assert torch.equal(sharpened(logits, 0.5), 2 * logits)
     assert sharpened(logits, top_k=2).tolist() == [[-math.inf, 2.0, 1.0, -math.inf]]
     assert torch.equal(sharpened(logits, top_k=7), logits)
+    assert torch.isfinite(sharpened(torch.zeros(1, 5), top_k=2)).sum() == 2  # a network that starts at zero ties
     with pytest.raises(RangeError, match="temperature"):
         sharpened(logits, 0.0)
     with pytest.raises(RangeError, match="top_k"):

@@ -243,3 +243,13 @@ def test_in_many_dimensions_it_is_an_estimate():
     assert CNF(wild(), (2,)).log_prob(normal(2, 2)).kind == "exact"
     with pytest.raises(ShapeError, match=r"expected \(b, 1, 8, 8\)"):
         model.log_prob(torch.zeros(3, 64))
+
+
+def test_start_from_gives_a_scale_that_can_be_divided_by():
+    """The corner pixels of the digits are black in all pictures; of a single picture there is no spread at all."""
+    x = torch.tensor([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]])
+    model = CNF.plane().start_from(x)
+    assert model.center.tolist() == [0.0, 2.0] and model.scale[0] > 0 and model.scale[1] == 1.0
+    assert torch.isfinite(model.log_prob(x).nats).all()
+    with pytest.raises(ShapeError, match="x: got 1 sample"):
+        model.start_from(x[:1])

@@ -245,3 +245,10 @@ def test_what_does_not_fit_is_named():
         JEPA().sample(3, generator=seeded())
     with pytest.raises(NotDefined, match="has none"):
         VJEPA().log_prob(torch.zeros(1, 4, 1, 12, 12))
+
+
+@pytest.mark.parametrize(("block", "blocks"), [((5, 2), 3), ((0, 2), 3), ((2, 2), 0)])
+def test_blocks_that_hide_nothing_or_do_not_fit_are_named(block, blocks):
+    """An empty block gave a loss of 0, no blocks at all one of NaN."""
+    with pytest.raises(RangeError, match="block"):
+        hide_blocks(2, (4, 4), block, blocks, generator=seeded())

@@ -191,6 +191,18 @@ def test_a_labelled_particle_meets_only_its_class():
         assert torch.allclose(velocity[mine], mmd_velocity(x[mine], data[mine], EnergyKernel()))
 
 
+def test_with_labels_the_mmd_is_the_mean_over_classes():
+    """Not that of the kernel k 1[c = c'], which weighs a class by the square of its share."""
+    model = MMDFlow(EventMLP((2,), n_classes=2), (2,))
+    x, data = (torch.randn(10, 2, generator=seeded(k), dtype=torch.float64) for k in (1, 2))
+    cond, at, k = (torch.arange(10) > 1).long(), x.clone().requires_grad_(), EnergyKernel()
+    within = [
+        (k(at[c], at[c]).mean() - 2 * k(at[c], data[c]).mean()) * c.double().mean() for c in (cond == 0, cond == 1)
+    ]
+    (gradient,) = torch.autograd.grad(sum(within), at)
+    assert torch.allclose(-10 * gradient, model.velocity(x, data, cond))
+
+
 def v_statistic(x, y, kernel):
     return float(kernel(x, x).mean() + kernel(y, y).mean() - 2 * kernel(x, y).mean())
 

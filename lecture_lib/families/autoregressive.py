@@ -41,8 +41,8 @@ def sharpened(
     logits = logits / check_number("temperature", temperature, 1e-6)
     if top_k is None or check_count("top_k", top_k) >= logits.shape[-1]:
         return logits
-    least = logits.topk(top_k, dim=-1).values[..., -1:]
-    return logits.masked_fill(logits < least, -math.inf)
+    others = torch.ones_like(logits, dtype=torch.bool).scatter(-1, logits.topk(top_k, dim=-1).indices, False)
+    return logits.masked_fill(others, -math.inf)  # of equal ones, too, no more than top_k are left
 
 
 def drawn(logits: Float[Tensor, " b k"], u: Float[Tensor, " b"]) -> Int[Tensor, " b"]:

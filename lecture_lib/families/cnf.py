@@ -69,8 +69,14 @@ class CNF(GenerativeModel):
 
     @torch.no_grad()
     def start_from(self, x: Float[Tensor, " b *event"], cond: Tensor | None = None) -> CNF:
-        """Noise with the mean and the spread of the batch, dimension by dimension."""
-        self.center.copy_(x.mean(0)), self.scale.copy_(x.std(0))
+        """Noise with the mean and the spread of the batch, dimension by dimension; a spread of 1e-4 at least.
+
+        Raises:
+            ShapeError: one sample, which has no spread.
+        """
+        if len(check_batch("x", x)) < 2:
+            raise ShapeError("x: got 1 sample, expected at least 2: their spread is taken")
+        self.center.copy_(x.mean(0)), self.scale.copy_(x.std(0).clamp(min=1e-4))
         return self
 
     def velocity(

@@ -23,7 +23,7 @@ from lecture_lib.families.base import Batch, GenerativeModel, LogProb
 from lecture_lib.guidance import fused, linear
 from lecture_lib.nets import TimeMLP
 from lecture_lib.samplers import Euler, Sampler, sample
-from lecture_lib.tensors import check_count, randn_like
+from lecture_lib.tensors import check_count, check_times, randn_like
 
 FEW = 16  # up to so many dimensions the trace of a Jacobian is worth its gradients; beyond, Hutchinson estimates it
 
@@ -72,7 +72,7 @@ class DenoisingModel(GenerativeModel):
 
     def forward_process(self, x, t, *, generator=None):
         path = self.denoiser.path
-        return path.mix(x, randn_like(x, generator), t * path.t_max)
+        return path.mix(x, randn_like(x, generator), check_times("t", t, len(x), 1.0) * path.t_max)
 
     def loss(self, batch: Batch, phase: str = "all", *, generator: torch.Generator) -> Float[Tensor, " b"]:
         return self.denoiser.loss(

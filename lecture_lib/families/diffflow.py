@@ -27,7 +27,7 @@ from lecture_lib.families.base import Batch, GenerativeModel, Phase
 from lecture_lib.families.denoising import two_moons
 from lecture_lib.families.particles import Velocity
 from lecture_lib.nets import EventMLP, held, logistic_discriminator_loss
-from lecture_lib.tensors import check_count, check_number, randn_like
+from lecture_lib.tensors import check_count, check_number, check_times, randn_like
 
 Score = Callable[[Tensor, float], Tensor]
 """``(x (n, ...), time) -> grad log density (n, ...)``."""
@@ -118,7 +118,7 @@ class DiffFlow(GenerativeModel):
     def forward_process(self, x, t, *, generator=None):
         """Data smoothed with noise of ``t`` times the largest sigma."""
         path = EDM(float(self.sigmas[0]))
-        return path.mix(x, randn_like(x, generator), t * path.t_max)
+        return path.mix(x, randn_like(x, generator), check_times("t", t, len(x), 1.0) * path.t_max)
 
     def reverse_process(self, z, cond=None, *, steps=None, generator) -> Iterator[Tensor]:
         """The particles level by level; ``steps`` stops early."""

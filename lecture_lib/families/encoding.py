@@ -1,4 +1,4 @@
-"""Two habits of families: with which labels a batch is heard, and, of encoders, the one jump that is made by time t."""
+"""Habits of families: which labels are heard, how many steps are taken, and the one jump of an encoder by time t."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lecture_lib.core.conditions import drop_condition
-from lecture_lib.errors import RangeError
+from lecture_lib.errors import RangeError, ShapeError
 from lecture_lib.families.base import Batch
 
 
@@ -23,6 +23,18 @@ def heard(
     if label is None or null is None or not p_uncond:
         return x, label
     return x, drop_condition(label, torch.tensor(null), p_uncond, generator)
+
+
+def check_unlabelled(cond: Tensor | None) -> None:
+    """Raise a named error if a model without classes is asked for one: it would answer as if it had not been."""
+    if cond is not None:
+        raise ShapeError("cond: got labels, but this model has no classes; expected None")
+
+
+def check_steps(steps: int | None, expected: int, why: str) -> None:
+    """Raise a named error if another number of steps is asked for than the one that the family can take."""
+    if steps not in (None, expected):
+        raise RangeError(f"steps: got {steps!r}, expected {expected}: {why}")
 
 
 def jumped(t: Float[Tensor, " b"]) -> bool:

@@ -17,7 +17,7 @@ from lecture_lib.families.denoising import two_moons
 from lecture_lib.families.energy import slope, unnormalised
 from lecture_lib.nets import PointEnergy
 from lecture_lib.samplers import langevin
-from lecture_lib.tensors import check_count, check_number, randn_like
+from lecture_lib.tensors import check_count, check_number, check_times, randn_like
 
 
 class EnergyMatching(GenerativeModel):
@@ -113,7 +113,7 @@ class EnergyMatching(GenerativeModel):
         return langevin(force, x, step=h, temperatures=temperatures, generator=generator)
 
     def forward_process(self, x, t, *, generator=None):
-        return self.path.mix(x, randn_like(x, generator), t)
+        return self.path.mix(x, randn_like(x, generator), check_times("t", t, len(x), 1.0))
 
     def reverse_process(self, z, cond=None, *, steps=None, generator) -> Iterator[Tensor]:
         steps = self.steps if steps is None else check_count("steps", steps)

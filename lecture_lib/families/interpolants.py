@@ -40,7 +40,7 @@ from lecture_lib.families.base import Batch, GenerativeModel, LogProb
 from lecture_lib.families.denoising import FEW, DenoisingModel, two_moons
 from lecture_lib.nets import TimeMLP
 from lecture_lib.samplers import Heun, Sampler, sample
-from lecture_lib.tensors import blend, check_count, check_number, randn_like
+from lecture_lib.tensors import blend, check_count, check_number, check_times, randn_like
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,7 @@ class TwoSidedModel(GenerativeModel):
         return self.other(n, generator).to(next(self.parameters()))
 
     def forward_process(self, x, t, *, generator=None):
+        check_times("t", t, len(x), 1.0)
         x1 = self.other(len(x), generator or torch.default_generator).to(x)
         return self.path.interpolate(x, x1, randn_like(x, generator), t * self.path.t_max)
 

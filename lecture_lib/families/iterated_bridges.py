@@ -20,6 +20,7 @@ from lecture_lib.core.conditions import Cond
 from lecture_lib.families.base import Batch, GenerativeModel, Phase
 from lecture_lib.families.bridges import eight_gaussians
 from lecture_lib.families.denoising import two_moons
+from lecture_lib.families.encoding import check_unlabelled
 from lecture_lib.families.interpolants import End, TwoSidedModel, White, two_mlps
 from lecture_lib.nets import TimeMLP
 from lecture_lib.samplers import ConstantDiffusion, EulerMaruyama
@@ -126,6 +127,7 @@ class DiffusionSchrodingerBridge(GenerativeModel):
         self._left = None
 
     def reverse_process(self, z, cond=None, *, steps=None, generator) -> Iterator[Tensor]:
+        check_unlabelled(cond)
         times = torch.linspace(1, 0, (self.steps if steps is None else check_count("steps", steps)) + 1)
         return self.walk(z, "inward", times, generator)
 

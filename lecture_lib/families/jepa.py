@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lecture_lib.data import Batches, digits
 from lecture_lib.data.clips import moving_digits
-from lecture_lib.errors import NotDefined, ShapeError
+from lecture_lib.errors import NotDefined, RangeError, ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel
 from lecture_lib.nets import PatchEncoder, PlacePredictor, patches_3d, patchify, positions_2d, positions_3d
 from lecture_lib.tensors import check_count, check_number
@@ -56,7 +56,13 @@ def hide_blocks(
         grid: rows and columns of places, n of them.
         block: rows and columns of a block.
         blocks: m.
+
+    Raises:
+        RangeError: a block that is larger than the grid, or empty; no blocks.
     """
+    if not all(1 <= length <= side for side, length in zip(grid, block, strict=True)):
+        raise RangeError(f"block: got {tuple(block)}, expected rows and columns from 1 to those of the grid {grid}")
+    check_count("blocks", blocks)
     axes = []
     for side, length in zip(grid, block, strict=True):
         device = generator.device

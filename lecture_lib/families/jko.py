@@ -23,6 +23,7 @@ from lecture_lib.core.likelihood import standard_normal_log_prob
 from lecture_lib.data import Batches
 from lecture_lib.errors import RangeError, ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb, Phase
+from lecture_lib.families.encoding import check_unlabelled
 from lecture_lib.nets import ICNN
 from lecture_lib.oracles import GaussianMixture
 from lecture_lib.tensors import check_count, check_number, check_times
@@ -102,6 +103,7 @@ class JKOFlow(GenerativeModel):
 
     def reverse_process(self, z, cond=None, *, steps=None, generator) -> Iterator[Tensor]:
         """The particles after 0, 1, ... steps; ``steps`` cuts the flow short."""
+        check_unlabelled(cond)
         return (frame.x for frame in self.flow(z, steps))
 
     @torch.no_grad()
@@ -144,6 +146,7 @@ class JKOFlow(GenerativeModel):
 
     def log_prob(self, x, cond=None, *, generator=None):
         """Exact: ``log N(x_0) - sum_k log det hessian psi_k(x_k)`` along the way back."""
+        check_unlabelled(cond)
         return LogProb(self.log_density(x, self.steps), "exact")
 
     def log_density(self, x: Float[Tensor, " b d"], steps: int) -> Float[Tensor, " b"]:

@@ -30,7 +30,7 @@ from lecture_lib.families.masked import cosine
 from lecture_lib.guidance import extrapolate
 from lecture_lib.nets import LabelEmbedding, PatchEncoder, PlacePredictor, TokenMLP, patchify, positions_2d, unpatchify
 from lecture_lib.samplers import Heun, last, sample
-from lecture_lib.tensors import check_count, check_number, randn_like
+from lecture_lib.tensors import check_count, check_number, check_times, randn_like
 
 
 def hidden_shares(b: int, *, low: float = 0.7, std: float = 0.25, generator: torch.Generator) -> Float[Tensor, " b"]:
@@ -154,6 +154,7 @@ class MAR(GenerativeModel):
 
     def forward_process(self, x, t, *, generator=None):
         """A share t of the tokens, rounded up and in random order, becomes noise."""
+        check_times("t", t, len(x), 1.0)
         tokens = self.cut(x)
         b, n, _ = tokens.shape
         gone = ranks(b, n, generator).to(x.device) < (n * t).ceil()[:, None]

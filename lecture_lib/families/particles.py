@@ -21,6 +21,7 @@ from torch import Tensor
 from lecture_lib.errors import ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel
 from lecture_lib.families.denoising import two_moons
+from lecture_lib.families.encoding import check_steps
 from lecture_lib.metrics import EnergyKernel, Kernel
 from lecture_lib.nets import EventMLP
 from lecture_lib.tensors import check_batch, check_count, check_number, randn_like
@@ -97,8 +98,8 @@ class MMDFlow(GenerativeModel):
 
         x = G(z),   loss = |G(z) - sg[x + h velocity(x)]|^2 / 2h,   gradient = that of MMD^2(G_# prior, data)
 
-    One step to sample, no critic. With labels, particles meet only particles and data of their own class: the kernel is
-    ``k(x, x') 1[c = c']``.
+    One step to sample, no critic. With labels, particles meet only particles and data of their own class: the MMD^2 is
+    then the mean over classes, each weighed by its share of the batch, of the MMD^2 within it.
 
     Args:
         generator: ``(z (b, *event), None, labels) -> (b, *event)``, added to z.
@@ -139,6 +140,7 @@ class MMDFlow(GenerativeModel):
 
     @torch.no_grad()
     def reverse_process(self, z, cond=None, *, steps=None, generator) -> Iterator[Tensor]:
+        check_steps(steps, 1, "a map takes noise to data at once")
         yield z
         yield self.carry(z, cond)
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from lecture_lib.families.base import Batch, GenerativeModel, Phase
 from lecture_lib.families.denoising import two_moons
+from lecture_lib.families.encoding import check_steps
 from lecture_lib.nets import EventMLP, held
 from lecture_lib.tensors import check_count, check_number
 
@@ -132,6 +133,7 @@ class UnbalancedTransport(GenerativeModel):
     @torch.no_grad()
     def reverse_process(self, z, cond=None, *, steps=None, generator) -> Iterator[Tensor]:
         """Start and end of every point; on the way it goes straight."""
+        check_steps(steps, 1, "a map takes noise to data at once")
         yield z
         yield self.carry(z, cond)
 

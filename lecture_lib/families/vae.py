@@ -22,7 +22,7 @@ from lecture_lib.data import Batches, digits
 from lecture_lib.errors import ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb
 from lecture_lib.families.denoising import two_moons
-from lecture_lib.families.encoding import heard, jumped
+from lecture_lib.families.encoding import check_steps, check_unlabelled, heard, jumped
 from lecture_lib.families.observation import DiscretisedLogistic, GaussianObservation, Observation, normal_log_prob
 from lecture_lib.nets import EventMLP, Posterior
 from lecture_lib.tensors import check_count, check_number, randn_like
@@ -103,6 +103,8 @@ class VAE(GenerativeModel):
 
     @torch.no_grad()
     def reverse_process(self, z, cond=None, *, steps=None, generator) -> Iterator[Tensor]:
+        check_steps(steps, 1, "a decoder jumps from the latent to data")
+        self._check_labels(cond)
         x_hat = self.decode(z, cond)
         yield x_hat
         yield self.observation.sample(x_hat, generator)
@@ -110,8 +112,13 @@ class VAE(GenerativeModel):
     @torch.no_grad()
     def log_prob(self, x, cond=None, *, generator=None) -> LogProb:
         """The importance-weighted bound with ``draws`` latents: its expectation rises with K, towards log p(x)."""
+        self._check_labels(cond)
         log_w = self.log_weights(x, cond, draws=self.draws, generator=generator)
         return LogProb(log_w.logsumexp(0) - math.log(len(log_w)), "lower bound", self.observation.of)
+
+    def _check_labels(self, cond: Tensor | None) -> None:
+        if not self.n_classes:
+            check_unlabelled(cond)
 
     def log_weights(
         self,

@@ -22,7 +22,7 @@ from torch import Tensor
 from lecture_lib.data import Batches, digits
 from lecture_lib.errors import ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb, Phase
-from lecture_lib.families.encoding import heard, jumped
+from lecture_lib.families.encoding import check_steps, heard, jumped
 from lecture_lib.families.masked import gumbel
 from lecture_lib.families.observation import DiscretisedLogistic, Observation
 from lecture_lib.nets import (
@@ -118,6 +118,7 @@ class QuantisedVAE(GenerativeModel):
 
         ``z`` may hold first tokens, (b, m), that are to be kept.
         """
+        check_steps(steps, self.steps, "one for each token")
         branches = [cond] if cond is None or self.w == 1 else [None, cond]
         said = [self.transformer.begin(len(z), label) for label in branches]  # (logits, memory) of each
         for token in z.unbind(dim=1):
