@@ -150,6 +150,12 @@ def test_strength_zero_leaves_guidance_alone(name):
     assert torch.allclose(mended.images, digits.reference_row(4.0, 6, 0).images, atol=1e-3)
 
 
+def test_at_w_one_there_are_three_rows_as_everywhere():
+    one, more = (repairs.repair_scene("rescale", 0.5, w, 4, 0) for w in (1.0, 1.5))
+    assert one.picture.height == more.picture.height
+    assert one.note.count("%") == more.note.count("%") == 3
+
+
 def test_repairs_reduce_saturation():
     strong = digits.reference_row(8.0, 10, 0).outside
     labels = torch.arange(10)
