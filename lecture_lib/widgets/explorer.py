@@ -187,6 +187,7 @@ class Explorer:
         except RangeError:  # else some controls would stand beside the picture of others
             for name, value in before.items():
                 self._move(name, value)
+            self.redraw()  # controls that follow others have drawn on the way
             raise
         self.redraw()
         return self
