@@ -118,6 +118,11 @@ def test_random_cases_differ_in_size_and_number(task):
     assert len(set(numbers)) == len(numbers) and not set(numbers) & {0.0, 1.0}
 
 
+def test_an_answer_in_bfloat16_is_told_that_it_is_rounded_not_that_it_raised():
+    got = verdict(sheet(2).by_name["2.1"], lambda uncond, cond, w: (uncond + w * (cond - uncond)).bfloat16(), 0)
+    assert got.kind == "pattern" and "raised" not in got.hint
+
+
 def test_one_number_is_not_told_that_a_factor_is_missing():
     task = sheet(1).by_name["1.9"]
 
