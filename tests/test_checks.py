@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lecture_lib.checks import ClaimFailed, verify, verify_less
-from lecture_lib.errors import CourseError, ShapeError
+from lecture_lib.errors import CourseError, RangeError, ShapeError
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ from lecture_lib.errors import CourseError, ShapeError
         (torch.full((2, 3), 2.0, requires_grad=True), 2),
         (True, True),
         (torch.tensor([True, False]), [True, False]),
+        (np.arange(3)[::-1], [2, 1, 0]),
     ],
 )
 def test_true_claims_print_one_line(capsys, left, right):
@@ -32,6 +33,21 @@ def test_true_claims_print_one_line(capsys, left, right):
 def test_the_measured_error_is_shown(capsys):
     verify("close", 1.0, 1.25, tol=0.3)
     assert "2.5e-01" in capsys.readouterr().out
+
+
+def test_what_is_allowed_is_not_rounded_below_what_is_found(capsys):
+    verify("close", 0.0, 0.14, tol=0.15)
+    assert "off by 1.4e-01, allowed 0.15" in capsys.readouterr().out
+    with pytest.raises(ClaimFailed, match=r"0\.038 > tolerance 0\.036"):
+        verify("close", 0.0, 0.038, tol=0.036)
+
+
+@pytest.mark.parametrize("i", [1j, np.array([1j]), np.complex64(1j), torch.tensor([1j])])
+def test_an_imaginary_part_is_not_dropped(i):
+    for claim in (verify, verify_less):
+        for sides in ((i, 0), (0, i)):
+            with pytest.raises(RangeError, match="complex"):
+                claim("i is small", *sides)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ from IPython.core.formatters import DisplayFormatter
 
 from lecture_lib.exercises import check
 from lecture_lib.exercises.catalogue import LECTURES, sheet
+from lecture_lib.exercises.checking import _borrowed
 from lecture_lib.exercises.judging import judge
 from lecture_lib.exercises.task import Case, Task
+from lecture_lib.guidance import linear
 
 SEEDS = (0, 1, 2)
 SHEETS = [sheet(lecture) for lecture in LECTURES]
@@ -85,6 +87,28 @@ def test_an_answer_that_leans_on_the_course_hears_so(capsys):
     assert not check("2.1") and "of the course" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "return (lambda: linear(w))()",
+        "return sum(linear(k) for k in range(2))",
+        "from lecture_lib.guidance import linear as rule; return rule(w)",
+        "import lecture_lib.guidance as rules; return rules.linear(w)",
+    ],
+)
+def test_so_does_one_that_hides_it_in_a_function_of_its_own_or_imports_it(body):
+    """Behind walls there is no such name: what passes here must not fail there."""
+    names = {"linear": linear}
+    exec(f"def guided(uncond, cond, w):\n    {body}", names)
+    assert "lecture_lib" in _borrowed(names["guided"]) or "of the course" in _borrowed(names["guided"])
+
+
+def test_an_attribute_that_is_called_like_something_of_the_course_is_no_loan():
+    names = {"linear": linear}
+    exec("def guided(uncond, cond, w):\n    return w.linear", names)
+    assert _borrowed(names["guided"]) == ""
+
+
 @each_task
 def test_random_cases_differ_in_size_and_number(task):
     first, second = (task.draw(torch.Generator().manual_seed(seed)) for seed in (0, 1))
@@ -92,6 +116,11 @@ def test_random_cases_differ_in_size_and_number(task):
     assert repr(first) != repr(second)
     numbers = [v for v in first.values() if isinstance(v, float)]
     assert len(set(numbers)) == len(numbers) and not set(numbers) & {0.0, 1.0}
+
+
+def test_an_answer_in_bfloat16_is_told_that_it_is_rounded_not_that_it_raised():
+    got = verdict(sheet(2).by_name["2.1"], lambda uncond, cond, w: (uncond + w * (cond - uncond)).bfloat16(), 0)
+    assert got.kind == "pattern" and "raised" not in got.hint
 
 
 def test_one_number_is_not_told_that_a_factor_is_missing():

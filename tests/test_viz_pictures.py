@@ -245,3 +245,33 @@ class Talkative:
 def test_a_function_is_shown_without_its_docstring(function, printed, capsys):
     viz.show_source(function)
     assert capsys.readouterr().out == printed
+
+
+def test_half_precision_of_either_kind_is_drawn_like_single():
+    for dtype in (torch.bfloat16, torch.float16, torch.int8):
+        x = torch.tensor([-1, 0, 1]).reshape(1, 1, 1, 3)
+        assert (viz.to_pixels(x.to(dtype)) == viz.to_pixels(x.float())).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "name"),
+    [
+        (lambda: viz.image_grid(torch.zeros(0, 1, 8, 8)), ShapeError, "x: got no images"),
+        (lambda: viz.captioned_grid(torch.zeros(0, 1, 8, 8), []), ShapeError, "x: got no images"),
+        (lambda: viz.image_grid(ramp(), columns=-1), RangeError, "columns: got -1"),
+        (lambda: viz.captioned_grid(ramp(), [], columns=0), RangeError, "columns: got 0"),
+        (lambda: viz.vector_field(np.zeros((0, 2)), np.zeros((0, 2))), ShapeError, "points"),
+        (lambda: viz.density_curves([0, 1], [], histograms=[viz.Histogram([], "h", viz.DATA)]), ShapeError, "'h'"),
+        (lambda: viz.density_contours(lambda p: p[:, 0] - np.inf, (0, 1, 0, 1)), NonFiniteError, "log_density.*-inf"),
+        (lambda: viz.density_contours(lambda p: p[:, 0] + np.inf, (0, 1, 0, 1)), NonFiniteError, "log_density.*inf"),
+    ],
+)
+def test_nothing_to_draw_is_said_by_name(call, error, name):
+    with pytest.raises(error, match=name):
+        call()
+
+
+def test_a_single_arrow_has_a_length():
+    figure = viz.vector_field([[2.0, 1.0]], [[0.0, 3.0]])
+    (arrow,) = figure.axes[0].collections
+    assert arrow.scale == 3.0  # so that it is one data unit long

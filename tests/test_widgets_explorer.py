@@ -56,6 +56,24 @@ def test_values_are_remembered_and_not_drawn_twice():
     assert explorer.draws == 4
 
 
+def test_settings_that_are_refused_leave_all_controls_beside_their_picture():
+    explorer = make()
+    before, picture = explorer.values, explorer.picture
+    with pytest.raises(RangeError, match="steps"):
+        explorer.set(w=3.0, kind="b", steps=1000)
+    assert explorer.values == before and explorer.picture == picture and explorer.draws == 1
+
+
+def test_so_they_do_where_a_control_follows_another():
+    explorer = make()
+    w, steps = explorer.controls["w"], explorer.controls["steps"]
+    w.observe(lambda change: setattr(steps, "max", int(change["new"])), names="value")
+    before, picture = explorer.set(w=8.0, steps=5).values, explorer.picture
+    with pytest.raises(RangeError, match="steps"):
+        explorer.set(w=2.0, steps=5)
+    assert explorer.values == before and explorer.picture == picture
+
+
 def test_moving_a_control_by_code_draws_at_once():
     explorer = make()
     explorer.controls["w"].value = 4.0

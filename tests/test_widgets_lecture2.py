@@ -11,7 +11,7 @@ import torch
 
 from lecture_lib import widgets
 from lecture_lib.errors import RangeError
-from lecture_lib.oracles import Gaussian, guided_moments
+from lecture_lib.oracles import Gaussian, guided_moments, guided_ode_variance
 from lecture_lib.samplers import DPMSolverPP2M
 from lecture_lib.viz import COND, GUIDED, UNCOND, as_picture
 from lecture_lib.widgets import digits, laws, plane, repairs
@@ -119,7 +119,7 @@ def test_interval_that_spans_everything_is_plain_guidance_and_an_empty_one_is_re
     with pytest.raises(RangeError, match="low"):
         digits.interval_scene(4.0, 0.6, 0.6, 8, 0)
     explorer = widgets.interval_explorer().set(low=0.9, high=0.3)
-    assert explorer.failed and "low" in explorer.note
+    assert explorer.failed and explorer.note == "low: got t = 0.9, expected a time below high = 0.3"
     assert len(labels) == len(everywhere.labels)
 
 
@@ -150,6 +150,12 @@ def test_strength_zero_leaves_guidance_alone(name):
     assert torch.allclose(mended.images, digits.reference_row(4.0, 6, 0).images, atol=1e-3)
 
 
+def test_at_w_one_there_are_three_rows_as_everywhere():
+    one, more = (repairs.repair_scene("rescale", 0.5, w, 4, 0) for w in (1.0, 1.5))
+    assert one.picture.height == more.picture.height
+    assert one.note.count("%") == more.note.count("%") == 3
+
+
 def test_repairs_reduce_saturation():
     strong = digits.reference_row(8.0, 10, 0).outside
     labels = torch.arange(10)
@@ -163,6 +169,18 @@ def test_repairs_reduce_saturation():
 
 
 # One dimension and two ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "base_width"), [(0.5, 1.0), (0.5, 0.2), (0.2, 1.0)])
+def test_a_few_percent_are_said_only_where_they_are_a_few(width, base_width):
+    pair = Gaussian(0.0, base_width**2), Gaussian(1.0, width**2)
+    exact = guided_ode_variance(*pair, 3.0), guided_moments(*pair, 3.0, stochastic=1.0).var
+    worlds, runs = laws.world("two Gaussians", 1.0, width, base_width), ((laws.DPMSolverPP2M(), 48), (laws.SDE, 80))
+    found = [float(laws.guided_samples(*worlds, 3.0, sampler, steps=steps).var()) for sampler, steps in runs]
+    few = all(abs(a / b - 1) < 0.1 for a, b in zip(found, exact, strict=True))
+    note = laws.mixture_scene("two Gaussians", 3.0, 1.0, width, base_width).note
+    assert ("a few percent" in note) == few == (width == 0.5 and base_width == 1.0)
+    assert few or "{:.2g} and {:.2g} times those".format(*(a / b for a, b in zip(found, exact, strict=True))) in note
 
 
 def test_samples_have_the_variance_of_the_closed_form():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dis
 import inspect
 import sys
+from itertools import chain
+from types import CodeType
 from typing import Any
 
 from lecture_lib.exercises.catalogue import find
@@ -11,6 +14,7 @@ from lecture_lib.exercises.judging import Verdict, judge
 from lecture_lib.exercises.task import Task
 
 SEED = 0
+NAMING = ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME")  # instructions
 TICK, CROSS = "\N{CHECK MARK}", "\N{BALLOT X}"
 
 
@@ -53,5 +57,15 @@ def _borrowed(student: Any) -> str:
         for code in filter(inspect.isfunction, parts):
             if id(code) not in seen:
                 seen.add(id(code))
-                open_things += [code.__globals__[n] for n in code.__code__.co_names if n in code.__globals__]
+                names = _names(code.__code__)
+                if imported := next((n for n in names if n.split(".")[0] == "lecture_lib"), ""):
+                    return f"`{imported}`"
+                open_things += [code.__globals__[n] for n in names if n in code.__globals__]
     return ""
+
+
+def _names(code: CodeType) -> list[str]:
+    """Globals and imported modules of a function, and of the functions and generators inside it; no attributes."""
+    here = [str(step.argval) for step in dis.get_instructions(code) if step.opname in NAMING]
+    inner = (_names(part) for part in code.co_consts if isinstance(part, CodeType))
+    return [*here, *chain.from_iterable(inner)]

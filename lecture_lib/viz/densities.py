@@ -46,6 +46,8 @@ def _finite(name: str, values: Any) -> np.ndarray:
 def _draw_histogram(ax: Axes, histogram: Histogram, edges: np.ndarray, top: float | None) -> None:
     """Counts divided by *all* samples, also those beyond the axis: a histogram cut off is not rescaled to one."""
     samples = _finite(f"histogram {histogram.label!r}", histogram.samples).ravel()
+    if not len(samples):
+        raise ShapeError(f"histogram {histogram.label!r}: got no samples, expected at least one")
     counts, _ = np.histogram(samples, edges)
     height = counts / (len(samples) * np.diff(edges))
     if histogram.hollow:
@@ -83,7 +85,7 @@ def density_curves(
         ax: draw into this axes instead of a new figure.
 
     Raises:
-        ShapeError: a curve of another length than ``x``. NonFiniteError: NaN or infinity in curves or samples.
+        ShapeError: a curve of another length than ``x``, or no samples. NonFiniteError: NaN or infinity in either.
     """
     figure, ax = canvas_for(ax)
     x = _finite("x", x)
@@ -139,12 +141,17 @@ def density_contours(
 
     Returns:
         the figure; axes have equal scale, so circles are circles.
+
+    Raises:
+        NonFiniteError: NaN, or no finite highest value in the window.
     """
     figure, ax = canvas_for(ax, (5.6, 5.2))
     across, up, positions = lattice(extent, points)
     logs = as_array(log_density(positions)).reshape(points, points)
     if np.isnan(logs).any():
         raise NonFiniteError("log_density: returned NaN inside the window, expected log densities")
+    if not np.isfinite(logs.max()):  # -inf alone is a place without any density; everywhere it leaves nothing to draw
+        raise NonFiniteError(f"log_density: its highest value inside the window is {logs.max():g}, expected a number")
     relative = np.exp(logs - logs.max())
     if filled:
         ax.contourf(across, up, relative, levels=[*levels, 1.0001], colors=[colour], alpha=0.12)

@@ -14,8 +14,8 @@ from lecture_lib.viz.style import COND, DATA_UNIT, GUIDED, INK, UNCOND, as_array
 
 def _pairs(name: str, values: Any) -> np.ndarray:
     values = as_array(values)
-    if values.ndim != 2 or values.shape[1] != 2:
-        raise ShapeError(f"{name}: got shape {values.shape}, expected (n, 2)")
+    if values.ndim != 2 or values.shape[1] != 2 or not len(values):
+        raise ShapeError(f"{name}: got shape {values.shape}, expected (n, 2) with n >= 1")
     if not np.isfinite(values).all():
         raise NonFiniteError(f"{name}: contains NaN or infinity, expected finite numbers")
     return values
@@ -29,8 +29,8 @@ def vector_field(
 
     Args:
         points, vectors: ``(n, 2)`` each.
-        longest: length in data units of the longest arrow; 0 takes the spacing of a square lattice of n points.
-            Give the same ``longest`` times a ratio to compare two fields.
+        longest: length in data units of the longest arrow; 0 takes the spacing of a square lattice of n points (1 for
+            a single place). Give the same ``longest`` times a ratio to compare two fields.
 
     Raises:
         ShapeError, NonFiniteError: not two ``(n, 2)`` arrays of finite numbers.
@@ -40,7 +40,7 @@ def vector_field(
     if points.shape != vectors.shape:
         raise ShapeError(f"vectors: got shape {vectors.shape}, expected {points.shape} like points")
     peak = float(np.linalg.norm(vectors, axis=1).max())
-    longest = longest or float(np.ptp(points, axis=0).max()) / max(np.sqrt(len(points)) - 1.0, 1.0)
+    longest = longest or float(np.ptp(points, axis=0).max()) / max(np.sqrt(len(points)) - 1.0, 1.0) or 1.0
     ax.quiver(*points.T, *vectors.T, color=colour, angles="xy", scale_units="xy", scale=(peak or 1.0) / longest,
               width=0.004, label=label or None)  # fmt: skip
     label_axes(ax, f"$x_1$ ({DATA_UNIT})", f"$x_2$ ({DATA_UNIT})")

@@ -93,7 +93,7 @@ def image_grid(
     """
     pixels = to_pixels(x, scale)
     count, height, width = pixels.shape[:3]
-    columns = columns or (count if count <= 8 else int(np.ceil(np.sqrt(count))))
+    columns = _columns(columns, count, count if count <= 8 else int(np.ceil(np.sqrt(count))))
     rows = -(-count // columns)
     _check_labels("row_labels", row_labels, rows)
     _check_labels("column_labels", column_labels, columns)
@@ -113,6 +113,14 @@ def image_grid(
     for column, text in enumerate(column_labels):
         draw.text((left + column * (width + gap) + width / 2, top - line / 2), text, fill=INK, font=face, anchor="mm")
     return canvas
+
+
+def _columns(wanted: int | None, count: int, default: int) -> int:
+    if not count:
+        raise ShapeError("x: got no images, expected at least one")
+    if wanted is not None and (not isinstance(wanted, int) or wanted < 1):
+        raise RangeError(f"columns: got {wanted!r}, expected a whole number >= 1")
+    return wanted or default
 
 
 def _check_labels(name: str, labels: Sequence[str], wanted: int) -> None:
@@ -162,7 +170,7 @@ def captioned_grid(
     pixels, face, line = to_pixels(x, scale), font(), FONT_SIZE + 5
     count, height, wide = pixels.shape[:3]
     _check_labels("captions", captions, count)
-    columns = columns or min(count, 4)
+    columns = _columns(columns, count, min(count, 4))
     cell = max([wide, width, *(_text_width(word, face) for text in captions for word in text.split())])
     blocks = [_wrapped(text, cell, face) for text in captions] or [[]] * count
     rows = [blocks[k : k + columns] for k in range(0, count, columns)]

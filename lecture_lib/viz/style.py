@@ -123,7 +123,7 @@ def canvas_for(ax: Axes | None, size: tuple[float, float] = (7.2, 4.0)) -> tuple
 def as_array(values: Any) -> np.ndarray:
     """Tensor (any device, with or without gradient), array or sequence -> float64 array."""
     if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
+        values = values.detach().cpu().double().numpy()  # numpy knows no bfloat16
     return np.asarray(values, dtype=np.float64)
 
 

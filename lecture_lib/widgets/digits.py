@@ -15,6 +15,7 @@ from traitlets import link
 
 from lecture_lib import zoo
 from lecture_lib.core import Denoise, Denoiser, Prediction, uniform_grid
+from lecture_lib.errors import RangeError
 from lecture_lib.guidance import Rule, fused, guide, interval, linear
 from lecture_lib.samplers import DDIM, DDPM, DPMSolverPP2M, Euler, Heun, Sampler, sample
 from lecture_lib.tensors import check_number
@@ -176,6 +177,8 @@ def interval_scene(w: float, low: float, high: float, steps: int, seed: int) -> 
     Raises:
         RangeError: ``low >= high``.
     """
+    if not low < high:
+        raise RangeError(f"low: got t = {low:g}, expected a time below high = {high:g}")
     labels = torch.arange(CLASSES)
     everywhere, plain = fused(model(), None, labels, linear(w)), model().given(labels)
     limited = interval(model().path, everywhere, plain, level(low), level(high))

@@ -110,7 +110,7 @@ class Walk:
 
     def __init__(self, land: Landscape, x: Float[Tensor, " n 2"], step: float, temperature: float, seed: int) -> None:
         noise = torch.Generator().manual_seed(seed)
-        self.frames, self.error = [x], None
+        self.frames, self.step, self.error = [x], step, None
         self._chain = langevin(land.push, x, step=step, temperatures=repeat(temperature), generator=noise)
 
     def until(self, step: int) -> Float[Tensor, " step+1 n 2"]:
@@ -123,7 +123,9 @@ class Walk:
             while len(self.frames) <= step and self.error is None:
                 self.frames.append(next(self._chain))
         except NonFiniteError as error:
-            self.error = error
+            self.error = NonFiniteError(
+                f"step size: got {self.step:g}, expected a shorter one; particles ran away: {error}"
+            )
         if len(self.frames) <= step:
             raise self.error
         return torch.stack(self.frames[: step + 1])

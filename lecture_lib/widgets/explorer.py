@@ -175,13 +175,20 @@ class Explorer:
         """Move controls as a reader would, and draw once.
 
         Raises:
-            UnknownNameError: no such control. RangeError: a value that the control does not offer.
+            UnknownNameError: no such control. RangeError: a value that the control does not offer. Then none has moved.
         """
         for name in values:
             if name not in self.controls:
                 raise UnknownNameError(f"control: got {name!r}, expected one of {', '.join(self.controls)}")
-        for name, value in values.items():
-            self._move(name, value)
+        before = self.values
+        try:
+            for name, value in values.items():
+                self._move(name, value)
+        except RangeError:  # else some controls would stand beside the picture of others
+            for name, value in before.items():
+                self._move(name, value)
+            self.redraw()  # controls that follow others have drawn on the way
+            raise
         self.redraw()
         return self
 

@@ -64,7 +64,8 @@ def repair_scene(repair: str, strength: float, w: float, steps: int, seed: int) 
     value, labels = chosen.value(strength), torch.arange(CLASSES)
     repaired = drawn(chosen.build(labels, w, value), labels, steps=steps, seed=seed, sampler=DDIM())
     name = f"{repair}\n{chosen.parameter} = {value:.2g}"
-    rows = {"w = 1": reference_row(1.0, steps, seed), f"w = {w:g}": reference_row(w, steps, seed), name: repaired}
+    guided = f"w = {w:g}" if w != 1 else "w = 1, guided"  # two rows of one name would be one row
+    rows = {"w = 1": reference_row(1.0, steps, seed), guided: reference_row(w, steps, seed), name: repaired}
     scene = compared(rows)
     extra = " CFG++ replaces w by lambda in [0, 1]." if repair == "CFG++" else ""
     return Scene(scene.picture, scene.note + extra)
@@ -72,9 +73,10 @@ def repair_scene(repair: str, strength: float, w: float, steps: int, seed: int) 
 
 def repairs_explorer() -> Explorer:
     """Pick a repair, turn it up, compare with the same noise."""
+    none = "0 leaves guidance as it is (threshold: divides by the largest value; CFG++, autoguidance: no guidance)"
     controls = {
         "repair": choice("repair", "rescale", list(REPAIRS), "What mends the guided prediction"),
-        "strength": number("strength", 0.7, 0.0, 1.0, 0.05, "0 leaves guidance as it is (CFG++, autoguidance: none)"),
+        "strength": number("strength", 0.7, 0.0, 1.0, 0.05, none),
         "w": number("guidance scale w", 6.0, 1.0, 12.0, 0.5, "Strong on purpose, so that there is something to mend"),
         "steps": count("steps", 16, 4, 40, "DDIM steps"),
         "seed": same_seed(),

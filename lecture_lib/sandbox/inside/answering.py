@@ -100,6 +100,7 @@ def one(stage, student, inputs: dict) -> dict:
 def plain(value: Any) -> Any:
     """A tensor, an array, a number, or a list of these as data; anything else by the name of its type."""
     if isinstance(value, torch.Tensor):
+        value = value.float() if value.dtype == torch.bfloat16 else value  # NumPy has none
         return np.array(value.detach().cpu().resolve_conj().resolve_neg().numpy())
     if type(value) is np.ndarray or isinstance(value, np.generic):
         return np.array(value)
