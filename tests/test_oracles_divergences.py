@@ -55,6 +55,25 @@ def test_discrete_tables():
         KL(p.log(), q[:2].log())
 
 
+def test_tables_with_zeros():
+    """0 log 0 = 0, also where both are zero: apart, the divergences are infinite or at their ceiling, never NaN."""
+    left, right = torch.tensor([1.0, 0, 0], dtype=F64).log(), torch.tensor([0, 1.0, 0], dtype=F64).log()
+    expected = {KL: math.inf, REVERSE_KL: math.inf, JENSEN_SHANNON: math.log(2), PEARSON: math.inf, NEYMAN: math.inf}
+    for kind, value in {**expected, HELLINGER: 2.0, TOTAL_VARIATION: 1.0}.items():
+        assert kind(left, right).item() == pytest.approx(value), kind.name
+        assert kind(left, left).item() == 0
+    part, whole = torch.tensor([0.5, 0.5, 0], dtype=F64).log(), torch.tensor([0.25, 0.5, 0.25], dtype=F64).log()
+    assert KL(part, whole).item() == REVERSE_KL(whole, part).item() == pytest.approx(math.log(2) / 2)
+    assert PEARSON(part, whole).item() == NEYMAN(whole, part).item() == pytest.approx(0.5)
+    m = (part.exp() + whole.exp()) / 2
+    js = (KL(part, m.log()) + KL(whole, m.log())) / 2
+    assert JENSEN_SHANNON(part, whole).item() == pytest.approx(js.item())
+    logits = torch.tensor([0.3, -0.2, 0.1], dtype=F64, requires_grad=True)
+    for kind in F_DIVERGENCES:
+        (slope,) = torch.autograd.grad(kind(part, logits.log_softmax(0)), logits)
+        assert torch.isfinite(slope).all() or kind in (REVERSE_KL, NEYMAN), kind.name
+
+
 def test_gaussians_in_closed_form():
     (m, s), (n, r) = (0.3, 0.8), (-0.5, 1.1)
     p, q = gaussian(m, s), gaussian(n, r)

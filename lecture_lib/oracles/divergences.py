@@ -47,16 +47,28 @@ class FDivergence:
         return self.integrand(log_p, log_q).sum() * width
 
 
+def _relative_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """``p log(p/q)``, which is 0 where p is, whatever q."""
+    p = log_p.exp()
+    return p * (log_p - log_q).masked_fill(p == 0, 0.0)
+
+
 def _jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)
-    return (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)) / 2
+    return (_relative_entropy(log_p, log_m) + _relative_entropy(log_q, log_m)) / 2
 
 
-KL = FDivergence("KL", r"u\log u", lambda p, q: p.exp() * (p - q))
-REVERSE_KL = FDivergence("reverse KL", r"-\log u", lambda p, q: q.exp() * (q - p))
+def _chi_square(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """``(p - q)^2/q``, which is 0 where both are."""
+    square = (2 * log_p - log_q).masked_fill(log_p == -math.inf, -math.inf).exp()
+    return square - 2 * log_p.exp() + log_q.exp()
+
+
+KL = FDivergence("KL", r"u\log u", _relative_entropy)
+REVERSE_KL = FDivergence("reverse KL", r"-\log u", lambda p, q: _relative_entropy(q, p))
 JENSEN_SHANNON = FDivergence("Jensen-Shannon", r"\tfrac12\big(u\log u-(u+1)\log\tfrac{u+1}2\big)", _jensen_shannon)
-PEARSON = FDivergence("Pearson chi^2", r"(u-1)^2", lambda p, q: (2 * p - q).exp() - 2 * p.exp() + q.exp())
-NEYMAN = FDivergence("Neyman chi^2", r"(u-1)^2/u", lambda p, q: (2 * q - p).exp() - 2 * q.exp() + p.exp())
+PEARSON = FDivergence("Pearson chi^2", r"(u-1)^2", _chi_square)
+NEYMAN = FDivergence("Neyman chi^2", r"(u-1)^2/u", lambda p, q: _chi_square(q, p))
 HELLINGER = FDivergence("squared Hellinger", r"(\sqrt u-1)^2", lambda p, q: ((p / 2).exp() - (q / 2).exp()).square())
 TOTAL_VARIATION = FDivergence("total variation", r"\tfrac12|u-1|", lambda p, q: (p.exp() - q.exp()).abs() / 2)
 F_DIVERGENCES = (KL, REVERSE_KL, JENSEN_SHANNON, PEARSON, NEYMAN, HELLINGER, TOTAL_VARIATION)
