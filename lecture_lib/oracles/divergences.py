@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lecture_lib.core.paths import Path
-from lecture_lib.errors import ShapeError
+from lecture_lib.errors import RangeError, ShapeError
 from lecture_lib.oracles.mixture import GaussianMixture
 from lecture_lib.oracles.quantiles import quantile
 from lecture_lib.tensors import check_count, check_number
@@ -89,21 +89,28 @@ def divergence(
 
     Raises:
         ShapeError: a mixture of other than single numbers.
+        RangeError: a component is narrower than the points are apart.
     """
     alpha, sigma = (1.0, 0.0) if path is None else ((at := path.at(t)).alpha, at.sigma)
     for name, world in (("p", p), ("q", q)):
         if world.event != (1,):
             raise ShapeError(f"{name}: got events of shape {world.event}, expected (1,), numbers on the line")
     means = alpha * torch.cat([p.means, q.means]).detach()
-    reach = 12 * ((alpha**2 * torch.cat([p.variances, q.variances]).detach() + sigma**2) ** 0.5)
-    low, high = float((means - reach).min()), float((means + reach).max())
-    x = torch.linspace(low, high, check_count("points", points, 3), dtype=torch.float64).to(p.means)
+    stds = (alpha**2 * torch.cat([p.variances, q.variances]).detach() + sigma**2) ** 0.5
+    low, high = float((means - 12 * stds).min()), float((means + 12 * stds).max())
+    needed = math.ceil((high - low) / float(stds.min())) + 1
+    if check_count("points", points, 3) < needed:  # one standard deviation apart, sums are exact to eight digits
+        raise RangeError(f"points: got {points}, too few for the narrowest component; expected at least {needed}")
+    x = torch.linspace(low, high, points, dtype=torch.float64).to(p.means)
     times = None if path is None else torch.full_like(x, t)
     return kind(p.log_prob(x[:, None], path, times), q.log_prob(x[:, None], path, times), float(x[1] - x[0]))
 
 
 def wasserstein(p: GaussianMixture, q: GaussianMixture, power: float = 1.0, *, points: int = 20_001) -> float:
-    """``W_power(p, q)`` of two mixtures on the line: the gap between their quantile functions, to four digits or more.
+    """``W_power(p, q)`` of two mixtures on the line: the gap between their quantile functions.
+
+    To four digits for powers 1 and 2. The tails beyond the outermost of the points are not seen, and a high power is
+    made there: W_8 of N(0, 1) and N(0, 4) comes out 0.2 % short.
 
     Raises:
         ShapeError: a mixture of other than single numbers.
