@@ -150,6 +150,15 @@ def test_the_trigonometric_interpolant_is_no_bridge():
     assert abs(on_the_line(1.0).moments(0.5)[1].item() - variance) > 0.04
 
 
+def test_rounding_is_no_asymmetry_and_asymmetry_of_small_covariances_is():
+    turned, _ = torch.linalg.qr(normal(16, 16, dtype=torch.float32))
+    cov, mean = (turned * torch.linspace(0.1, 100, 16)) @ turned.mT, torch.zeros(16)
+    GaussianSchrodinger(mean, cov, mean, cov)
+    skew = times(1.0, 0.9, -0.9, 1.0).reshape(2, 2)
+    with pytest.raises(RangeError, match="cov1"):
+        GaussianSchrodinger(times(0.0, 0.0), 1e-9 * torch.eye(2, dtype=F64), times(0.0, 0.0), 1e-9 * skew)
+
+
 def test_bad_ends_are_named():
     with pytest.raises(RangeError, match="cov1"):
         GaussianSchrodinger(times(0.0), ONE, times(0.0), -ONE)

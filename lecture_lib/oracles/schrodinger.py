@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lecture_lib.core.interpolants import BrownianNoise, Interpolant, TwoSided, linear_interpolant
 from lecture_lib.errors import RangeError, ShapeError
+from lecture_lib.oracles.mixture import symmetric
 from lecture_lib.tensors import check_count, check_number, check_times
 
 
@@ -47,7 +48,7 @@ class GaussianSchrodinger:
             if mean.shape != self.mean0.shape or mean.ndim != 1 or cov.shape != (len(mean), len(mean)):
                 got = f"{tuple(mean.shape)} and {tuple(cov.shape)}"
                 raise ShapeError(f"mean{name}, cov{name}: got {got}, expected (d,) and (d, d), the same d at both ends")
-            if not torch.allclose(cov, cov.mT) or not (torch.linalg.eigvalsh(cov) > 0).all():
+            if not symmetric(cov) or not (torch.linalg.eigvalsh(cov) > 0).all():
                 raise RangeError(f"cov{name}: expected a symmetric positive definite matrix")
 
     @cached_property
