@@ -13,7 +13,7 @@ from scipy.stats import norm
 from worlds import F64, PATH_NAMES, PATHS, gap, inner_times, normal, plane, seeded, times, tiny_pictures
 
 from lecture_lib.core import EDM, Discrete, RectifiedFlow, Trigonometric, VPLinear, rebase, stable_diffusion
-from lecture_lib.errors import RangeError
+from lecture_lib.errors import RangeError, ShapeError
 from lecture_lib.guidance import extrapolate
 from lecture_lib.oracles import GaussianMixture, flow_map
 
@@ -117,6 +117,11 @@ def test_a_conditional_in_float32_is_no_asymmetric_one():
     assert gap(one.log_prob(at), GaussianMixture([1.0], torch.zeros(1, 24), covs[1:]).log_prob(at)) <= 1e-3
     with pytest.raises(RangeError, match="symmetric"):  # 1e-8 is no rounding of 1e-9
         GaussianMixture([1.0], [[0.0, 0.0]], [[[1e-9, 9e-10], [-9e-10, 1e-9]]])
+
+
+def test_labels_that_are_not_there_are_named():
+    with pytest.raises(ShapeError, match="return_labels: got True"):
+        GaussianMixture([1.0], [[0.0]], [1.0]).sample(3, return_labels=True)
 
 
 # Samples

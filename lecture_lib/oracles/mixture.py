@@ -96,6 +96,8 @@ class GaussianMixture:
     def sample(self, n: int, *, generator: torch.Generator | None = None, return_labels: bool = False):
         """``n`` exact draws ``(n, *event)``; with ``return_labels`` also the label of each."""
         n = check_count("n", n)
+        if return_labels and self.labels is None:
+            raise ShapeError("return_labels: got True, but the components of this mixture carry no labels")
         pick = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         z = torch.randn(n, self.means.shape[1], generator=generator, dtype=self.means.dtype, device=self.means.device)
         x = self.means[pick] + torch.einsum("nij,nj->ni", self.axes[pick], self.variances[pick].sqrt() * z)
