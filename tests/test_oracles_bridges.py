@@ -94,6 +94,31 @@ def test_ends_are_drawn_from_the_plan():
     assert torch.allclose(got[3:, 3:], bridge.cov1, atol=0.08) and torch.allclose(x1.mean(0), bridge.mean1, atol=0.03)
 
 
+@pytest.mark.parametrize("sigma", [0.2, 3.0])
+def test_ends_are_those_of_the_joint_covariance(sigma):
+    bridge, c = in_space(sigma), in_space(sigma).cross_covariance
+    joint = torch.cat([torch.cat([bridge.cov0, c], 1), torch.cat([c.mT, bridge.cov1], 1)])
+    z = torch.randn(7, 6, generator=seeded()).double()
+    expected = torch.cat([bridge.mean0, bridge.mean1]) + z @ torch.linalg.cholesky(joint).mT
+    assert torch.allclose(torch.cat(bridge.sample_ends(7, generator=seeded()), 1), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_ends_of_transport_without_noise_are_drawn_and_at_any_noise_in_float32(dtype):
+    """At sigma = 0 the joint covariance is singular, and Cholesky refused it; in float32 already at 1e-4."""
+    some = in_space(1.0)
+    ends = [part.to(dtype) for part in (some.mean0, some.cov0, some.mean1, some.cov1)]
+    for sigma in (0.0, 1e-6, 1e-4, 1e-2, 100.0, 1e4):
+        bridge = GaussianSchrodinger(*ends, sigma)
+        x0, x1 = bridge.sample_ends(20_000, generator=seeded())
+        assert torch.allclose(torch.cov(x1.mT), bridge.cov1, atol=0.12) and torch.allclose(
+            x1.mean(0), bridge.mean1, atol=0.05
+        )
+        assert sigma > 0.0 or torch.equal(x1, bridge.map(x0))
+    # s0^2 s1^2/sigma^2 to leading order; as a difference of two large numbers it came out 0
+    assert on_the_line(1e4).cross_covariance.item() == pytest.approx(0.25e-8, rel=1e-6)
+
+
 # The process
 
 
