@@ -37,6 +37,7 @@ from lecture_lib.core import (
     Prediction,
     RectifiedFlow,
     Trigonometric,
+    TwoSidedDenoiser,
     UniformTimes,
     V,
     VPCosine,
@@ -48,6 +49,7 @@ from lecture_lib.core import (
     hutchinson,
     independent,
     karras_grid,
+    linear_interpolant,
     log_likelihood,
     logsnr_grid,
     min_snr,
@@ -60,8 +62,8 @@ from lecture_lib.core import (
 )
 from lecture_lib.errors import SingularError
 from lecture_lib.oracles import GaussianMixture
-from lecture_lib.samplers import DDIM, DPMSolverPP2M, last, sample
-from lecture_lib.tensors import blend
+from lecture_lib.samplers import DDIM, ConsistencyMultistep, DPMSolverPP2M, Heun, last, sample
+from lecture_lib.tensors import blend, layers_from
 
 every_path = pytest.mark.parametrize("path", PATHS, ids=PATH_NAMES)
 
@@ -470,3 +472,31 @@ def test_a_prediction_that_was_decoded_late_is_the_same():
         assert replace(late, nfe=5).nfe == 5 and gap(replace(late, nfe=5).x0, early.x0) <= 1e-12
         with pytest.raises(AttributeError, match="no attribute 'x1'"):
             late.x1  # noqa: B018
+
+
+def test_under_autocast_a_run_keeps_the_precision_of_its_picture():
+    """A network in bfloat16 gives bfloat16; sums of float32 and bfloat16 were refused, or done in bfloat16."""
+
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 2)
+
+        def forward(self, x, t, cond=None):
+            return self.layer(x)
+
+    with layers_from(0):
+        network = Plain()
+    x = normal(4, 2, dtype=torch.float32)
+    for path, row in ((RectifiedFlow(), X0), (EDM(), X0), (VPLinear(), EPS), (RectifiedFlow(), VELOCITY)):
+        denoise, grid = Denoiser(network, path, row).given(None), uniform_grid(path, 3, start=0.9, end=0.1)
+        for sampler in (DDIM(), Heun(), DPMSolverPP2M(), ConsistencyMultistep()):
+            exact = last(sample(denoise, path, sampler, grid, x, generator=seeded()))
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                got = last(sample(denoise, path, sampler, grid, x, generator=seeded()))
+            assert got.dtype == torch.float32 and torch.allclose(got, exact, rtol=0.05, atol=0.05)
+
+    bridge = TwoSidedDenoiser(network, network, linear_interpolant())
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        said = bridge(x, torch.full((4,), 0.5, dtype=F64))
+    assert said.x0.dtype == said.x1.dtype == said.z.dtype == torch.float32

@@ -209,6 +209,17 @@ def test_the_plan_against_pot(penalty):
     assert np.abs(mine.numpy() - theirs).max() < 1e-10
 
 
+def test_plans_between_float32_weights_settle_and_unequal_masses_are_named():
+    """Rounded to float32 both sums miss 1, each by its own: potentials drifted forever."""
+    a, b = torch.tensor([0.5, 0.2, 0.3]), torch.tensor([0.2, 0.2, 0.3, 0.3])
+    cost = torch.rand(3, 4, generator=seeded(), dtype=torch.float64)
+    plan = unbalanced_plan(cost, a, b, penalty=math.inf, entropy=0.1)
+    assert torch.allclose(plan.sum(1), a.double(), atol=1e-7) and torch.allclose(plan.sum(0), b.double(), atol=1e-7)
+    with pytest.raises(RangeError, match="a, b: got masses 1 and 2"):
+        unbalanced_plan(cost, a, 2 * b, penalty=math.inf, entropy=0.1)
+    assert torch.isfinite(unbalanced_plan(cost, a, 2 * b, penalty=1.0, entropy=0.1)).all()
+
+
 def test_an_infinite_penalty_is_balanced_transport():
     ot = pytest.importorskip("ot")
     cost, a = clouds()

@@ -94,6 +94,31 @@ def test_ends_are_drawn_from_the_plan():
     assert torch.allclose(got[3:, 3:], bridge.cov1, atol=0.08) and torch.allclose(x1.mean(0), bridge.mean1, atol=0.03)
 
 
+@pytest.mark.parametrize("sigma", [0.2, 3.0])
+def test_ends_are_those_of_the_joint_covariance(sigma):
+    bridge, c = in_space(sigma), in_space(sigma).cross_covariance
+    joint = torch.cat([torch.cat([bridge.cov0, c], 1), torch.cat([c.mT, bridge.cov1], 1)])
+    z = torch.randn(7, 6, generator=seeded()).double()
+    expected = torch.cat([bridge.mean0, bridge.mean1]) + z @ torch.linalg.cholesky(joint).mT
+    assert torch.allclose(torch.cat(bridge.sample_ends(7, generator=seeded()), 1), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_ends_of_transport_without_noise_are_drawn_and_at_any_noise_in_float32(dtype):
+    """At sigma = 0 the joint covariance is singular, and Cholesky refused it; in float32 already at 1e-4."""
+    some = in_space(1.0)
+    ends = [part.to(dtype) for part in (some.mean0, some.cov0, some.mean1, some.cov1)]
+    for sigma in (0.0, 1e-6, 1e-4, 1e-2, 100.0, 1e4):
+        bridge = GaussianSchrodinger(*ends, sigma)
+        x0, x1 = bridge.sample_ends(20_000, generator=seeded())
+        assert torch.allclose(torch.cov(x1.mT), bridge.cov1, atol=0.12) and torch.allclose(
+            x1.mean(0), bridge.mean1, atol=0.05
+        )
+        assert sigma > 0.0 or torch.equal(x1, bridge.map(x0))
+    # s0^2 s1^2/sigma^2 to leading order; as a difference of two large numbers it came out 0
+    assert on_the_line(1e4).cross_covariance.item() == pytest.approx(0.25e-8, rel=1e-6)
+
+
 # The process
 
 
@@ -148,6 +173,15 @@ def test_the_trigonometric_interpolant_is_no_bridge():
     variance = torch.trapezoid((x - mean) ** 2 * p, x).item()
     assert variance == pytest.approx(0.625, abs=1e-6)
     assert abs(on_the_line(1.0).moments(0.5)[1].item() - variance) > 0.04
+
+
+def test_rounding_is_no_asymmetry_and_asymmetry_of_small_covariances_is():
+    turned, _ = torch.linalg.qr(normal(16, 16, dtype=torch.float32))
+    cov, mean = (turned * torch.linspace(0.1, 100, 16)) @ turned.mT, torch.zeros(16)
+    GaussianSchrodinger(mean, cov, mean, cov)
+    skew = times(1.0, 0.9, -0.9, 1.0).reshape(2, 2)
+    with pytest.raises(RangeError, match="cov1"):
+        GaussianSchrodinger(times(0.0, 0.0), 1e-9 * torch.eye(2, dtype=F64), times(0.0, 0.0), 1e-9 * skew)
 
 
 def test_bad_ends_are_named():

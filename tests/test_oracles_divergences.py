@@ -55,6 +55,25 @@ def test_discrete_tables():
         KL(p.log(), q[:2].log())
 
 
+def test_tables_with_zeros():
+    """0 log 0 = 0, also where both are zero: apart, the divergences are infinite or at their ceiling, never NaN."""
+    left, right = torch.tensor([1.0, 0, 0], dtype=F64).log(), torch.tensor([0, 1.0, 0], dtype=F64).log()
+    expected = {KL: math.inf, REVERSE_KL: math.inf, JENSEN_SHANNON: math.log(2), PEARSON: math.inf, NEYMAN: math.inf}
+    for kind, value in {**expected, HELLINGER: 2.0, TOTAL_VARIATION: 1.0}.items():
+        assert kind(left, right).item() == pytest.approx(value), kind.name
+        assert kind(left, left).item() == 0
+    part, whole = torch.tensor([0.5, 0.5, 0], dtype=F64).log(), torch.tensor([0.25, 0.5, 0.25], dtype=F64).log()
+    assert KL(part, whole).item() == REVERSE_KL(whole, part).item() == pytest.approx(math.log(2) / 2)
+    assert PEARSON(part, whole).item() == NEYMAN(whole, part).item() == pytest.approx(0.5)
+    m = (part.exp() + whole.exp()) / 2
+    js = (KL(part, m.log()) + KL(whole, m.log())) / 2
+    assert JENSEN_SHANNON(part, whole).item() == pytest.approx(js.item())
+    logits = torch.tensor([0.3, -0.2, 0.1], dtype=F64, requires_grad=True)
+    for kind in F_DIVERGENCES:
+        (slope,) = torch.autograd.grad(kind(part, logits.log_softmax(0)), logits)
+        assert torch.isfinite(slope).all() or kind in (REVERSE_KL, NEYMAN), kind.name
+
+
 def test_gaussians_in_closed_form():
     (m, s), (n, r) = (0.3, 0.8), (-0.5, 1.1)
     p, q = gaussian(m, s), gaussian(n, r)
@@ -70,8 +89,21 @@ def test_gaussians_in_closed_form():
     assert all(abs(divergence(kind, p, p).item()) < 1e-12 for kind in F_DIVERGENCES)
 
 
+def test_a_needle_between_the_points_is_refused():
+    """The sum over points that miss it was 44.3 instead of 8.76."""
+    needle = gaussian(0.3, 1e-4)
+    with pytest.raises(RangeError, match=r"points: got 20001, .* at least 240001"):
+        divergence(KL, needle, gaussian(0.0))
+    expected = math.log(1e4) + (1e-8 + 0.09) / 2 - 0.5
+    assert divergence(KL, needle, gaussian(0.0), points=240_001).item() == pytest.approx(expected, rel=1e-6)
+    assert torch.isfinite(divergence(KL, needle, gaussian(0.0), EDM(), 0.1))  # with noise it is none
+
+
 def test_wasserstein_in_closed_form_and_against_scipy():
     assert wasserstein(gaussian(0), gaussian(1.7)) == pytest.approx(1.7, rel=1e-12)
+    for power, rel in ((1, 2e-5), (2, 5e-5), (8, 2.5e-3)):  # |z| has moments 2^(p/2) Gamma((p + 1)/2)/sqrt(pi)
+        moment = 2 ** (power / 2) * math.gamma((power + 1) / 2) / math.sqrt(math.pi)
+        assert wasserstein(gaussian(0), gaussian(0, 2), power) == pytest.approx(moment ** (1 / power), rel=rel)
     w2 = math.hypot(0.3 + 0.5, 0.8 - 1.1)
     assert wasserstein(gaussian(0.3, 0.8), gaussian(-0.5, 1.1), 2) == pytest.approx(w2, rel=1e-4)
     two, three = (

@@ -13,6 +13,7 @@ from scipy.stats import norm
 from worlds import F64, PATH_NAMES, PATHS, gap, inner_times, normal, plane, seeded, times, tiny_pictures
 
 from lecture_lib.core import EDM, Discrete, RectifiedFlow, Trigonometric, VPLinear, rebase, stable_diffusion
+from lecture_lib.errors import RangeError, ShapeError
 from lecture_lib.guidance import extrapolate
 from lecture_lib.oracles import GaussianMixture, flow_map
 
@@ -105,6 +106,22 @@ def test_labels_condition_exactly():
         assert gap(mixture.log_prob_label(label, x, path, t), bayes) <= 1e-10
     both = mixture.log_prob_label(0, x, path, t).exp() + mixture.log_prob_label(1, x, path, t).exp()
     assert gap(both, torch.ones(6, dtype=F64)) <= 1e-13
+
+
+def test_a_conditional_in_float32_is_no_asymmetric_one():
+    """Rebuilt from their axes, float32 covariances are symmetric up to rounding; `given` refused its own mixture."""
+    x = normal(200, 2, 24, dtype=torch.float32)
+    covs = torch.stack([part.T.cov() for part in x.unbind(1)])
+    mixture = GaussianMixture([0.5, 0.5], torch.zeros(2, 24), covs, [0, 1])
+    one, at = mixture.given(1), normal(5, 24, dtype=torch.float32)
+    assert gap(one.log_prob(at), GaussianMixture([1.0], torch.zeros(1, 24), covs[1:]).log_prob(at)) <= 1e-3
+    with pytest.raises(RangeError, match="symmetric"):  # 1e-8 is no rounding of 1e-9
+        GaussianMixture([1.0], [[0.0, 0.0]], [[[1e-9, 9e-10], [-9e-10, 1e-9]]])
+
+
+def test_labels_that_are_not_there_are_named():
+    with pytest.raises(ShapeError, match="return_labels: got True"):
+        GaussianMixture([1.0], [[0.0]], [1.0]).sample(3, return_labels=True)
 
 
 # Samples

@@ -70,7 +70,7 @@ class Denoiser(nn.Module):
             raise ShapeError(
                 f"network: returned {tuple(y.shape)} for an input {tuple(x_t.shape)}, expected the same shape"
             )
-        return y
+        return y.to(x_t.dtype)  # autocast answers in bfloat16; the sampler's sums keep the precision of x_t
 
     def forward(self, x_t: Float[Tensor, " b *d"], t: Float[Tensor, " b"], cond: Cond | None = None) -> Prediction:
         """What the network says about ``x_t`` at path time ``t``; ``cond=None`` is unconditional.

@@ -48,7 +48,7 @@ class TwoSidedDenoiser(nn.Module):
         for y in said:
             if y.shape != x_t.shape:
                 raise ShapeError(f"network: returned {tuple(y.shape)} for {tuple(x_t.shape)}, expected the same shape")
-        return said
+        return tuple(y.to(x_t.dtype) for y in said)  # autocast answers in bfloat16
 
     def forward(self, x_t: Float[Tensor, " b *d"], t: Float[Tensor, " b"], cond: Cond | None = None) -> TwoSided:
         """The means given ``x_t``; two evaluations count as one, since either network has half the weights.

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lecture_lib.core.paths import Path
-from lecture_lib.errors import ShapeError
+from lecture_lib.errors import RangeError, ShapeError
 from lecture_lib.oracles.mixture import GaussianMixture
 from lecture_lib.oracles.quantiles import quantile
 from lecture_lib.tensors import check_count, check_number
@@ -47,16 +47,28 @@ class FDivergence:
         return self.integrand(log_p, log_q).sum() * width
 
 
+def _relative_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """``p log(p/q)``, which is 0 where p is, whatever q."""
+    p = log_p.exp()
+    return p * (log_p - log_q).masked_fill(p == 0, 0.0)
+
+
 def _jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)
-    return (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)) / 2
+    return (_relative_entropy(log_p, log_m) + _relative_entropy(log_q, log_m)) / 2
 
 
-KL = FDivergence("KL", r"u\log u", lambda p, q: p.exp() * (p - q))
-REVERSE_KL = FDivergence("reverse KL", r"-\log u", lambda p, q: q.exp() * (q - p))
+def _chi_square(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """``(p - q)^2/q``, which is 0 where both are."""
+    square = (2 * log_p - log_q).masked_fill(log_p == -math.inf, -math.inf).exp()
+    return square - 2 * log_p.exp() + log_q.exp()
+
+
+KL = FDivergence("KL", r"u\log u", _relative_entropy)
+REVERSE_KL = FDivergence("reverse KL", r"-\log u", lambda p, q: _relative_entropy(q, p))
 JENSEN_SHANNON = FDivergence("Jensen-Shannon", r"\tfrac12\big(u\log u-(u+1)\log\tfrac{u+1}2\big)", _jensen_shannon)
-PEARSON = FDivergence("Pearson chi^2", r"(u-1)^2", lambda p, q: (2 * p - q).exp() - 2 * p.exp() + q.exp())
-NEYMAN = FDivergence("Neyman chi^2", r"(u-1)^2/u", lambda p, q: (2 * q - p).exp() - 2 * q.exp() + p.exp())
+PEARSON = FDivergence("Pearson chi^2", r"(u-1)^2", _chi_square)
+NEYMAN = FDivergence("Neyman chi^2", r"(u-1)^2/u", lambda p, q: _chi_square(q, p))
 HELLINGER = FDivergence("squared Hellinger", r"(\sqrt u-1)^2", lambda p, q: ((p / 2).exp() - (q / 2).exp()).square())
 TOTAL_VARIATION = FDivergence("total variation", r"\tfrac12|u-1|", lambda p, q: (p.exp() - q.exp()).abs() / 2)
 F_DIVERGENCES = (KL, REVERSE_KL, JENSEN_SHANNON, PEARSON, NEYMAN, HELLINGER, TOTAL_VARIATION)
@@ -77,21 +89,28 @@ def divergence(
 
     Raises:
         ShapeError: a mixture of other than single numbers.
+        RangeError: a component is narrower than the points are apart.
     """
     alpha, sigma = (1.0, 0.0) if path is None else ((at := path.at(t)).alpha, at.sigma)
     for name, world in (("p", p), ("q", q)):
         if world.event != (1,):
             raise ShapeError(f"{name}: got events of shape {world.event}, expected (1,), numbers on the line")
     means = alpha * torch.cat([p.means, q.means]).detach()
-    reach = 12 * ((alpha**2 * torch.cat([p.variances, q.variances]).detach() + sigma**2) ** 0.5)
-    low, high = float((means - reach).min()), float((means + reach).max())
-    x = torch.linspace(low, high, check_count("points", points, 3), dtype=torch.float64).to(p.means)
+    stds = (alpha**2 * torch.cat([p.variances, q.variances]).detach() + sigma**2) ** 0.5
+    low, high = float((means - 12 * stds).min()), float((means + 12 * stds).max())
+    needed = math.ceil((high - low) / float(stds.min())) + 1
+    if check_count("points", points, 3) < needed:  # one standard deviation apart, sums are exact to eight digits
+        raise RangeError(f"points: got {points}, too few for the narrowest component; expected at least {needed}")
+    x = torch.linspace(low, high, points, dtype=torch.float64).to(p.means)
     times = None if path is None else torch.full_like(x, t)
     return kind(p.log_prob(x[:, None], path, times), q.log_prob(x[:, None], path, times), float(x[1] - x[0]))
 
 
 def wasserstein(p: GaussianMixture, q: GaussianMixture, power: float = 1.0, *, points: int = 20_001) -> float:
-    """``W_power(p, q)`` of two mixtures on the line: the gap between their quantile functions, to four digits or more.
+    """``W_power(p, q)`` of two mixtures on the line: the gap between their quantile functions.
+
+    To four digits for powers 1 and 2. The tails beyond the outermost of the points are not seen, and a high power is
+    made there: W_8 of N(0, 1) and N(0, 4) comes out 0.2 % short.
 
     Raises:
         ShapeError: a mixture of other than single numbers.

@@ -19,6 +19,12 @@ from lecture_lib.errors import RangeError, ShapeError, UnknownNameError
 from lecture_lib.tensors import check_count, check_finite, check_times
 
 
+def symmetric(cov: Float[Tensor, " *k d d"]) -> bool:
+    """Whether covariances are symmetric up to rounding, which is a share of the two standard deviations of an entry."""
+    std = cov.diagonal(dim1=-2, dim2=-1).abs().sqrt()
+    return bool(((cov - cov.mT).abs() <= 1e-5 * std[..., :, None] * std[..., None, :]).all())
+
+
 class GaussianMixture:
     """``sum_k weight_k N(mean_k, cov_k)``, each component optionally carrying a class label.
 
@@ -60,7 +66,7 @@ class GaussianMixture:
         # C = U diag(S) U^T once; then alpha^2 C + sigma^2 I is diagonal in the same basis at every time.
         full = covs[:, None, None] * torch.eye(d, **like) if covs.ndim == 1 else covs
         self.variances, self.axes = torch.linalg.eigh(full)
-        if not torch.allclose(full, full.mT):
+        if not symmetric(full):
             raise RangeError("covs: expected symmetric matrices")
         if not (self.variances > 0).all():
             raise RangeError(f"covs: smallest eigenvalue {float(self.variances.min()):g}, expected positive definite")
@@ -90,6 +96,8 @@ class GaussianMixture:
     def sample(self, n: int, *, generator: torch.Generator | None = None, return_labels: bool = False):
         """``n`` exact draws ``(n, *event)``; with ``return_labels`` also the label of each."""
         n = check_count("n", n)
+        if return_labels and self.labels is None:
+            raise ShapeError("return_labels: got True, but the components of this mixture carry no labels")
         pick = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         z = torch.randn(n, self.means.shape[1], generator=generator, dtype=self.means.dtype, device=self.means.device)
         x = self.means[pick] + torch.einsum("nij,nj->ni", self.axes[pick], self.variances[pick].sqrt() * z)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lecture_lib.core.interpolants import BrownianNoise, Interpolant, TwoSided, linear_interpolant
 from lecture_lib.errors import RangeError, ShapeError
+from lecture_lib.oracles.mixture import symmetric
 from lecture_lib.tensors import check_count, check_number, check_times
 
 
@@ -47,7 +48,7 @@ class GaussianSchrodinger:
             if mean.shape != self.mean0.shape or mean.ndim != 1 or cov.shape != (len(mean), len(mean)):
                 got = f"{tuple(mean.shape)} and {tuple(cov.shape)}"
                 raise ShapeError(f"mean{name}, cov{name}: got {got}, expected (d,) and (d, d), the same d at both ends")
-            if not torch.allclose(cov, cov.mT) or not (torch.linalg.eigvalsh(cov) > 0).all():
+            if not symmetric(cov) or not (torch.linalg.eigvalsh(cov) > 0).all():
                 raise RangeError(f"cov{name}: expected a symmetric positive definite matrix")
 
     @cached_property
@@ -56,10 +57,12 @@ class GaussianSchrodinger:
 
         A is the root of cov0. In one dimension ``(sqrt(4 s0^2 s1^2 + sigma^4) - sigma^2)/2``.
         """
-        one = torch.eye(len(self.mean0)).to(self.cov0)
         a = _root(self.cov0)
-        d = _root(4 * a @ self.cov1 @ a + self.sigma**4 * one)
-        return (a @ d @ torch.linalg.inv(a) - self.sigma**2 * one) / 2
+        squares, axes = torch.linalg.eigh(a @ self.cov1 @ a)
+        squares = squares.clamp(min=torch.finfo(squares.dtype).tiny)
+        # (D - sigma^2 I)/2 as a quotient: at large sigma the difference of two large numbers would be rounding alone.
+        half = (axes * (2 * squares / ((4 * squares + self.sigma**4).sqrt() + self.sigma**2))) @ axes.mT
+        return a @ half @ torch.linalg.inv(a)
 
     @property
     def path(self) -> Interpolant:
@@ -82,10 +85,11 @@ class GaussianSchrodinger:
     ) -> tuple[Float[Tensor, " n d"], Float[Tensor, " n d"]]:
         """``n`` draws of (x0, x1) from the entropic plan."""
         d, z = len(self.mean0), torch.randn(check_count("n", n), 2 * len(self.mean0), generator=generator)
-        joint = torch.cat([torch.cat([self.cov0, self.cross_covariance], 1),
-                           torch.cat([self.cross_covariance.mT, self.cov1], 1)])  # fmt: skip
-        x = torch.cat([self.mean0, self.mean1]) + z.to(joint) @ torch.linalg.cholesky(joint).mT
-        return x[:, :d], x[:, d:]
+        z0, z1 = z.to(self.cov0).split(d, dim=1)
+        x0 = self.mean0 + z0 @ torch.linalg.cholesky(self.cov0).mT
+        # Cov(x1 | x0) = cov1 - C^T cov0^-1 C = sigma^2 cov0^-1 C, also where nothing is left of it.
+        spread = self.sigma * torch.linalg.cholesky(torch.linalg.solve(self.cov0, self.cross_covariance))
+        return x0, self.map(x0) + z1 @ spread.mT
 
     def denoise(self, path: Interpolant) -> Callable[[Tensor, Tensor], TwoSided]:
         """The ideal two-sided denoiser; with ``EulerMaruyama(ConstantDiffusion(sigma^2))`` it samples the bridge.
