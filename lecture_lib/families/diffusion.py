@@ -133,7 +133,7 @@ def variational_bound(
     Source: Ho et al. 2020, Eq. 5, and 6 to 8 for what is between.
     """
     b, d, T = len(check_batch("x0", x0)), x0[0].numel(), len(path.angles) - 1
-    t = torch.arange(1, T + 1, dtype=torch.float64) / T
+    t = torch.arange(1, T + 1, dtype=torch.float64, device=x0.device) / T
     alpha, sigma = (
         path.alpha(t),
         path.sigma(t),
@@ -147,11 +147,12 @@ def variational_bound(
         x_i = path.mix(x0, randn_like(x0, generator), t[i - 1])
         return x0 - denoise(x_i, t[i - 1]).x0
 
-    first = decoder.log_prob(x0, x0 - error(torch.ones(b, dtype=torch.long)), float(sigma[0]))
-    n, between = min(check_count("terms", terms), T - 1), torch.zeros(b, dtype=torch.float64)
+    first = decoder.log_prob(x0, x0 - error(torch.ones(b, dtype=torch.long, device=x0.device)), float(sigma[0]))
+    n, between = min(check_count("terms", terms), T - 1), torch.zeros(b, dtype=torch.float64, device=x0.device)
+    drawn_on = x0.device if generator is None else generator.device
     for k in range(n):
-        place = (k + torch.rand(b, generator=generator, dtype=torch.float64)) * (T - 1) / n
-        i = 2 + place.floor().long().clamp(max=T - 2)
+        place = (k + torch.rand(b, generator=generator, device=drawn_on, dtype=torch.float64)) * (T - 1) / n
+        i = 2 + place.floor().long().clamp(max=T - 2).to(x0.device)
         between += (pull[i - 2] * squared(error(i)) + spread[i - 2]) * (T - 1) / n
     last = (alpha[-1] ** 2 * squared(x0) + d * (sigma[-1] ** 2 - 1 - 2 * sigma[-1].log())) / 2
     return first - between - last

@@ -88,7 +88,7 @@ class EnergyMatching(GenerativeModel):
         """``|grad V(x_t) - (eps - x0)|^2``, mean over dimensions; pairs by optimal transport, within each class."""
         pairing = optimal_pairing if cond is None else within(cond, optimal_pairing)
         eps = pairing(x, randn_like(x, generator), generator)
-        t = torch.rand(len(x), generator=generator, dtype=torch.float64)
+        t = torch.rand(len(x), generator=generator, device=generator.device, dtype=torch.float64).to(x.device)
         velocity = slope(lambda y: self.network(y, cond), self.path.mix(x, eps, t), create_graph=True)
         return (velocity - (eps - x)).square().flatten(1).mean(1)
 
