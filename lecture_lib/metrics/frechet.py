@@ -65,7 +65,8 @@ def frechet_infinity(
 
     Args:
         x, y, features: as for ``frechet_distance``.
-        parts: k, into how many consecutive parts x falls; each must be a fair sample of it.
+        parts: k, into how many consecutive parts x falls. Each must be drawn as the whole is: where the whole has
+            fixed shares of classes, parts in random order would add a bias that it has not.
 
     Raises:
         ShapeError, NonFiniteError, RangeError: clouds that cannot be compared; fewer than two samples per part.

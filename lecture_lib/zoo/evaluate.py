@@ -135,7 +135,7 @@ def _denoiser(name: str, seeds: tuple[int, ...]) -> Iterator[Row]:
     sets = [part for pool in pools for part in pool.split(len(train))]
     yield from _frechet(name, pools, sets)
     if name in BARS:
-        yield _memoriser(name, len(pools[0]))
+        yield from _memoriser(name, SETS)
     yield from _fidelity(name, sets)
     yield Row(name, f"judge accuracy, {PLAIN}", tuple(judge().accuracy(x, many) for x in pools))
     # All on the straight path: there Heun finds the finite slope at t = 0 that it wants, and only the models differ.
@@ -163,25 +163,31 @@ def _frechet(name: str, pools: list[Tensor], sets: list[Tensor]) -> Iterator[Row
     yield Row(name, f"Frechet distance, {PLAIN}", fakes)
     measure, ratios = f"... over train against test ({real:.3f}), n = {len(pools[0])}", tuple(x / real for x in fakes)
     yield Row(name, measure, ratios, _bar(name, 0), at_least=False)
-    limits = tuple(frechet_infinity(pool, test, features) / real for pool in pools)
+    limits = tuple(frechet_infinity(pool, test, features, parts=SETS) / real for pool in pools)
     yield Row(name, "... the same, extrapolated to n = infinity", limits, _bar(name, 0), at_least=False)
     yield Row(name, f"... the same, n = {len(sets[0])}", tuple(distance(x) / real for x in sets))
 
 
-def _memoriser(name: str, n: int) -> Row:
-    """The same ratio for ``n`` training digits drawn with replacement: what a model that knows just these would score.
+def _memoriser(name: str, sets: int) -> Iterator[Row]:
+    """The same for ``sets`` times the training digits, drawn with replacement class by class, as pools are.
 
-    Every class keeps its share. The mean is what the bar can ask at this n, the spread how far one pool may be off.
+    It is what a model that knows just these would score. The mean is what the bar can ask at this n, the spread how far
+    one pool may be off. For infinitely many the ratio is 1 by construction: the last row shows how well that is met.
     """
     train, test, features = digits("train"), digits("test").images, load("digits-features").features
     members = [train.of(label) for label in range(10)]
-    real, ratios = frechet_distance(train.images, test, features), []
+    real, ratios, limits = frechet_distance(train.images, test, features), [], []
     for seed in range(DRAWS):
         generator = torch.Generator().manual_seed(seed)
-        sizes = [round(n * len(x) / len(train)) for x in members]
-        redrawn = [x[torch.randint(len(x), (k,), generator=generator)] for x, k in zip(members, sizes, strict=True)]
-        ratios.append(frechet_distance(torch.cat(redrawn), test, features) / real)
-    return Row(name, f"... of training digits redrawn, n = {n}", tuple(ratios))
+        redrawn = torch.cat([x[_places(len(x), generator)] for _ in range(sets) for x in members])
+        ratios.append(frechet_distance(redrawn, test, features) / real)
+        limits.append(frechet_infinity(redrawn, test, features, parts=sets) / real)
+    yield Row(name, f"... of training digits redrawn, n = {sets * len(train)}", tuple(ratios))
+    yield Row(name, "... of them, extrapolated to n = infinity", tuple(limits))
+
+
+def _places(n: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(n, (n,), generator=generator)
 
 
 def _bar(name: str, which: int) -> float | None:
