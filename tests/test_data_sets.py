@@ -129,6 +129,8 @@ def test_batches_refuse_what_cannot_be_drawn():
         Batches((torch.zeros(0),), 2)
     with pytest.raises(ShapeError):
         Batches((), 2)
+    with pytest.raises(ShapeError, match=r"got a tensor of shape \(3, 2\)"):
+        Batches(torch.zeros(3, 2), 2)
     with pytest.raises(RangeError):
         Batches((torch.zeros(3),), 0)
 

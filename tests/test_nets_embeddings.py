@@ -55,9 +55,10 @@ def test_label_embedding_null_and_errors():
     for wrong in (torch.tensor([11]), torch.tensor([-1])):
         with pytest.raises(RangeError, match=r"0\.\.10"):
             label(wrong, 1)
-    for wrong in (torch.tensor([1, 2]), torch.tensor([1.0]), torch.tensor(1)):
-        with pytest.raises(ShapeError):
+    for wrong in (torch.tensor([1, 2]), torch.tensor([1.0]), torch.tensor(1), torch.tensor([True]), 1, [1]):
+        with pytest.raises(ShapeError, match="integer labels"):
             label(wrong, 1)
+    assert torch.equal(label(torch.tensor([3], dtype=torch.uint8), 1), label(torch.tensor([3]), 1))
 
 
 def test_label_and_scale_defaults_and_sum():

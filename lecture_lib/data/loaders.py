@@ -29,10 +29,12 @@ class Batches:
         batch_size: samples per batch.
 
     Raises:
-        ShapeError: no tensors, no samples, or lengths that differ.
+        ShapeError: no tensors, no samples, lengths that differ, or a tensor that is not in a list.
     """
 
     def __init__(self, tensors: Sequence[Tensor], batch_size: int) -> None:
+        if isinstance(tensors, Tensor):  # its rows would pass for a list of tensors
+            raise ShapeError(f"tensors: got a tensor of shape {tuple(tensors.shape)}, expected a tuple or list of them")
         lengths = {len(tensor) for tensor in tensors}
         if len(lengths) != 1 or lengths == {0}:
             raise ShapeError(f"tensors: got lengths {sorted(lengths)}, expected one common length of at least 1")

@@ -80,11 +80,13 @@ class LabelEmbedding(nn.Module):
         if labels is None:
             return weight[self.null].expand(batch, -1)
         self.check(labels, batch)
-        return self.table(labels.to(weight.device))
+        return self.table(labels.to(weight.device, torch.long))
 
     def check(self, labels: Int[Tensor, " b"], batch: int) -> None:
         """Raise a named error unless ``labels`` are ``batch`` integers in 0..n_classes."""
-        if labels.shape != (batch,) or labels.is_floating_point():
+        if not isinstance(labels, Tensor):
+            raise ShapeError(f"cond must hold {batch} integer labels, got {labels!r}, which is no tensor")
+        if labels.shape != (batch,) or labels.is_floating_point() or labels.dtype == torch.bool:
             raise ShapeError(f"cond must hold {batch} integer labels, got {tuple(labels.shape)} of {labels.dtype}")
         if torch.compiler.is_compiling():  # a graph cannot branch on what it will be fed
             return
