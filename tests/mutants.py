@@ -25,6 +25,7 @@ LATENT, SHAPES = "test_families_latent", "test_data_shapes"
 PERCEPTUAL, PATCHES, FAMILIES = "test_nets_perceptual", "test_nets_patchgan", "test_families_autoencoding"
 CONSISTENCY, CURRICULA = "test_distill_consistency", "test_distill_curricula"
 EXACT, MULTISTEP = "test_distill_exact", "test_distill_multistep"
+TENSORS, DISTANCES = "test_tensors", "test_metrics_distances"
 SCHEDULES, GRIDS, INTERPOLANTS = "test_core_schedules", "test_core_grids", "test_core_interpolants"
 
 
@@ -169,7 +170,7 @@ MUTANTS = {
         "oracles/bridge", "torch.arange(k1).repeat(k0)", "torch.arange(k1).repeat_interleave(k0)", INTERPOLANTS
     ),
     # samplers
-    "step ratio inverted": _of("samplers/dpm_solver_multistep", "r = h_prev / h ", "r = h / h_prev ", ORDERS),
+    "step ratio inverted": _of("samplers/dpm_solver_multistep", "k = h / (2 * h_prev)", "k = h_prev / (2 * h)", ORDERS),
     "DDIM keeps all of eps": _of(
         "samplers/ancestral",
         "kept = s.sigma * root(1 - self.eta**2 + (self.eta * q) ** 2)",
@@ -205,9 +206,14 @@ MUTANTS = {
         "samplers/consistency", "root(s.sigma**2 - (ratio * end.sigma) ** 2)", "s.sigma", SAMPLERS
     ),
     "phi without its subtraction": _of(
-        "samplers/weights", "(value - 1 / math.factorial(j)) / tau", "value / tau", ORDERS
+        "samplers/weights", "(values[-1] - 1 / math.factorial(k)) / tau", "values[-1] / tau", ORDERS
     ),
-    "Adams weights transposed": _of("samplers/weights", "increasing=True).T,", "increasing=True),", ORDERS),
+    "phi downwards without its term": _of(
+        "samplers/weights", "tau * values[-1] + 1 / math.factorial(k)", "tau * values[-1]", ORDERS
+    ),
+    "moments matched at other nodes": _of(
+        "samplers/weights", "w[j] -= nodes[k] * w[j - 1]", "w[j] -= nodes[j] * w[j - 1]", ORDERS
+    ),
     "midpoint correction doubled": _of("samplers/dpm_solver", "(gain / (2 * r), m_mid)", "(gain / r, m_mid)", ORDERS),
     "third order without 1/r2": _of("samplers/dpm_solver", "(-amp / r2 * tau", "(-amp * tau", ORDERS),
     "fast budget of the wrong rest": _of("samplers/dpm_solver", "[3] * whole + [rest]", "[3] * whole + [1]", ORDERS),
@@ -228,8 +234,8 @@ MUTANTS = {
     ),
     "SDE 3M with -1/2": _of("samplers/dpm_solver_multistep", "psi2 = 0.5 -", "psi2 = -0.5 -", SAMPLERS),
     "UniC left out": _of("samplers/unipc", "x = self.update(state, t, arrived=m)  # UniC", "pass", ORDERS),
-    "UniPC without B": _of("samplers/unipc", "-amp * self.B(tau) * k / r", "-amp * k / r", ORDERS),
-    "UniPC's order of rows": _of("samplers/unipc", "node ** (i - 1)", "node**i", ORDERS),
+    "UniPC without B": _of("samplers/unipc", "scale = -amp * self.B(tau)", "scale = -amp", ORDERS),
+    "UniPC's order of rows": _of("samplers/unipc", "tau))][1:])", "tau))][:-1])", ORDERS),
     "PLMS with Adams of equal weights": _of(
         "samplers/pndm", "(23 / 12, -16 / 12, 5 / 12)", "(1 / 3, 1 / 3, 1 / 3)", DIFFUSERS
     ),
@@ -243,7 +249,15 @@ MUTANTS = {
         "core/prediction", "if value.requires_grad or not self._y.requires_grad:", "if True:", DENOISER
     ),
     "slopes of the grid's first time": _of(
-        "core/paths", "(slopes()[0][i], slopes()[1][i])", "(slopes()[0][0], slopes()[1][0])", ORDERS
+        "core/paths", "self._all_slopes()[self.time]", "next(iter(self._all_slopes().values()))", ORDERS
+    ),
+    "times per sample of another moment": _of(
+        "core/paths", "x.shape[0]).unbind()", "x.shape[0]).flip(0).unbind()", CORE
+    ),
+    "running mean with the plain weight": _of("tensors", "lerp(mean, y, c / so_far)", "lerp(mean, y, c)", TENSORS),
+    "running mean through nothing": _of("tensors", "if abs(so_far) < 0.1", "if abs(so_far) < 0.0", TENSORS),
+    "Frechet limit a part too low": _of(
+        "metrics/frechet", "sum(apart) / parts) / (parts - 1)", "sum(apart) / parts) / parts", DISTANCES
     ),
     "terms merged once": _of("tensors", "sums[id(x)][0] + c if", "c if", SAMPLERS),
     "global generator": _of(

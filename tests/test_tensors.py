@@ -22,7 +22,7 @@ X, Y, Z = normal(3, 2, 4), normal(3, 2, 4, seed=1), normal(3, 2, 4, seed=2)
         (1.0, 0.5, 0.0),  # x + d y in one pass
         (0.25, 0.0, 0.75),  # (1 - d) x + d z in one pass
         (0.7, 0.5, -0.2),  # a running mean
-        (0.5, -0.4999999999, 0.9999999999),  # a mean, but its first two weights nearly cancel
+        (0.5, -0.499999, 0.999999),  # a mean, but its first two weights nearly cancel
         (0.0, 0.0, 2.0),
         (0.0, 1.0, 0.0),  # still a new tensor
         (times(0.1, 0.2, 0.3), 1.0, 0.0),
