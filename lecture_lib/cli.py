@@ -133,7 +133,7 @@ def scale(
 
 @app.command()
 def zoo(
-    evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure quality now (about ten minutes).")] = False,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure the quality of all models now (long).")] = False,
     embed: Annotated[bool, typer.Option("--embed", help="Write what was measured into the weights files.")] = False,
 ) -> None:
     """List the pretrained models, or measure them.

@@ -184,7 +184,7 @@ def test_levels():
 @BOTH
 def test_what_it_refuses(kind):
     model = bits(kind, n_classes=0)
-    with pytest.raises(RangeError, match="steps: got 50, expected 4, one for each number"):
+    with pytest.raises(RangeError, match="steps: got 50, expected 4: one for each number"):
         model.sample(2, steps=50, generator=seeded())
     with pytest.raises(ShapeError, match="no classes"):
         model.log_prob(every(model), torch.zeros(16, dtype=torch.long))

@@ -195,7 +195,7 @@ def test_what_it_refuses():
     model = RealNVP.plane()
     with pytest.raises(ShapeError, match="layers: got none"):
         RealNVP([], (2,))
-    with pytest.raises(ShapeError, match="steps: got 50, expected 12"):
+    with pytest.raises(RangeError, match="steps: got 50, expected 12"):
         model.sample(4, steps=50, generator=G)
     with pytest.raises(ShapeError, match=r"x: got \(4, 3\), expected \(b, 2\)"):
         model.log_prob(torch.zeros(4, 3))

@@ -246,7 +246,7 @@ def test_what_does_not_fit_is_named():
         list(model.tokenizer.quantiser.partial(torch.zeros(1, 3, dtype=torch.long)))
     with pytest.raises(RangeError, match=r"expected 0\.\.1"):
         list(model.tokenizer.quantiser.partial(torch.full((1, 5), 2)))
-    with pytest.raises(ShapeError, match="steps: got 3"):
+    with pytest.raises(RangeError, match="steps: got 3"):
         model.sample(1, steps=3, generator=seeded())
     with pytest.raises(NotDefined, match="forward_process"):
         model.forward_process(torch.zeros(1, 1, 2, 2), torch.zeros(1))

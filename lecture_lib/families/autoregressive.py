@@ -20,9 +20,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lecture_lib.data import Batches, digits
-from lecture_lib.errors import NotDefined, RangeError, ShapeError
+from lecture_lib.errors import NotDefined, ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb
-from lecture_lib.families.encoding import heard
+from lecture_lib.families.encoding import check_steps, check_unlabelled, heard
 from lecture_lib.families.levels import Levels
 from lecture_lib.nets import CausalTransformer, positions_2d
 from lecture_lib.tensors import check_batch, check_count, check_number
@@ -92,8 +92,8 @@ class AutoregressiveModel(GenerativeModel):
         """
         if check_batch("x", x).shape[1:] != self.event:
             raise ShapeError(f"x: got {tuple(x.shape)}, expected (b, {', '.join(map(str, self.event))})")
-        if cond is not None and self.null is None:
-            raise ShapeError("cond: got labels, but this network has no classes; expected None")
+        if self.null is None:
+            check_unlabelled(cond)
         numbers = self.levels.numbers(x).flatten(1)
         return -F.cross_entropy(self.logits(x, numbers, cond).transpose(1, 2), numbers, reduction="none")
 
@@ -133,8 +133,7 @@ class AutoregressiveModel(GenerativeModel):
         Raises:
             RangeError: another number of steps than places: none can be skipped.
         """
-        if steps is not None and steps != self.steps:
-            raise RangeError(f"steps: got {steps}, expected {self.steps}, one for each number of a sample")
+        check_steps(steps, self.steps, "one for each number of a sample")
         x = z.new_zeros(len(z), self.steps)
         reading = self.read(x.reshape(len(z), *self.event), cond)
         for place, logits in enumerate(reading):  # ``read`` sees what is written into x

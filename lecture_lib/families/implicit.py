@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lecture_lib.errors import NotDefined, NotTractable, RangeError, ShapeError, UnknownNameError
+from lecture_lib.errors import NotDefined, NotTractable, ShapeError, UnknownNameError
 from lecture_lib.families.base import Batch, GenerativeModel, Phase
+from lecture_lib.families.encoding import check_steps
 from lecture_lib.nets import held, squared_slope
 from lecture_lib.tensors import check_count, randn_like
 
@@ -99,8 +100,7 @@ class ImplicitModel(GenerativeModel):
     @torch.no_grad()
     def reverse_process(self, z, cond=None, *, steps=None, generator) -> Iterator[Tensor]:
         """One frame. A generator with classes that is told none draws them, all equally likely."""
-        if steps not in (None, 1):
-            raise RangeError(f"steps: got {steps!r}, expected 1: a generator jumps from noise to data")
+        check_steps(steps, 1, "a generator jumps from noise to data")
         if cond is None and (classes := self.generator.n_classes):
             cond = torch.randint(classes, (len(z),), generator=generator, device=generator.device).to(z.device)
         return iter((self.drawn(z, self._checked(cond), generator=generator),))

@@ -22,7 +22,7 @@ from lecture_lib.families.bijections import (
     stripe_mask,
 )
 from lecture_lib.families.denoising import two_moons
-from lecture_lib.families.encoding import heard
+from lecture_lib.families.encoding import check_steps, heard
 from lecture_lib.nets import LabelMLP
 from lecture_lib.tensors import check_batch, check_number, check_times
 
@@ -92,10 +92,9 @@ class RealNVP(GenerativeModel):
         """One frame per layer; the number of steps is the number of layers.
 
         Raises:
-            ShapeError: another number of steps is asked for.
+            RangeError: another number of steps is asked for.
         """
-        if steps is not None and steps != len(self.layers):
-            raise ShapeError(f"steps: got {steps}, expected {len(self.layers)}, one for each layer")
+        check_steps(steps, len(self.layers), "one for each layer")
         for layer in reversed(self.layers):
             z = layer.inverse(z, cond)
             yield z

@@ -21,7 +21,7 @@ from lecture_lib.core.likelihood import standard_normal_log_prob
 from lecture_lib.data import Batches, digits
 from lecture_lib.errors import NotDefined, ShapeError
 from lecture_lib.families.base import Batch, GenerativeModel, LogProb, Phase
-from lecture_lib.families.encoding import heard
+from lecture_lib.families.encoding import check_steps, heard
 from lecture_lib.families.masked import gumbel
 from lecture_lib.nets import ScaleQuantizer, ScaleTransformer
 from lecture_lib.tensors import check_count, check_number
@@ -163,8 +163,7 @@ class VAR(GenerativeModel):
     @torch.no_grad()
     def reverse_process(self, z, cond=None, *, steps=None, generator) -> Iterator[Tensor]:
         """A frame per scale: what the decoder makes of the tokens so far; ``steps`` can only be their number."""
-        if steps not in (None, self.steps):
-            raise ShapeError(f"steps: got {steps}, expected {self.steps}, the number of scales")
+        check_steps(steps, self.steps, "one for each scale")
         quantiser, tokens = self.tokenizer.quantiser, z
         inputs, branches = quantiser.inputs(tokens), [cond] if cond is None or self.w == 1 else [None, cond]
         pasts = [()] * len(branches)
